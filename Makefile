@@ -1,0 +1,60 @@
+# Every target is one tool call; `make` alone prints what there is.
+PYTHON  ?= python3
+VENV    ?= .venv
+DATASET ?= digits
+PRESET  ?=
+SOURCE  ?= auto
+ARGS    ?=
+
+BIN    := $(VENV)/bin
+METASG := $(BIN)/metasg
+
+.DEFAULT_GOAL := help
+.PHONY: help install data pretrain evaluate test test-all lint type format bench notebooks clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(BIN)/.installed-dev: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+install: $(BIN)/.installed  ## make .venv and install the package into it
+
+data: install  ## fetch and cache DATASET (SOURCE=auto|tfds|mirror)
+	$(METASG) data --dataset $(DATASET) --source $(SOURCE) $(ARGS)
+
+pretrain: install  ## pre-train a defender: DATASET=digits|mnist|fashion_mnist|cifar10 PRESET=smoke|cpu|paper ARGS='--resume ...'
+	$(METASG) pretrain --dataset $(DATASET) --source $(SOURCE) $(if $(PRESET),--preset $(PRESET)) $(ARGS)
+
+evaluate: install  ## table of the newest run of DATASET against fixed defences
+	$(METASG) evaluate --dataset $(DATASET) $(ARGS)
+
+test: $(BIN)/.installed-dev  ## the fast tests
+	$(BIN)/python -m pytest -n auto -m "not slow and not data" $(ARGS)
+
+test-all: $(BIN)/.installed-dev  ## every test (minutes; needs `make data DATASET=mnist`)
+	$(BIN)/python -m pytest -n auto $(ARGS)
+
+lint: $(BIN)/.installed-dev  ## ruff
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+type: $(BIN)/.installed-dev  ## pyrefly
+	$(BIN)/pyrefly check
+
+format: $(BIN)/.installed-dev  ## let ruff rewrite
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+bench: install  ## FL rounds per second on this machine
+	$(BIN)/python benchmarks/rounds_per_second.py $(ARGS)
+
+notebooks: $(BIN)/.installed-dev  ## write the .ipynb beside each jupytext .py
+	$(BIN)/jupytext --to ipynb notebooks/*.py
+
+clean:  ## remove the virtual environment and caches (never data or runs)
+	rm -rf $(VENV) .pytest_cache .ruff_cache

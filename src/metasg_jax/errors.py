@@ -1,0 +1,17 @@
+"""Errors a user can act on. Each message names the field and the allowed values."""
+
+
+class ConfigError(ValueError):
+    """A setting outside its range, or settings that contradict each other."""
+
+
+class DataError(RuntimeError):
+    """A data set that is missing, unreachable, damaged, or another one than was asked for."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that is missing, incomplete, or was made with another configuration."""
+
+
+class NonFinitePolicyError(RuntimeError):
+    """A policy parameter became NaN or infinite; the message names the meta-step."""
