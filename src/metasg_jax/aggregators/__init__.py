@@ -1,0 +1,44 @@
+"""Aggregation rules: one file each, all called ``rule(key, state, received, action=None)``.
+
+They return ``(update f32[d], state, info)``; the server subtracts the update. A row of weight 0 or
+with a non-finite entry is absent everywhere: n in a formula is the number of present rows, and an
+assumed number of malicious clients shrinks by the rows that were rejected.
+"""
+
+from metasg_jax.aggregators.clipped_median import ClippedMedian
+from metasg_jax.aggregators.clipped_trimmed_mean import ClippedTrimmedMean
+from metasg_jax.aggregators.fltrust import FLTrust
+from metasg_jax.aggregators.krum import Krum
+from metasg_jax.aggregators.mean import Mean
+from metasg_jax.aggregators.median import Median
+from metasg_jax.aggregators.norm_bound import NormBound
+from metasg_jax.aggregators.presence import present_rows
+from metasg_jax.aggregators.trimmed_mean import TrimmedMean
+from metasg_jax.registry import Registry
+
+AGGREGATORS = Registry(
+    "rule",
+    {
+        "mean": Mean,
+        "median": Median,
+        "trimmed_mean": TrimmedMean,
+        "clipped_trimmed_mean": ClippedTrimmedMean,
+        "norm_bound": NormBound,
+        "clipped_median": ClippedMedian,
+        "krum": Krum,
+        "fltrust": FLTrust,
+    },
+)
+
+__all__ = [
+    "AGGREGATORS",
+    "ClippedMedian",
+    "ClippedTrimmedMean",
+    "FLTrust",
+    "Krum",
+    "Mean",
+    "Median",
+    "NormBound",
+    "TrimmedMean",
+    "present_rows",
+]

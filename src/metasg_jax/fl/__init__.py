@@ -1,0 +1,19 @@
+"""The federated-learning simulator: sampling, local training of all clients at once, one round."""
+
+from metasg_jax.fl.client import cross_entropy, local_updates, poison
+from metasg_jax.fl.data import ClientData, to_unit
+from metasg_jax.fl.round import Squad, aggregate, collect
+from metasg_jax.fl.sampling import sample_clients, sample_positions
+
+__all__ = [
+    "ClientData",
+    "Squad",
+    "aggregate",
+    "collect",
+    "cross_entropy",
+    "local_updates",
+    "poison",
+    "sample_clients",
+    "sample_positions",
+    "to_unit",
+]

@@ -1,0 +1,30 @@
+"""Classifiers that clients train: a linen module behind ``Model(init, apply, activations)``."""
+
+from metasg_jax.models.cnn import CNN
+from metasg_jax.models.linen import LinenModel
+from metasg_jax.models.mlp import MLP
+from metasg_jax.registry import Registry
+
+MODELS = Registry("model", {"mlp": MLP, "cnn": CNN})
+
+
+def make_model(name: str, input_shape, num_classes: int, hidden) -> LinenModel:
+    """Builds a registered model.
+
+    Args:
+        name: a key of :data:`MODELS`.
+        input_shape: (h, w, c) of an image.
+        num_classes: C.
+        hidden: for ``mlp`` the widths of the hidden layers; for ``cnn`` (channels, channels, width).
+
+    Raises:
+        UnknownNameError: for a name that is not registered.
+
+    Example:
+        >>> make_model("mlp", (8, 8, 1), 10, (16,)).num_params
+        1210
+    """
+    return LinenModel(MODELS[name](tuple(hidden), num_classes), tuple(input_shape), num_classes)
+
+
+__all__ = ["CNN", "MLP", "MODELS", "LinenModel", "make_model"]

@@ -1,0 +1,10 @@
+"""Policies: static objects with ``init``, ``sample``, ``log_prob`` and ``mode``."""
+
+from metasg_jax.policies.fixed import Fixed
+from metasg_jax.policies.gaussian import Gaussian
+from metasg_jax.policies.random import Random
+from metasg_jax.registry import Registry
+
+POLICIES = Registry("policy", {"gaussian": Gaussian, "fixed": Fixed, "random": Random})
+
+__all__ = ["POLICIES", "Fixed", "Gaussian", "Random"]

@@ -1,0 +1,19 @@
+"""Defaults of a rule: no state, no root data, nothing to steer."""
+
+from typing import Any
+
+
+class AggregatorBase:
+    """A stateless rule with fixed parameters; a rule overrides what it changes.
+
+    Attributes:
+        needs_root: whether ``received.root_update`` must be there.
+        action_spec: names of the knobs that a policy may turn; empty for a fixed rule.
+    """
+
+    needs_root: bool = False
+    action_spec: tuple[str, ...] = ()
+
+    def init(self, n: int, d: int) -> Any:
+        """State carried from round to round; empty unless a rule says otherwise."""
+        return ()

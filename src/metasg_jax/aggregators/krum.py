@@ -1,0 +1,40 @@
+"""Krum (Blanchard et al., NeurIPS 2017)."""
+
+import jax.numpy as jnp
+from flax import struct
+
+from metasg_jax.aggregators.base import AggregatorBase
+from metasg_jax.aggregators.geometry import squared_distances
+from metasg_jax.aggregators.presence import present_rows, remaining_byzantine
+
+
+@struct.dataclass
+class Krum(AggregatorBase):
+    """The update whose n - f - 2 nearest others are nearest, by squared distance.
+
+    The first index wins a tie. At least one neighbour counts, whatever ``f``.
+
+    Attributes:
+        f: assumed number of malicious clients among the n sampled, below n / 2.
+
+    Example:
+        >>> from metasg_jax.testing import received
+        >>> rows = [[0.0], [0.1], [0.2], [9.0]]
+        >>> round(float(Krum(f=1)(None, (), received(rows))[0][0]), 2)
+        0.0
+    """
+
+    f: float = 2.0
+
+    def __call__(self, key, state, received, action=None):
+        """(f32[d], state, {selected: i32[]}); zero where no row is present."""
+        updates, present = present_rows(received)
+        f = remaining_byzantine(self.f, present)
+        neighbours = jnp.maximum(present.sum() - f - 2, 1)
+        ordered = jnp.sort(squared_distances(updates, present), axis=1)
+        # column 0 is the row itself; absent rows sort behind
+        ranks = jnp.arange(ordered.shape[1])
+        near = (ranks >= 1) & (ranks <= neighbours)
+        scores = jnp.sum(jnp.where(near[None], ordered, 0.0), axis=1)
+        selected = jnp.argmin(jnp.where(present, scores, jnp.inf))
+        return updates[selected], state, {"selected": selected}

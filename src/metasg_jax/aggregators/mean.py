@@ -1,0 +1,24 @@
+"""The weighted mean: federated averaging (McMahan et al., AISTATS 2017)."""
+
+import jax.numpy as jnp
+from flax import struct
+
+from metasg_jax.aggregators.base import AggregatorBase
+from metasg_jax.aggregators.presence import present_rows
+
+
+@struct.dataclass
+class Mean(AggregatorBase):
+    """Weighted mean of the present rows; no defence. Zero where no row is present.
+
+    Example:
+        >>> from metasg_jax.testing import received
+        >>> Mean()(None, (), received([[1.0, 2.0], [3.0, 6.0]]))[0].tolist()
+        [2.0, 4.0]
+    """
+
+    def __call__(self, key, state, received, action=None):
+        """(f32[d], state, info)."""
+        updates, present = present_rows(received)
+        weights = jnp.where(present, received.weights, 0.0)
+        return (weights / jnp.maximum(weights.sum(), 1e-12)) @ updates, state, {}

@@ -1,0 +1,23 @@
+"""Coordinate-wise median (Yin et al., ICML 2018)."""
+
+from flax import struct
+
+from metasg_jax.aggregators.base import AggregatorBase
+from metasg_jax.aggregators.order import median_ranks, order_statistics
+from metasg_jax.aggregators.presence import present_rows
+
+
+@struct.dataclass
+class Median(AggregatorBase):
+    """Median of each coordinate; the mean of the two middle values for an even count.
+
+    Example:
+        >>> from metasg_jax.testing import received
+        >>> Median()(None, (), received([[1.0], [2.0], [9.0], [4.0]]))[0].tolist()
+        [3.0]
+    """
+
+    def __call__(self, key, state, received, action=None):
+        """(f32[d], state, info)."""
+        updates, present = present_rows(received)
+        return order_statistics(updates, present, median_ranks(present)), state, {}

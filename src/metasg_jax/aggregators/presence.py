@@ -1,0 +1,27 @@
+"""Which rows of a round are there: a client's update is hostile input."""
+
+import jax
+import jax.numpy as jnp
+
+from metasg_jax.types import Received
+
+
+def present_rows(received: Received) -> tuple[jax.Array, jax.Array]:
+    """The updates with every absent row set to zero, and which rows are present.
+
+    A row is absent where its weight is not a positive number, or where it holds a NaN, an infinity
+    or entries so large that its squared norm is not finite in float32 (about 1.8e19).
+
+    Returns:
+        (f32[n, d], bool[n]).
+    """
+    squares = jnp.sum(received.updates**2, axis=1)
+    present = (received.weights > 0) & jnp.isfinite(received.weights) & jnp.isfinite(squares)
+    # select, don't multiply: 0 * NaN is NaN
+    return jnp.where(present[:, None], received.updates, 0.0), present
+
+
+def remaining_byzantine(f: float | jax.Array, present: jax.Array) -> jax.Array:
+    """The Byzantine bound left once ``n - present`` rows were rejected: max(f - rejected, 0)."""
+    rejected = present.shape[0] - present.sum()
+    return jnp.maximum(f - rejected, 0.0)

@@ -1,0 +1,98 @@
+"""What an attacker sees, and the honest defaults that every attack starts from."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from metasg_jax.attacks.plan import LocalPlan
+from metasg_jax.types import Aggregator, Attack, Info, Key
+
+KNOWLEDGE = ("own", "all", "rule")
+
+
+@struct.dataclass
+class AttackContext:
+    """What the attacker knows in one round.
+
+    What an attack may not know is zeroed before it is called, according to its ``knowledge``:
+    ``own`` (the colluders' updates), ``all`` (every update) or ``rule`` (every update
+    and the server's rule).
+
+    Attributes:
+        malicious: bool[n], the sampled clients that this attack controls; may be none or all.
+        colluders: bool[n], all sampled clients of the mastermind: in a mixed attack those of the
+            other attack too.
+        visible: f32[n, d], the updates it may see; None while it plans. A row that it may not see
+            is 0, as is its entry in ``weights``.
+        weights: f32[n].
+        w_global: f32[d].
+        plan: the honest plan of these clients, n rows.
+        round: i32[].
+        num_clients: N, static.
+        num_malicious: i32[], clients that the attack controls among all N.
+        trigger_mask: f32[h, w, c].
+        trigger_pattern: f32[h, w, c].
+        target: i32[], label that a stamped image should get.
+        rule: the server's rule, or None where ``knowledge`` is not ``rule``.
+    """
+
+    malicious: jax.Array
+    colluders: jax.Array
+    visible: jax.Array | None
+    weights: jax.Array
+    w_global: jax.Array
+    plan: LocalPlan
+    round: jax.Array
+    num_malicious: jax.Array
+    trigger_mask: jax.Array
+    trigger_pattern: jax.Array
+    target: jax.Array
+    rule: Aggregator | None
+    num_clients: int = struct.field(pytree_node=False)
+
+
+def restrict(attack: Attack, ctx: AttackContext) -> AttackContext:
+    """Zeroes what ``attack`` may not know, whatever it would do with it."""
+    seen = ctx.colluders if attack.knowledge == "own" else jnp.ones_like(ctx.colluders)
+    visible = None if ctx.visible is None else jnp.where(seen[:, None], ctx.visible, 0.0)
+    return ctx.replace(
+        visible=visible,
+        weights=jnp.where(seen, ctx.weights, 0.0),
+        rule=ctx.rule if attack.knowledge == "rule" else None,
+    )
+
+
+class AttackBase:
+    """Honest behaviour; an attack overrides what it changes.
+
+    Attributes:
+        knowledge: one of :data:`KNOWLEDGE`.
+        uses: optional fields of the plan that it fills: of ``trigger``, ``radius``.
+        action_spec: names of the knobs it turns each round; empty for a non-adaptive attack.
+        second_pass_steps: where positive, its clients first train honestly; then one row follows the
+            plan for at most that many steps, hiding behind the mean of those honest updates
+            (``reference``), and all of them send it. Honest rounds stay fast.
+    """
+
+    knowledge: str = "own"
+    uses: tuple[str, ...] = ()
+    action_spec: tuple[str, ...] = ()
+    second_pass_steps: int = 0
+
+    def init(self, n: int, d: int) -> Any:
+        """State carried from round to round; empty unless an attack says otherwise."""
+        return ()
+
+    def plan(
+        self, key: Key, state: Any, ctx: AttackContext, action: jax.Array
+    ) -> tuple[LocalPlan, Any, Info]:
+        """How its clients train: n rows, of which only the malicious are read."""
+        return ctx.plan, state, {}
+
+    def craft(
+        self, key: Key, state: Any, ctx: AttackContext, action: jax.Array
+    ) -> tuple[jax.Array, Any, Info]:
+        """What its clients send: f32[n, d], of which only the malicious rows are read."""
+        return ctx.visible, state, {}

@@ -1,0 +1,26 @@
+"""Inner product manipulation (Xie et al., UAI 2020)."""
+
+import jax.numpy as jnp
+from flax import struct
+
+from metasg_jax.attacks.base import AttackBase
+from metasg_jax.attacks.statistics import honest_mean
+
+
+@struct.dataclass
+class IPM(AttackBase):
+    """All colluders send ``-scale`` times the mean of the honest updates.
+
+    A scale below 1 stays inside the honest cloud (beats Krum); a large one turns the mean around.
+
+    Attributes:
+        scale: positive.
+    """
+
+    scale: float = 1.0
+    knowledge = "all"
+
+    def craft(self, key, state, ctx, action):
+        """F32[n, d], every row ``-scale * mean(honest)``."""
+        row = -self.scale * honest_mean(ctx)
+        return jnp.broadcast_to(row[None], ctx.visible.shape), state, {}

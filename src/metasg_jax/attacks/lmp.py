@@ -1,0 +1,28 @@
+"""Local model poisoning (Fang et al., USENIX Security 2020), the trimmed-mean/median variant."""
+
+import jax.numpy as jnp
+from flax import struct
+
+from metasg_jax.attacks.base import AttackBase
+from metasg_jax.attacks.statistics import honest_moments
+
+
+@struct.dataclass
+class LMP(AttackBase):
+    """All colluders send ``mean - z * std * sign(mean)``: per coordinate, against the honest way.
+
+    The deviation form of the directed-deviation attack, with the deterministic ``z`` in place of a
+    draw from [3, 4] standard deviations.
+
+    Attributes:
+        z: how many standard deviations against the mean's sign.
+    """
+
+    z: float = 2.0
+    knowledge = "all"
+
+    def craft(self, key, state, ctx, action):
+        """F32[n, d], every row the same."""
+        mean, std = honest_moments(ctx)
+        row = mean - self.z * std * jnp.sign(mean)
+        return jnp.broadcast_to(row[None], ctx.visible.shape), state, {}

@@ -1,0 +1,102 @@
+"""A finite set of attacks of which one acts, chosen by a traced index: only it runs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from metasg_jax.attacks.base import AttackContext, restrict
+from metasg_jax.attacks.plan import LocalPlan
+from metasg_jax.types import Attack, Key
+
+
+@struct.dataclass
+class AttackTable:
+    """Attacks grouped by kind; those of a kind share one traced body and differ in their numbers.
+
+    Attributes:
+        kinds: an attack a kind, its float fields stacked over slots.
+
+    ``kind`` must not be batched (a loop counter, or a constant): then ``lax.switch`` runs one
+    branch. Under a batched index every branch would run.
+    """
+
+    kinds: tuple[Attack, ...]
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """Optional fields of the plan that some attack of the table fills."""
+        return tuple(sorted({name for attack in self.kinds for name in attack.uses}))
+
+    @property
+    def action_size(self) -> int:
+        """The longest action of any kind; shorter ones read its first entries."""
+        return max(len(attack.action_spec) for attack in self.kinds)
+
+    @property
+    def second_pass_steps(self) -> int:
+        """The longest second pass of any kind; 0 where there is none."""
+        return max(attack.second_pass_steps for attack in self.kinds)
+
+    def needs_second_pass(self, kind: jax.Array) -> jax.Array:
+        """bool[]: whether the kind's clients train apart."""
+        return jnp.array([attack.second_pass_steps > 0 for attack in self.kinds])[kind]
+
+    def init(self, n: int, d: int) -> tuple[Any, ...]:
+        """One state a kind; a branch changes its own only, so that all branches agree in type."""
+        return tuple(attack.init(n, d) for attack in self.kinds)
+
+    def plan(
+        self, kind, slot, key: Key, state, ctx: AttackContext, action: jax.Array
+    ) -> tuple[LocalPlan, tuple]:
+        """The plan of the chosen attack, and the states."""
+        return self._switch("plan", kind, slot, key, state, ctx, action)
+
+    def craft(
+        self, kind, slot, key: Key, state, ctx: AttackContext, action: jax.Array
+    ) -> tuple[jax.Array, tuple]:
+        """The rows f32[n, d] of the chosen attack, and the states."""
+        return self._switch("craft", kind, slot, key, state, ctx, action)
+
+    def _switch(self, method, kind, slot, key, state, ctx, action):
+        def branch(k, stacked):
+            def run():
+                attack = jax.tree.map(lambda leaf: leaf[slot], stacked)
+                out, new, _ = getattr(attack, method)(key, state[k], restrict(attack, ctx), action)
+                return out, (*state[:k], new, *state[k + 1 :])
+
+            return run
+
+        return jax.lax.switch(kind, [branch(k, a) for k, a in enumerate(self.kinds)])
+
+
+def attack_table(attacks: Sequence[Attack]) -> tuple[AttackTable, list[int], list[int]]:
+    """Groups attacks by kind: equal class and equal static fields.
+
+    Args:
+        attacks: in the order of the types; repetitions are welcome.
+
+    Returns:
+        (table, kind of each attack, slot of each attack within its kind).
+
+    Example:
+        >>> from metasg_jax.attacks import IPM, NoAttack
+        >>> _, kinds, slots = attack_table([NoAttack(), IPM(1.0), IPM(5.0)])
+        >>> kinds, slots
+        ([0, 1, 1], [0, 0, 1])
+    """
+    groups: dict[Any, list[Attack]] = {}
+    kinds, slots = [], []
+    for attack in attacks:
+        structure = jax.tree.structure(attack)
+        group = groups.setdefault(structure, [])
+        kinds.append(list(groups).index(structure))
+        slots.append(len(group))
+        group.append(attack)
+    stacked = tuple(
+        jax.tree.map(lambda *leaves: jnp.asarray(leaves, jnp.float32), *group)
+        for group in groups.values()
+    )
+    return AttackTable(stacked), kinds, slots

@@ -1,0 +1,239 @@
+"""Settings: frozen dataclasses. Counts and kinds are static; floats are traced, so sweeps are free.
+
+A static field recompiles when it changes; a float does not. ``check`` methods raise
+:class:`~metasg_jax.errors.ConfigError` and name the field; they are called where settings enter
+(``make_game``, ``init_state``, the command line), because a traced float can't be compared.
+"""
+
+import dataclasses
+from typing import Literal
+
+from flax import struct
+
+from metasg_jax.errors import ConfigError
+
+
+def _static(default):
+    return struct.field(pytree_node=False, default=default)
+
+
+def _require(condition: bool, field: str, value, allowed: str) -> None:
+    if not condition:
+        raise ConfigError(f"{field} = {value!r}: {allowed}")
+
+
+@struct.dataclass
+class FLConfig:
+    """Federated training of one episode."""
+
+    num_clients: int = _static(100)
+    """N, clients in all."""
+    num_sampled: int = _static(10)
+    """n, clients that answer in a round."""
+    batch_size: int = _static(64)
+    """B, images in a client's batch."""
+    local_steps: int = _static(1)
+    """S, SGD steps of an honest client ("local iterations" in the paper)."""
+    horizon: int = _static(100)
+    """H, rounds of an episode."""
+    local_lr: float = 0.3
+    """Learning rate of the clients."""
+    server_lr: float = 1.0
+    """Factor on the aggregated update; the paper's is 1."""
+
+    def check(self) -> None:
+        """Raises ConfigError where a value is out of range."""
+        _require(self.num_clients >= 1, "num_clients", self.num_clients, "at least 1")
+        _require(
+            1 <= self.num_sampled <= self.num_clients,
+            "num_sampled",
+            self.num_sampled,
+            f"between 1 and num_clients = {self.num_clients}",
+        )
+        _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        _require(self.local_steps >= 1, "local_steps", self.local_steps, "at least 1")
+        _require(self.horizon >= 1, "horizon", self.horizon, "at least 1 round")
+        _require(self.local_lr > 0, "local_lr", self.local_lr, "above 0")
+        _require(self.server_lr > 0, "server_lr", self.server_lr, "above 0")
+
+
+@struct.dataclass
+class MetaConfig:
+    """The learner: Algorithms 1 and 2 of the paper, and what a small budget needs beyond them."""
+
+    algorithm: Literal["meta_sl", "meta_rl"] = _static("meta_sl")
+    """Algorithm 2 (meta-Stackelberg) or Algorithm 1 (Reptile meta-RL, attackers never respond)."""
+    outer: Literal["fomaml", "reptile"] = _static("fomaml")
+    """Line 23 of Algorithm 2 as printed (first-order MAML), or section 4.1's average of the adapted
+    policies (Reptile). Read by meta_sl."""
+    num_types: int = _static(0)
+    """K types sampled from the prior in a meta-step; 0 enumerates the whole table with weights Q."""
+    group_size: int = _static(4)
+    """Rollouts that share the environment's randomness and differ in the policies' noise."""
+    num_groups: int = _static(1)
+    """Groups per batch; group_size x num_groups is the paper's N_b."""
+    adapt_steps: int = _static(1)
+    """l, gradient steps from the meta policy to the adapted one."""
+    attacker_steps: int = _static(1)
+    """N_A, gradient steps of an adaptive attacker's best response in a meta-step."""
+    epochs: int = _static(1)
+    """Gradient steps on one batch in the outer update; above 1 only with ratio_clip."""
+    estimator: Literal["return", "return_to_go", "future_gain"] = _static("return_to_go")
+    """Weight of a step's score: the whole discounted return (C1 as printed), the discounted return
+    from that step on (the same gradient in expectation), or the discounted average of what is still
+    to come minus the previous reward, every step counting alike (not the paper's)."""
+    baseline: Literal["none", "group"] = _static("group")
+    """Subtract the mean of the other rollouts of the group at the same step: unbiased."""
+    normalize_advantages: bool = _static(False)
+    """Divide advantages by their standard deviation over the batch (not the paper's)."""
+    optimizer: Literal["sgd", "adam"] = _static("sgd")
+    """Outer update on the pseudo-gradient; sgd with outer_lr 1 is Algorithm 2 as printed."""
+    hidden: tuple[int, ...] = _static((32,))
+    """Widths of the policies' hidden layers."""
+    init_std: float = _static(0.5)
+    """Standard deviation of a fresh policy, before the tanh."""
+    discount: float = 0.99
+    """gamma, in (0, 1]; J discounts by gamma^(t-1) for t = 1..H."""
+    adapt_lr: float = 0.01
+    """eta, step size of the adaptation."""
+    defender_lr: float = 0.001
+    """kappa_D (kappa in Algorithm 1)."""
+    attacker_lr: float = 0.001
+    """kappa_A."""
+    outer_lr: float = 1.0
+    """Step size of the outer optimizer."""
+    ratio_clip: float = 1e9
+    """Clip of the likelihood ratio when epochs > 1; 1e9 never binds."""
+    max_grad_norm: float = 1e9
+    """Norm bound of each outer update; 1e9 never binds."""
+
+    def check(self) -> None:
+        """Raises ConfigError where a value is out of range."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            choices = getattr(field.type, "__args__", None)
+            if choices and isinstance(value, str):
+                _require(value in choices, field.name, value, f"one of {', '.join(choices)}")
+        _require(self.num_types >= 0, "num_types", self.num_types, "0 (all) or more")
+        for name in ("num_groups", "epochs"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("adapt_steps", "attacker_steps"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        least = 2 if self.baseline == "group" else 1
+        _require(
+            self.group_size >= least,
+            "group_size",
+            self.group_size,
+            f"at least {least} with baseline {self.baseline!r}",
+        )
+        _require(0 < self.discount <= 1, "discount", self.discount, "in (0, 1]")
+        for name in ("adapt_lr", "defender_lr", "attacker_lr", "outer_lr"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        for name in ("ratio_clip", "max_grad_norm", "init_std"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class GameConfig:
+    """What is played: data, model, rules, attackers and rewards. Read once, by ``make_game``."""
+
+    dataset: str = "digits"
+    """A registered data set: digits, mnist, fashion_mnist, cifar10."""
+    pool: int = 1
+    """Average-pool images by this factor."""
+    model: str = "mlp"
+    """A registered model: mlp, cnn."""
+    hidden: tuple[int, ...] = (64,)
+    """Widths of the mlp; (channels, channels, width) of the cnn."""
+    partition: str = "q"
+    """How images are dealt to clients: iid, q, dirichlet, shards."""
+    level: float = 0.9
+    """Heterogeneity: q, Dirichlet alpha, or shards per client."""
+    num_root: int = 200
+    """Images the server holds: rewards, calibration and root gradients use only these."""
+    num_validation: int = 1000
+    """Images for choosing anything (the best fixed action, say)."""
+    num_test: int = 0
+    """Test images read by evaluations; 0 takes them all."""
+    types: tuple[str, ...] = (
+        "none",
+        "ipm:scale=1@0.2",
+        "ipm:scale=5@0.2",
+        "alie:z=1.5@0.2",
+        "lmp:z=2@0.2",
+        "bfl@0.05",
+        "bfl:boost=5@0.05",
+        "bfl@0.2",
+        "ipm:scale=2@0.1+bfl:boost=3@0.05",
+    )
+    """The attacker's types: ``untargeted[:knob=value,..]@share[+backdoor[:..]@share]``."""
+    probabilities: tuple[float, ...] = ()
+    """The prior Q over the types; empty is uniform."""
+    trigger: str = "square"
+    """A registered trigger: square, plus."""
+    trigger_position: tuple[int, int] = (0, 0)
+    """Row and column of its upper left corner."""
+    target: int = 0
+    """Label that a stamped image should get."""
+    rule: str = "clipped_trimmed_mean"
+    """The server's rule; a policy turns its knobs, if it has any."""
+    post_defense: str = "neuron_clip"
+    """The post-training defence; a policy turns its knobs, if it has any."""
+    observation: str = "statistics"
+    """What the defender sees: ``statistics`` of the round, or the last model as in the ``paper``."""
+    reward: Literal["clean", "clean+backdoor"] = "clean+backdoor"
+    """-F (the paper), or -F - backdoor_weight * success of the backdoor."""
+    loss: Literal["probability", "cross_entropy"] = "probability"
+    """F: 1 - mean probability of the true class, or cross-entropy capped at 2 log C (over 2 log C)."""
+    backdoor_weight: float = 1.0
+    """w of the second reward."""
+    assumed_share: float = 0.2
+    """The server's guess of the share of malicious clients: f = round(n x share)."""
+    seed: int = 0
+    """Of splits, partition and client order."""
+
+    def check(self) -> None:
+        """Raises ConfigError where a value is out of range."""
+        _require(self.pool >= 1, "pool", self.pool, "an integer of at least 1")
+        _require(self.num_root >= 1, "num_root", self.num_root, "at least 1")
+        _require(self.num_validation >= 1, "num_validation", self.num_validation, "at least 1")
+        _require(bool(self.types), "types", self.types, "at least one attacker type")
+        _require(0 <= self.assumed_share < 0.5, "assumed_share", self.assumed_share, "in [0, 0.5)")
+        for name, allowed in (
+            ("reward", ("clean", "clean+backdoor")),
+            ("loss", ("probability", "cross_entropy")),
+        ):
+            value = getattr(self, name)
+            _require(value in allowed, name, value, f"one of {', '.join(allowed)}")
+        if self.probabilities:
+            q = self.probabilities
+            _require(len(q) == len(self.types), "probabilities", q, "one for each type")
+            _require(
+                min(q) >= 0 and abs(sum(q) - 1) < 1e-6,
+                "probabilities",
+                q,
+                "non-negative, of sum 1",
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """One pre-training run."""
+
+    game: GameConfig = GameConfig()
+    fl: FLConfig = FLConfig()
+    meta: MetaConfig = MetaConfig()
+    steps: int = 50
+    """Meta-steps (T of Algorithm 1, N_D of Algorithm 2)."""
+    chunk: int = 5
+    """Meta-steps between checkpoints; changes nothing in the result."""
+    seed: int = 0
+    """Of the learner."""
+
+    def check(self) -> None:
+        """Raises ConfigError where a value is out of range."""
+        self.game.check()
+        self.fl.check()
+        self.meta.check()
+        _require(self.steps >= 1, "steps", self.steps, "at least 1")
+        _require(self.chunk >= 1, "chunk", self.chunk, "at least 1")

@@ -1,0 +1,67 @@
+"""A data set in memory: images as bytes, labels as integers."""
+
+import dataclasses
+
+import numpy as np
+
+from metasg_jax.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Images and labels of one data set, already split into train and test.
+
+    Attributes:
+        name: The registered name, such as "mnist".
+        train_x: uint8 [M, h, w, c], raw pixels in 0..255.
+        train_y: int32 [M], labels in 0..num_classes-1.
+        test_x: uint8 [T, h, w, c].
+        test_y: int32 [T].
+        num_classes: Number of labels.
+    """
+
+    name: str
+    train_x: np.ndarray
+    train_y: np.ndarray
+    test_x: np.ndarray
+    test_y: np.ndarray
+    num_classes: int
+
+
+def pool(dataset: Dataset, factor: int) -> Dataset:
+    """Shrinks every image by averaging blocks of ``factor`` x ``factor`` pixels.
+
+    Args:
+        dataset: The data set; its images are [h, w, c].
+        factor: An integer of at least 1 that divides both h and w; 1 changes nothing.
+
+    Returns:
+        The data set with uint8 images [h / factor, w / factor, c], averages rounded half up.
+
+    Raises:
+        ConfigError: ``factor`` does not divide the height and the width.
+    """
+    height, width = dataset.train_x.shape[1:3]
+    if isinstance(factor, bool) or not isinstance(factor, int | np.integer) or factor < 1:
+        raise ConfigError(f"pool must be an integer of at least 1, got {factor!r}")
+    if height % factor or width % factor:
+        allowed = [f for f in range(1, min(height, width) + 1) if not height % f and not width % f]
+        raise ConfigError(
+            f"pool must divide the {height}x{width} images of {dataset.name}, "
+            f"got {factor}: use one of {', '.join(map(str, allowed))}"
+        )
+    if factor == 1:
+        return dataset
+    return dataclasses.replace(
+        dataset,
+        train_x=_pool_images(dataset.train_x, factor),
+        test_x=_pool_images(dataset.test_x, factor),
+    )
+
+
+def _pool_images(images: np.ndarray, factor: int) -> np.ndarray:
+    m, h, w, c = images.shape
+    blocks = images.reshape(m, h // factor, factor, w // factor, factor, c)
+    area = factor * factor
+    total = blocks.sum(axis=(2, 4), dtype=np.uint32)
+    return ((total + area // 2) // area).astype(np.uint8)

@@ -1,0 +1,186 @@
+"""One round of federated learning under attack: a pure function.
+
+``sample -> plan -> local training -> craft`` gives what the server receives; then the server's rule
+turns that into an update and the server subtracts it.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from metasg_jax.attacks.base import AttackContext
+from metasg_jax.attacks.plan import honest_plan, merge_rows
+from metasg_jax.attacks.table import AttackTable
+from metasg_jax.config import FLConfig
+from metasg_jax.fl.client import local_updates, poison
+from metasg_jax.fl.data import ClientData
+from metasg_jax.fl.sampling import sample_positions
+from metasg_jax.types import Aggregator, Info, Key, Model, Received
+
+
+@struct.dataclass
+class Squad:
+    """Malicious clients that follow one attack in an episode.
+
+    Attributes:
+        table: the attacks it may follow.
+        kind: i32[], which one (not batched), and
+        slot: i32[], with which numbers.
+        first: i32[], id of its first client; ids first .. first + count - 1 belong to it.
+        count: i32[], its clients among all N.
+        trigger_mask: f32[h, w, c].
+        trigger_pattern: f32[h, w, c].
+        target: i32[].
+    """
+
+    table: AttackTable
+    kind: jax.Array
+    slot: jax.Array
+    first: jax.Array
+    count: jax.Array
+    trigger_mask: jax.Array
+    trigger_pattern: jax.Array
+    target: jax.Array
+
+    def members(self, client_ids: jax.Array) -> jax.Array:
+        """bool[n]: which of the sampled clients belong to it."""
+        return (client_ids >= self.first) & (client_ids < self.first + self.count)
+
+
+def collect(
+    key: Key,
+    model: Model,
+    fl: FLConfig,
+    data: ClientData,
+    w_global: jax.Array,
+    client_ids: jax.Array,
+    round: jax.Array,
+    squads: tuple[Squad, ...],
+    states: tuple[Any, ...],
+    actions: tuple[jax.Array, ...],
+    rule: Aggregator,
+    needs_root: bool,
+) -> tuple[Received, tuple[Any, ...]]:
+    """What the server receives when ``client_ids`` train from ``w_global`` under attack.
+
+    Args:
+        key: consumed.
+        model: static.
+        fl: counts are static, learning rates traced.
+        data: images of clients and server.
+        w_global: f32[d].
+        client_ids: i32[n], all different.
+        round: i32[].
+        squads: the attackers; may be none. Their clients must be disjoint.
+        states: each squad's attack state.
+        actions: each squad's action f32[A] in [-1, 1]; read by adaptive attacks only.
+        rule: the server's rule, for attacks that know it.
+        needs_root: static; whether the server trains on its root images too.
+
+    Returns:
+        (received, states).
+    """
+    n, num_owners = client_ids.shape[0], data.sizes.shape[0]
+    key_positions, key_poison, *keys_squad = jax.random.split(key, 2 + len(squads))
+    uses = tuple({name for squad in squads for name in squad.table.uses})
+    image_shape = data.images.shape[1:]
+    plan = honest_plan(n, image_shape, model.num_classes, fl.local_lr, fl.local_steps, uses)
+
+    member = [squad.members(client_ids) for squad in squads]
+    colluders = sum(member, jnp.zeros((n,), bool))
+    contexts, plans, new_states, apart = [], [], [], []
+    first_pass = plan
+    for squad, malicious, state, action, key_squad in zip(
+        squads, member, states, actions, keys_squad, strict=True
+    ):
+        ctx = AttackContext(
+            malicious=malicious,
+            colluders=colluders,
+            visible=None,
+            weights=jnp.ones((n,)),
+            w_global=w_global,
+            plan=plan,
+            round=round,
+            num_malicious=squad.count,
+            trigger_mask=squad.trigger_mask,
+            trigger_pattern=squad.trigger_pattern,
+            target=squad.target,
+            rule=rule,
+            num_clients=fl.num_clients,
+        )
+        key_plan = jax.random.fold_in(key_squad, 0)
+        planned, state = squad.table.plan(squad.kind, squad.slot, key_plan, state, ctx, action)
+        own_pass = squad.table.needs_second_pass(squad.kind)
+        first_pass = merge_rows(malicious & ~own_pass, planned, first_pass)
+        contexts.append(ctx)
+        plans.append(planned)
+        new_states.append(state)
+        apart.append(own_pass)
+
+    owners = client_ids
+    if needs_root:
+        owners = jnp.append(client_ids, num_owners - 1)
+        server = honest_plan(1, image_shape, model.num_classes, fl.local_lr, fl.local_steps, uses)
+        first_pass = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first_pass, server)
+    positions = sample_positions(key_positions, data.sizes[owners], fl.local_steps, fl.batch_size)
+    x, y = poison(key_poison, first_pass, *data.batches(owners, positions))
+    trained = local_updates(model, w_global, x, y, first_pass)
+    updates, root_update = trained[:n], trained[n] if needs_root else None
+
+    sent = updates
+    for i, squad in enumerate(squads):
+        visible = updates
+        if squad.table.second_pass_steps:
+            row = _second_pass(
+                keys_squad[i], model, fl, data, w_global, client_ids, squad, plans[i], member[i],
+                updates, apart[i],
+            )  # fmt: skip
+            visible = jnp.where((member[i] & apart[i])[:, None], row[None], updates)
+        ctx = contexts[i].replace(visible=visible)
+        key_craft = jax.random.fold_in(keys_squad[i], 1)
+        rows, new_states[i] = squad.table.craft(
+            squad.kind, squad.slot, key_craft, new_states[i], ctx, actions[i]
+        )
+        sent = merge_rows(member[i], rows, sent)
+
+    received = Received(
+        updates=sent,
+        weights=jnp.ones((n,)),
+        client_ids=client_ids,
+        w_global=w_global,
+        root_update=root_update,
+        round=round,
+    )
+    return received, tuple(new_states)
+
+
+def _second_pass(
+    key, model, fl, data, w_global, client_ids, squad, plan, malicious, updates, needed
+):
+    """One row f32[d] that all of the squad's clients send; trained on the first one's images."""
+    steps = squad.table.second_pass_steps
+
+    def train():
+        key_positions, key_poison = jax.random.split(jax.random.fold_in(key, 2))
+        first = jnp.argmax(malicious)
+        owner = client_ids[first][None]
+        positions = sample_positions(key_positions, data.sizes[owner], steps, fl.batch_size)
+        share = malicious / jnp.maximum(malicious.sum(), 1)
+        row = jax.tree.map(lambda a: a[first][None], plan).replace(
+            reference=(share @ updates)[None]
+        )
+        x, y = poison(key_poison, row, *data.batches(owner, positions))
+        return local_updates(model, w_global, x, y, row)[0]
+
+    # the predicate is not batched, so honest types skip the work even under vmap over rollouts
+    return jax.lax.cond(needed, train, lambda: jnp.zeros_like(w_global))
+
+
+def aggregate(
+    key: Key, rule: Aggregator, state: Any, received: Received, server_lr, action=None
+) -> tuple[jax.Array, Any, Info]:
+    """The next global model ``w_global - server_lr * update`` f32[d], the rule's state and info."""
+    update, state, info = rule(key, state, received, action)
+    return received.w_global - server_lr * update, state, info

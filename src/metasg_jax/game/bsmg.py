@@ -1,0 +1,283 @@
+"""The Bayesian Stackelberg Markov game of federated learning (section 2.2 of the paper).
+
+One step is one FL round, in two halves: the attacker's clients answer (``attack``), then the server
+acts on what it received (``defend``). The post-training defence acts on a copy that enters rewards
+and evaluation, never the training: so the paper's two readings of h agree.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from metasg_jax.config import FLConfig
+from metasg_jax.fl.data import ClientData, to_unit
+from metasg_jax.fl.round import aggregate, collect
+from metasg_jax.fl.sampling import sample_clients
+from metasg_jax.game.observation import ATTACKER_OBSERVATION_SIZE, attacker_observation
+from metasg_jax.game.reward import (
+    attacker_ceiling,
+    attacker_reward,
+    defender_reward,
+    measure,
+    worst_losses,
+)
+from metasg_jax.game.types import AttackType, Prior
+from metasg_jax.types import Aggregator, Deployed, Info, Key, Model, PostDefense, Received
+
+
+@struct.dataclass
+class GameState:
+    """Between two rounds.
+
+    Attributes:
+        w: f32[d], the global model; the last finite one after a divergence.
+        client_ids: i32[n], sampled for the coming round: the attacker sees its own among them.
+        round: i32[].
+        diverged: bool[], whether the global model has ever gone non-finite.
+        loss: f32[] in [0, 1], clean root loss of ``w`` as deployed last.
+        memory: of the defender's observation.
+        previous_action: f32[A], the defender's.
+        rule_state: of the server's rule.
+        attack_states: of the backdoor's and the untargeted attack.
+    """
+
+    w: jax.Array
+    client_ids: jax.Array
+    round: jax.Array
+    diverged: jax.Array
+    loss: jax.Array
+    memory: Any
+    previous_action: jax.Array
+    rule_state: Any
+    attack_states: tuple[Any, ...]
+
+
+@struct.dataclass
+class Step:
+    """What a round pays.
+
+    Attributes:
+        defender_reward: f32[], bounded; see :mod:`metasg_jax.game.reward`.
+        attacker_reward: f32[], bounded.
+        info: scalars for the eye: clean loss, success of the backdoor, malicious clients sampled,
+            divergence, and what rule and post-training defence report.
+    """
+
+    defender_reward: jax.Array
+    attacker_reward: jax.Array
+    info: Info
+
+
+@struct.dataclass
+class FLGame:
+    """The FL game; a pytree whose arrays are traced and whose kinds are static.
+
+    Another data set, partition, trigger or learning rate of the same shapes does not recompile.
+
+    Attributes:
+        data: clients' and server's images.
+        root_x: f32[R, h, w, c], the server's images again, for rewards and calibration.
+        root_y: i32[R].
+        validation_x: u8[V, h, w, c], for choosing anything.
+        validation_y: i32[V].
+        test_x: u8[T, h, w, c], for final numbers only.
+        test_y: i32[T].
+        prior: attacker types and Q.
+        rule: the server's aggregation rule.
+        post_defense: acts on a copy.
+        fl: counts and learning rates.
+        backdoor_weight: f32[], w of the second reward.
+        projection: f32[F, P], through which the attacker sees the model's last layer.
+        model: static.
+        observation: static.
+        reward: static, ``clean`` or ``clean+backdoor``.
+        loss: static, ``probability`` or ``cross_entropy``.
+    """
+
+    data: ClientData
+    root_x: jax.Array
+    root_y: jax.Array
+    validation_x: jax.Array
+    validation_y: jax.Array
+    test_x: jax.Array
+    test_y: jax.Array
+    prior: Prior
+    rule: Aggregator
+    post_defense: PostDefense
+    fl: FLConfig
+    backdoor_weight: float
+    projection: jax.Array
+    model: Model = struct.field(pytree_node=False)
+    observation: Any = struct.field(pytree_node=False)
+    reward: str = struct.field(pytree_node=False)
+    loss: str = struct.field(pytree_node=False)
+
+    @property
+    def horizon(self) -> int:
+        """H."""
+        return self.fl.horizon
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """The defender's knobs: the rule's, then those of the post-training defence."""
+        return (*self.rule.action_spec, *self.post_defense.action_spec)
+
+    @property
+    def action_size(self) -> int:
+        """A; 1 (not read) where there is nothing to turn."""
+        return max(1, len(self.action_names))
+
+    @property
+    def attacker_action_size(self) -> int:
+        """A of the attacker, the same for all types."""
+        return self.prior.action_size
+
+    @property
+    def observation_size(self) -> int:
+        """O of the defender."""
+        return self.observation.size(self.model, self.action_size)
+
+    @property
+    def attacker_observation_size(self) -> int:
+        """O of the attacker."""
+        return ATTACKER_OBSERVATION_SIZE
+
+    @property
+    def needs_root(self) -> bool:
+        """Whether the server trains on its root images each round."""
+        return self.rule.needs_root or self.observation.needs_root
+
+    def reset(self, key: Key, xi: AttackType) -> GameState:
+        """A fresh model and the first round's clients. ``key`` is consumed."""
+        key_model, key_sample = jax.random.split(key)
+        w = self.model.ravel(self.model.init(key_model))
+        n, d = self.fl.num_sampled, w.shape[0]
+        deployed = Deployed(self.model.unravel(w), jnp.full((self.model.num_units,), jnp.inf))
+        return GameState(
+            w=w,
+            client_ids=sample_clients(key_sample, self.fl.num_clients, n),
+            round=jnp.zeros((), jnp.int32),
+            diverged=jnp.zeros((), bool),
+            loss=self.losses(deployed, xi).clean,
+            memory=self.observation.init(self.model, self.action_size),
+            previous_action=jnp.zeros((self.action_size,)),
+            rule_state=self.rule.init(n, d),
+            attack_states=(self.prior.backdoor.init(n, d), self.prior.untargeted.init(n, d)),
+        )
+
+    def observe_attacker(self, state: GameState, xi: AttackType) -> jax.Array:
+        """What the attacker sees before it acts, f32[attacker_observation_size]."""
+        sampled = self._malicious(state, xi).mean()
+        progress = state.round / self.fl.horizon
+        return attacker_observation(
+            self.model, self.projection, state.w, sampled, progress, state.loss
+        )
+
+    def attack(
+        self, key: Key, state: GameState, xi: AttackType, action: jax.Array
+    ) -> tuple[Received, jax.Array, GameState]:
+        """First half: clients train and answer.
+
+        Args:
+            key: consumed.
+            state: of :meth:`reset` or :meth:`defend`.
+            xi: the type; its indices must not be batched.
+            action: f32[A] in [-1, 1], the attacker's.
+
+        Returns:
+            (received, the defender's observation f32[O], state).
+        """
+        received, attack_states = collect(
+            key,
+            self.model,
+            self.fl,
+            self.data,
+            state.w,
+            state.client_ids,
+            state.round,
+            self.prior.squads(xi),
+            state.attack_states,
+            self.prior.split_action(action),
+            self.rule,
+            self.needs_root,
+        )
+        progress = state.round / self.fl.horizon
+        obs, memory = self.observation(
+            self.model, state.memory, received, state.loss, state.previous_action, progress
+        )
+        return received, obs, state.replace(attack_states=attack_states, memory=memory)
+
+    def defend(
+        self, key: Key, state: GameState, xi: AttackType, received: Received, action: jax.Array
+    ) -> tuple[GameState, Step]:
+        """Second half: the server aggregates, and both players are paid.
+
+        Args:
+            key: consumed.
+            state: as :meth:`attack` returned it.
+            xi: the type.
+            received: as :meth:`attack` returned it.
+            action: f32[A] in [-1, 1], the defender's.
+        """
+        key_rule, key_post, key_sample = jax.random.split(key, 3)
+        w, rule_state, rule_info = aggregate(
+            key_rule,
+            self.rule,
+            state.rule_state,
+            received,
+            self.fl.server_lr,
+            action if self.rule.action_spec else None,
+        )
+        gone = state.diverged | ~jnp.isfinite(w).all()
+        w = jnp.where(gone, state.w, w)
+        deployed, post_info = self.deploy(key_post, w, action)
+        losses = self.losses(deployed, xi)
+        worst = worst_losses(xi.has_backdoor)
+        losses = jax.tree.map(lambda a, b: jnp.where(gone, a, b), worst, losses)
+        malicious = self._malicious(state, xi)
+        r_defender = defender_reward(losses, self.reward, self.backdoor_weight)
+        r_attacker = jnp.where(
+            gone,
+            attacker_ceiling(xi.rho, xi.num_backdoor + xi.num_untargeted),
+            attacker_reward(losses, xi.rho, malicious.any()),
+        )
+        info = {
+            "loss": losses.clean,
+            "backdoor": losses.success,
+            "malicious": malicious.sum(),
+            "diverged": gone,
+            **{k: v for k, v in {**rule_info, **post_info}.items() if jnp.ndim(v) == 0},
+        }
+        next_state = state.replace(
+            w=w,
+            client_ids=sample_clients(key_sample, self.fl.num_clients, self.fl.num_sampled),
+            round=state.round + 1,
+            diverged=gone,
+            loss=losses.clean,
+            previous_action=action,
+            rule_state=rule_state,
+        )
+        return next_state, Step(r_defender, r_attacker, info)
+
+    def deploy(self, key: Key, w: jax.Array, action: jax.Array) -> tuple[Deployed, Info]:
+        """The post-training-defended copy of the global model f32[d] under an action f32[A]."""
+        params = self.model.unravel(w)
+        calibrated = self.post_defense.calibrate(self.model, params, self.root_x)
+        knobs = action[len(self.rule.action_spec) :] if self.post_defense.action_spec else None
+        deployed, _, info = self.post_defense(key, calibrated, params, knobs)
+        return deployed, info
+
+    def losses(self, deployed: Deployed, xi: AttackType):
+        """Root losses of a deployed model against a type."""
+        return measure(self.model, deployed, self.root_x, self.root_y, xi, self.loss)
+
+    def _malicious(self, state: GameState, xi: AttackType) -> jax.Array:
+        return state.client_ids < xi.num_backdoor + xi.num_untargeted
+
+
+def owned_images(data: ClientData, owner: int) -> tuple[jax.Array, jax.Array]:
+    """All images f32[R, h, w, c] and labels i32[R] of one owner; not jitted."""
+    chosen = data.index[owner, : int(data.sizes[owner])]
+    return to_unit(data.images[chosen]), data.labels[chosen]

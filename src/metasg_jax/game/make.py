@@ -1,0 +1,122 @@
+"""From settings to a game: host-side NumPy, once a run."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metasg_jax.aggregators import AGGREGATORS
+from metasg_jax.config import FLConfig, GameConfig
+from metasg_jax.data import PARTITIONS, TRIGGERS, Dataset, load, pool, split
+from metasg_jax.errors import ConfigError
+from metasg_jax.fl.data import ClientData
+from metasg_jax.game.bsmg import FLGame, owned_images
+from metasg_jax.game.observation import OBSERVATIONS, attacker_projection
+from metasg_jax.game.types import make_prior, parse_type
+from metasg_jax.models import make_model
+from metasg_jax.post_defenses import POST_DEFENSES
+
+
+def make_rule(name: str, num_sampled: int, assumed_share: float):
+    """A registered rule, with ``f = round(n x share)`` where it asks for f.
+
+    Raises:
+        UnknownNameError: for a name that is not registered.
+        ConfigError: where f is not below n / 2.
+    """
+    cls = AGGREGATORS[name]
+    if "f" not in cls.__dataclass_fields__:
+        return cls()
+    f = round(num_sampled * assumed_share)
+    if 2 * f >= num_sampled:
+        raise ConfigError(
+            f"assumed_share = {assumed_share}: f = {f} of num_sampled = {num_sampled} must stay "
+            "below a half"
+        )
+    return cls(f=float(f))
+
+
+def make_game(
+    config: GameConfig | None = None, fl: FLConfig | None = None, dataset: Dataset | None = None
+) -> FLGame:
+    """Builds the FL game: splits, partition, model, prior, rules.
+
+    Args:
+        config: what is played; the embedded digits by default.
+        fl: how clients train.
+        dataset: images to use in place of ``load(config.dataset)``.
+
+    Raises:
+        UnknownNameError: for any name that is not registered.
+        ConfigError: for a setting out of range.
+        DataError: where the data set can't be had.
+
+    Example:
+        >>> from metasg_jax.config import FLConfig, GameConfig
+        >>> fl = FLConfig(num_clients=20, num_sampled=5, horizon=2)
+        >>> game = make_game(GameConfig(types=("none", "ipm@0.2")), fl)
+        >>> len(game.prior), game.action_names
+        (2, ('clip', 'trim', 'range'))
+    """
+    config, fl = config or GameConfig(), fl or FLConfig()
+    config.check()
+    fl.check()
+    if dataset is None:
+        dataset = load(config.dataset)
+    dataset = pool(dataset, config.pool)
+    shape = dataset.train_x.shape[1:]
+    rng = np.random.default_rng(config.seed)
+    splits = split(rng, dataset, config.num_root, config.num_validation, config.num_test or None)
+    data = deal(rng, dataset, splits, config, fl.num_clients)
+
+    if not 0 <= config.target < dataset.num_classes:
+        raise ConfigError(f"target = {config.target}: between 0 and {dataset.num_classes - 1}")
+    trigger = TRIGGERS[config.trigger](shape, position=config.trigger_position)
+    model = make_model(config.model, shape, dataset.num_classes, config.hidden)
+    specs = [parse_type(text, fl.num_clients) for text in config.types]
+    root_x, root_y = owned_images(data, fl.num_clients)
+    game = FLGame(
+        data=data,
+        root_x=root_x,
+        root_y=root_y,
+        validation_x=dataset.train_x[splits.validation],
+        validation_y=dataset.train_y[splits.validation],
+        test_x=dataset.test_x[splits.test],
+        test_y=dataset.test_y[splits.test],
+        prior=make_prior(specs, trigger, config.target, config.probabilities),
+        rule=make_rule(config.rule, fl.num_sampled, config.assumed_share),
+        post_defense=POST_DEFENSES[config.post_defense](),
+        fl=fl,
+        backdoor_weight=config.backdoor_weight,
+        projection=attacker_projection(model),
+        model=model,
+        observation=OBSERVATIONS[config.observation](),
+        reward=config.reward,
+        loss=config.loss,
+    )
+    # arrays live on the device once; floats stay Python floats, so that replacing one never retraces
+    return jax.tree.map(lambda a: jnp.asarray(a) if isinstance(a, np.ndarray) else a, game)
+
+
+def deal(rng, dataset: Dataset, splits, config: GameConfig, num_clients: int) -> ClientData:
+    """Deals the clients' images and appends the server as owner N.
+
+    Clients are put in random order: ids 0 .. m - 1 are the malicious ones, and must not be those of
+    particular classes.
+    """
+    labels = dataset.train_y[splits.clients]
+    partition = PARTITIONS[config.partition](rng, labels, num_clients, config.level)
+    order = rng.permutation(num_clients)
+    clients, sizes = splits.clients[partition.index[order]], partition.sizes[order]
+    width = max(clients.shape[1], len(splits.root))
+    index = np.concatenate([_widen(clients, width), _widen(splits.root[None], width)])
+    return ClientData(
+        images=dataset.train_x,
+        labels=dataset.train_y,
+        index=index.astype(np.int32),
+        sizes=np.append(sizes, len(splits.root)).astype(np.int32),
+    )
+
+
+def _widen(rows: np.ndarray, width: int) -> np.ndarray:
+    repeats = -(-width // rows.shape[1])
+    return np.tile(rows, (1, repeats))[:, :width]

@@ -1,0 +1,195 @@
+"""What the players see. ``init() -> memory``; ``observe(memory, ...) -> (obs f32[O], memory)``.
+
+Both defender observations are static objects; their memory is part of the game's state.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from metasg_jax.aggregators.norms import median_norm, row_norms
+from metasg_jax.aggregators.presence import present_rows
+from metasg_jax.registry import Registry
+from metasg_jax.types import Model, Received
+
+_TINY = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperObservation:
+    """The last global model, blind to this round's updates (section 2.2: o_D = w_g).
+
+    Compressed to the parameters of the last layer, as in the authors' later work.
+    """
+
+    needs_root = False
+
+    def size(self, model: Model, action_size: int) -> int:
+        """O: parameters of the last layer."""
+        w = jax.eval_shape(lambda: _head(model, model.ravel(model.init(jax.random.key(0)))))
+        return w.shape[0]
+
+    def init(self, model: Model, action_size: int) -> Any:
+        """No memory."""
+        return ()
+
+    def __call__(
+        self, model: Model, memory, received: Received, loss, previous_action, progress
+    ) -> tuple[jax.Array, Any]:
+        """(f32[O], memory)."""
+        return _head(model, received.w_global), memory
+
+
+@dataclasses.dataclass(frozen=True)
+class StatisticsObservation:
+    """Scale-free summaries of what was received this round, and their moving averages.
+
+    Norms relative to their median, cosines between rows and to the server's own update, spread,
+    drift of the last layer's biases (sorted, so that no class is special), the root loss and its
+    change, the share of rows that arrived; then the round's share of the episode and the previous
+    action.
+
+    Attributes:
+        decay: of the moving averages, in [0, 1).
+    """
+
+    decay: float = 0.9
+    needs_root = True
+
+    def size(self, model: Model, action_size: int) -> int:
+        """O."""
+        return 2 * _NUM_STATISTICS + 1 + action_size
+
+    def init(self, model: Model, action_size: int) -> Any:
+        """(moving averages, weight they have gathered, previous root loss)."""
+        return jnp.zeros((_NUM_STATISTICS,)), jnp.zeros(()), jnp.zeros(())
+
+    def __call__(
+        self, model: Model, memory, received: Received, loss, previous_action, progress
+    ) -> tuple[jax.Array, Any]:
+        """Sees the round before the defender acts.
+
+        Args:
+            model: static.
+            memory: from :meth:`init` or the previous round.
+            received: with ``root_update``.
+            loss: f32[], root loss of the model that was sent out.
+            previous_action: f32[A] in [-1, 1].
+            progress: f32[] in [0, 1], round / horizon.
+        """
+        averages, gathered, previous_loss = memory
+        change = jnp.where(gathered > 0, loss - previous_loss, 0.0)
+        now = jnp.concatenate([round_statistics(model, received), jnp.stack([loss, change])])
+        averages = self.decay * averages + (1 - self.decay) * now
+        gathered = self.decay * gathered + (1 - self.decay)
+        obs = jnp.concatenate([now, averages / gathered, progress[None], previous_action])
+        return obs, (averages, gathered, loss)
+
+
+_QUANTILES = (0.0, 0.1, 0.25, 0.75, 0.9, 1.0)
+_COSINE_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+_ROOT_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+_NUM_STATISTICS = len(_QUANTILES) + len(_COSINE_QUANTILES) + len(_ROOT_QUANTILES) + 4 + 9 + 2
+
+
+def round_statistics(model: Model, received: Received) -> jax.Array:
+    """The scale-free summaries of one round, f32[...]; finite for any input.
+
+    A round of which nothing is present gives zeros in place of every quantile.
+    """
+    updates, present = present_rows(received)
+    count = present.sum()
+    root = received.root_update
+    norms = row_norms(updates)
+    middle = jnp.maximum(median_norm(norms, present), _TINY)
+    root_norm = jnp.maximum(jnp.sqrt(jnp.vdot(root, root)), _TINY)
+    log_norms = jnp.log(jnp.maximum(norms, 1e-6 * middle) / middle)
+
+    unit = updates / jnp.maximum(norms, _TINY)[:, None]
+    cosines = unit @ unit.T
+    n = updates.shape[0]
+    pairs = present[:, None] & present[None, :] & jnp.tri(n, k=-1, dtype=bool)
+    root_cosines = unit @ root / root_norm
+
+    share = present / jnp.maximum(count, 1)
+    mean = share @ updates
+    mean_norm = jnp.maximum(jnp.sqrt(jnp.vdot(mean, mean)), _TINY)
+    # sum over coordinates of the variance over rows
+    spread = jnp.sqrt(jnp.maximum(share @ norms**2 - mean_norm**2, 0.0)) / middle
+
+    bias = jax.vmap(lambda u: _head_bias(model, u))(updates)
+    bias_mean = share @ bias
+    scale = jnp.maximum(jnp.sqrt(share @ jnp.sum(bias**2, axis=1)), _TINY)
+    drift = jnp.sort(bias_mean) / scale
+    extremes = jnp.sort(jnp.where(present[:, None], bias, 0.0).min(axis=0)) / scale
+    return jnp.concatenate(
+        [
+            masked_quantiles(log_norms, present, _QUANTILES),
+            masked_quantiles(cosines.reshape(-1), pairs.reshape(-1), _COSINE_QUANTILES),
+            masked_quantiles(root_cosines, present, _ROOT_QUANTILES),
+            jnp.stack(
+                [
+                    jnp.log(middle / root_norm),
+                    spread,
+                    jnp.vdot(mean, root) / (mean_norm * root_norm),
+                    count / n,
+                ]
+            ),
+            drift[:3],
+            drift[-3:],
+            extremes[:3],
+        ]
+    )
+
+
+def masked_quantiles(values: jax.Array, mask: jax.Array, quantiles) -> jax.Array:
+    """Linearly interpolated quantiles of the marked values; 0 where none is marked."""
+    count = mask.sum()
+    ordered = jnp.sort(jnp.where(mask, values, jnp.inf))
+    place = jnp.asarray(quantiles) * jnp.maximum(count - 1, 0)
+    low = jnp.floor(place).astype(jnp.int32)
+    high = jnp.minimum(low + 1, jnp.maximum(count - 1, 0))
+    part = place - low
+    result = ordered[low] * (1 - part) + jnp.where(part > 0, ordered[high], 0.0) * part
+    return jnp.where(count > 0, result, 0.0)
+
+
+ATTACKER_FEATURES = 16
+ATTACKER_OBSERVATION_SIZE = ATTACKER_FEATURES + 4
+
+
+def attacker_projection(model: Model) -> jax.Array:
+    """The fixed random directions f32[ATTACKER_FEATURES, P] through which it sees the last layer."""
+    size = PaperObservation().size(model, 0)
+    return jax.random.normal(jax.random.key(0), (ATTACKER_FEATURES, size))
+
+
+def attacker_observation(
+    model: Model, projection: jax.Array, w, malicious_share, progress, loss
+) -> jax.Array:
+    """What the attacker sees before it acts: f32[ATTACKER_OBSERVATION_SIZE].
+
+    The global model's last layer by a random projection of its direction, its log norm, the share
+    of malicious clients among those sampled, the episode's progress and the model's loss.
+    """
+    head = _head(model, w)
+    norm = jnp.sqrt(jnp.vdot(head, head))
+    projected = projection @ head / jnp.maximum(norm, _TINY)
+    extra = jnp.stack([jnp.log(jnp.maximum(norm, 1e-6)), malicious_share, progress, loss])
+    return jnp.concatenate([projected, extra])
+
+
+def _head(model: Model, w: jax.Array) -> jax.Array:
+    head = model.unravel(w)["head"]
+    return jnp.concatenate([head["kernel"].reshape(-1), head["bias"]])
+
+
+def _head_bias(model: Model, update: jax.Array) -> jax.Array:
+    return model.unravel(update)["head"]["bias"]
+
+
+OBSERVATIONS = Registry(
+    "observation", {"statistics": StatisticsObservation, "paper": PaperObservation}
+)

@@ -1,0 +1,216 @@
+"""The attacker's type xi and the prior Q over types (section 2.2 of the paper)."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from metasg_jax.attacks import BACKDOOR, UNTARGETED, AttackTable, attack_table
+from metasg_jax.attacks.none import NoAttack
+from metasg_jax.errors import ConfigError
+from metasg_jax.fl.round import Squad
+from metasg_jax.types import Attack
+
+
+@struct.dataclass
+class AttackType:
+    """One private type xi, or a stack of them.
+
+    Attributes:
+        index: i32[], its place in the prior. Must never be batched: it is a loop counter.
+        untargeted: (kind, slot) in the prior's table, i32[2].
+        backdoor: likewise, i32[2].
+        num_backdoor: i32[], M1: clients 0 .. M1 - 1.
+        num_untargeted: i32[], M2: clients M1 .. M1 + M2 - 1.
+        trigger_mask: f32[h, w, c].
+        trigger_pattern: f32[h, w, c].
+        target: i32[].
+    """
+
+    index: jax.Array
+    untargeted: jax.Array
+    backdoor: jax.Array
+    num_backdoor: jax.Array
+    num_untargeted: jax.Array
+    trigger_mask: jax.Array
+    trigger_pattern: jax.Array
+    target: jax.Array
+
+    @property
+    def rho(self) -> jax.Array:
+        """M1 / (M1 + M2), the backdoor's weight in the attacker's reward; 0 without attackers."""
+        total = self.num_backdoor + self.num_untargeted
+        return self.num_backdoor / jnp.maximum(total, 1)
+
+    @property
+    def has_backdoor(self) -> jax.Array:
+        """bool[]."""
+        return self.num_backdoor > 0
+
+
+@struct.dataclass
+class Prior:
+    """A finite table of types and their probabilities.
+
+    Attributes:
+        types: :class:`AttackType` stacked over K.
+        probabilities: f32[K], of sum 1.
+        untargeted: the untargeted attacks of all types.
+        backdoor: the backdoor attacks of all types.
+        names: K strings, static.
+        adaptive: K booleans, static: whether the attacker has knobs to turn.
+    """
+
+    types: AttackType
+    probabilities: jax.Array
+    untargeted: AttackTable
+    backdoor: AttackTable
+    names: tuple[str, ...] = struct.field(pytree_node=False)
+    adaptive: tuple[bool, ...] = struct.field(pytree_node=False)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i) -> AttackType:
+        """The type at a Python or traced index."""
+        return jax.tree.map(lambda leaf: leaf[i], self.types)
+
+    @property
+    def action_size(self) -> int:
+        """A_A: an attacker's action holds the untargeted knobs, then those of the backdoor."""
+        return max(1, self.untargeted.action_size + self.backdoor.action_size)
+
+    def squads(self, xi: AttackType) -> tuple[Squad, Squad]:
+        """The backdoor's and the untargeted attack's clients of type ``xi``."""
+        trigger = dict(
+            trigger_mask=xi.trigger_mask, trigger_pattern=xi.trigger_pattern, target=xi.target
+        )
+        kind, slot = xi.backdoor
+        first = jnp.zeros((), jnp.int32)
+        backdoor = Squad(self.backdoor, kind, slot, first, xi.num_backdoor, **trigger)
+        kind, slot = xi.untargeted
+        untargeted = Squad(
+            self.untargeted, kind, slot, xi.num_backdoor, xi.num_untargeted, **trigger
+        )
+        return backdoor, untargeted
+
+    def split_action(self, action: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """An attacker's action f32[A] as (backdoor's, untargeted's), in the order of squads."""
+        size = self.untargeted.action_size
+        return action[size:], action[:size]
+
+
+@dataclasses.dataclass(frozen=True)
+class TypeSpec:
+    """A type before it is tabulated.
+
+    Attributes:
+        name: for tables.
+        untargeted: an attack of :data:`~metasg_jax.attacks.UNTARGETED`.
+        backdoor: an attack of :data:`~metasg_jax.attacks.BACKDOOR`.
+        num_untargeted: M2, clients of all N.
+        num_backdoor: M1.
+    """
+
+    name: str
+    untargeted: Attack = NoAttack()
+    backdoor: Attack = NoAttack()
+    num_untargeted: int = 0
+    num_backdoor: int = 0
+
+
+def parse_type(text: str, num_clients: int) -> TypeSpec:
+    """Reads ``attack[:knob=value,..]@share[+attack[:..]@share]``.
+
+    A share is of all clients, rounded to whole ones; an attack without a share has none (``none``).
+
+    Raises:
+        UnknownNameError: for an attack that is not registered.
+        ConfigError: for an unknown knob, a bad number, or more attackers than clients.
+
+    Example:
+        >>> spec = parse_type("ipm:scale=2@0.1+bfl:boost=3@0.05", 100)
+        >>> spec.untargeted, spec.num_untargeted, spec.num_backdoor
+        (IPM(scale=2.0), 10, 5)
+    """
+    known = {**UNTARGETED, **BACKDOOR}
+    parts: dict[str, tuple[Attack, int]] = {}
+    for part in text.split("+"):
+        head, _, share_text = part.partition("@")
+        name, _, knobs = head.strip().partition(":")
+        if name not in known:
+            (BACKDOOR if "untargeted" in parts else UNTARGETED)[name]  # raises, with a near match
+        side = "backdoor" if name in BACKDOOR and name != "none" else "untargeted"
+        if side in parts:
+            raise ConfigError(f"types: {text!r} names two {side} attacks; use at most one of each")
+        attack = _with_knobs(known[name], name, knobs, text)
+        share = _number(share_text or "0", "share", text)
+        if not 0 <= share <= 1:
+            raise ConfigError(f"types: share {share_text} in {text!r}: between 0 and 1")
+        parts[side] = (attack, round(share * num_clients))
+    untargeted, m2 = parts.get("untargeted", (NoAttack(), 0))
+    backdoor, m1 = parts.get("backdoor", (NoAttack(), 0))
+    if m1 + m2 > num_clients:
+        raise ConfigError(
+            f"types: {text!r} has {m1 + m2} attackers but num_clients is {num_clients}"
+        )
+    return TypeSpec(text, untargeted, backdoor, m2, m1)
+
+
+def make_prior(
+    specs: Sequence[TypeSpec],
+    trigger: tuple[jax.Array, jax.Array],
+    target: int,
+    probabilities: Sequence[float] = (),
+) -> Prior:
+    """Tabulates types.
+
+    Args:
+        specs: K types.
+        trigger: (mask, pattern), each f32[h, w, c].
+        target: label of a stamped image.
+        probabilities: K numbers of sum 1; empty is uniform.
+    """
+    k = len(specs)
+    untargeted, kinds_u, slots_u = attack_table([s.untargeted for s in specs])
+    backdoor, kinds_b, slots_b = attack_table([s.backdoor for s in specs])
+    mask, pattern = (jnp.asarray(a, jnp.float32) for a in trigger)
+
+    def integers(values):
+        return jnp.asarray(values, jnp.int32)
+
+    types = AttackType(
+        index=jnp.arange(k, dtype=jnp.int32),
+        untargeted=integers(list(zip(kinds_u, slots_u, strict=True))),
+        backdoor=integers(list(zip(kinds_b, slots_b, strict=True))),
+        num_backdoor=integers([s.num_backdoor for s in specs]),
+        num_untargeted=integers([s.num_untargeted for s in specs]),
+        trigger_mask=jnp.broadcast_to(mask[None], (k, *mask.shape)),
+        trigger_pattern=jnp.broadcast_to(pattern[None], (k, *pattern.shape)),
+        target=jnp.full((k,), target, jnp.int32),
+    )
+    q = jnp.asarray(probabilities or [1 / k] * k, jnp.float32)
+    adaptive = tuple(bool(s.untargeted.action_spec or s.backdoor.action_spec) for s in specs)
+    return Prior(types, q, untargeted, backdoor, tuple(s.name for s in specs), adaptive)
+
+
+def _with_knobs(cls, name: str, text: str, whole: str) -> Attack:
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    values = {}
+    for item in filter(None, text.split(",")):
+        knob, _, value = item.partition("=")
+        if knob not in fields:
+            names = ", ".join(fields) or "none"
+            raise ConfigError(f"types: {name} in {whole!r} has no knob {knob!r}; it has: {names}")
+        number = _number(value, knob, whole)
+        values[knob] = int(number) if isinstance(fields[knob].default, int) else number
+    return cls(**values)
+
+
+def _number(text: str, field: str, whole: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"types: {field} = {text!r} in {whole!r} is not a number") from None

@@ -1,0 +1,148 @@
+"""Algorithm 2: (Reptile) meta-Stackelberg learning."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from metasg_jax.config import MetaConfig
+from metasg_jax.game.rollout import Player, rollout_groups
+from metasg_jax.learning.adaptation import adapt
+from metasg_jax.learning.best_response import best_response
+from metasg_jax.learning.estimators import advantages, log_probs, surrogate
+from metasg_jax.learning.outer import (
+    apply_pseudo_gradient,
+    learn_normalizers,
+    scan_types,
+    summarize,
+    type_weights,
+    weighted_mean,
+)
+from metasg_jax.learning.state import MetaSGState, policies
+from metasg_jax.types import Info, Key
+
+
+def meta_sl_update(
+    key: Key, state: MetaSGState, game, config: MetaConfig
+) -> tuple[MetaSGState, Info]:
+    """One meta-step of Algorithm 2; pure and not jitted, see :func:`meta_sl_step`.
+
+    For each type of the prior: adapt the meta policy to it (lines 6-8), let an adaptive attacker
+    respond to the adapted policy (9-13), play both (15). Then the outer update (16, 23-25).
+
+    Args:
+        key: consumed.
+        state: the learner's.
+        game: any game with a prior; arrays traced, kinds static.
+        config: counts and kinds static, step sizes traced.
+
+    Returns:
+        (state, info): info holds scalars, and vectors over types under ``type/``.
+    """
+    policy_d, policy_a = policies(game, config)
+    key_types, key_play = jax.random.split(key)
+    weights = type_weights(key_types, game, config)
+    adaptive = jnp.array(game.prior.adaptive)
+
+    def play(xi, phi, opt_a, key):
+        key_adapt, key_respond, key_outer = jax.random.split(key, 3)
+        defender = Player(state.theta, state.normalizer, policy_d)
+        attacker = Player(phi, state.normalizer_A, policy_a)
+        adapted, _ = adapt(key_adapt, game, xi, defender, attacker, config.adapt_lr, config)
+
+        def respond():
+            player, opt = best_response(key_respond, game, xi, adapted, attacker, opt_a, config)
+            return player.params, opt
+
+        if any(game.prior.adaptive) and config.attacker_steps:
+            # the index is a loop counter: types that can't respond skip the work
+            phi, opt_a = jax.lax.cond(adaptive[xi.index], respond, lambda: (phi, opt_a))
+        played = rollout_groups(
+            key_outer,
+            game,
+            xi,
+            adapted,
+            attacker.replace(params=phi),
+            config.num_groups,
+            config.group_size,
+        )
+        return adapted.params, phi, opt_a, played
+
+    keys = jax.random.split(key_play, len(game.prior))
+    adapted, phi, opt_a, played = scan_types(
+        game, play, weights, state.phi, state.opt_A, keys, skip_absent=config.num_types > 0
+    )
+    if config.num_types > 0:
+        # types that were not drawn keep what they had
+        drawn = weights > 0
+        phi, opt_a = jax.tree.map(
+            lambda new, old: jnp.where(drawn.reshape((-1,) + (1,) * (new.ndim - 1)), new, old),
+            (phi, opt_a),
+            (state.phi, state.opt_A),
+        )
+
+    side = played.defender
+    step_weights = jax.vmap(lambda r: advantages(r, config.discount, config))(side.reward)
+    behaviour = jax.vmap(lambda p, s: log_probs(policy_d, p, s))(adapted, side)
+
+    def gradients(params):
+        """Grad J_D at each type's own parameters, leading axis K."""
+
+        def one(params, side, step_weights, behaviour):
+            return jax.grad(surrogate, argnums=1)(
+                policy_d, params, side, step_weights, behaviour, config.ratio_clip
+            )
+
+        return jax.vmap(one)(params, side, step_weights, behaviour)
+
+    theta, opt_d = OUTER[config.outer](state, adapted, gradients, weights, config)
+    normalizer, normalizer_a = learn_normalizers(state, played, weights)
+    change = optax.tree.sub(theta, state.theta)
+    new_state = MetaSGState(
+        theta=theta,
+        phi=phi,
+        opt_D=opt_d,
+        opt_A=opt_a,
+        normalizer=normalizer,
+        normalizer_A=normalizer_a,
+        step=state.step + 1,
+    )
+    return new_state, summarize(played, weights, theta, change)
+
+
+def fomaml(state: MetaSGState, adapted, gradients, weights, config: MetaConfig):
+    """Line 23 as printed: theta moves by the gradients taken at the adapted policies.
+
+    With several epochs the types' offsets from theta stay fixed while theta moves.
+    """
+    offset = jax.tree.map(lambda a, t: a - t[None], adapted, state.theta)
+
+    def epoch(carry, _):
+        theta, opt = carry
+        at = jax.tree.map(lambda t, o: t[None] + o, theta, offset)
+        mean = weighted_mean(weights, gradients(at))
+        return apply_pseudo_gradient(
+            theta, opt, optax.tree.scale(config.defender_lr, mean), config
+        ), None
+
+    return jax.lax.scan(epoch, (state.theta, state.opt_D), None, length=config.epochs)[0]
+
+
+def reptile(state: MetaSGState, adapted, gradients, weights, config: MetaConfig):
+    """Section 4.1: theta moves towards the average of the policies adapted once more."""
+
+    def epoch(params, _):
+        return optax.tree.add_scale(params, config.defender_lr, gradients(params)), None
+
+    final, _ = jax.lax.scan(epoch, adapted, None, length=config.epochs)
+    pseudo = optax.tree.sub(weighted_mean(weights, final), state.theta)
+    return apply_pseudo_gradient(state.theta, state.opt_D, pseudo, config)
+
+
+OUTER = {"fomaml": fomaml, "reptile": reptile}
+
+meta_sl_step = jax.jit(meta_sl_update)
+"""Jitted :func:`meta_sl_update`: ``(key, state, game, config) -> (state, info)``.
+
+Nothing is donated: ``state`` stays usable. A new game or new step sizes of the same shapes and
+kinds do not recompile.
+"""

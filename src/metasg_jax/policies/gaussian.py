@@ -1,0 +1,70 @@
+"""A tanh-Gaussian policy: a small network gives the mean, the deviation is learned apart."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from metasg_jax.types import Key, Params
+
+_MAX_LOG_STD, _MIN_LOG_STD = 0.0, -4.0
+
+
+class _MeanNetwork(nn.Module):
+    hidden: tuple[int, ...]
+    action_size: int
+
+    @nn.compact
+    def __call__(self, obs):
+        for width in self.hidden:
+            obs = nn.tanh(nn.Dense(width)(obs))
+        # a fresh policy starts at the centre action, whatever it sees
+        return nn.Dense(self.action_size, kernel_init=nn.initializers.zeros_init())(obs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian:
+    """``action = tanh(raw)``, ``raw ~ N(mean(obs), std)``, std independent of the observation.
+
+    The density is that of ``raw``: the tanh's Jacobian does not depend on the parameters, so it
+    cancels in every gradient and ratio.
+
+    Attributes:
+        action_size: A.
+        hidden: widths of the hidden layers.
+        init_std: standard deviation of a fresh policy.
+    """
+
+    action_size: int
+    hidden: tuple[int, ...] = (32,)
+    init_std: float = 0.5
+
+    def init(self, key: Key, observation_size: int) -> Params:
+        """Draws parameters; the mean is 0 everywhere at first. ``key`` is consumed."""
+        network = _MeanNetwork(self.hidden, self.action_size)
+        return {
+            "mean": network.init(key, jnp.zeros((observation_size,)))["params"],
+            "log_std": jnp.full((self.action_size,), jnp.log(self.init_std)),
+        }
+
+    def sample(self, key: Key, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(action f32[A], raw f32[A]) for an observation f32[O]. ``key`` is consumed."""
+        mean, log_std = self._moments(params, obs)
+        raw = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+        return jnp.tanh(raw), raw
+
+    def log_prob(self, params: Params, obs: jax.Array, raw: jax.Array) -> jax.Array:
+        """Log density f32[] of ``raw`` f32[A]."""
+        mean, log_std = self._moments(params, obs)
+        z = (raw - mean) * jnp.exp(-log_std)
+        return jnp.sum(-0.5 * z**2 - log_std - 0.5 * jnp.log(2 * jnp.pi))
+
+    def mode(self, params: Params, obs: jax.Array) -> jax.Array:
+        """Tanh of the mean, f32[A]."""
+        return jnp.tanh(self._moments(params, obs)[0])
+
+    def _moments(self, params, obs):
+        network = _MeanNetwork(self.hidden, self.action_size)
+        mean = network.apply({"params": params["mean"]}, obs)
+        return mean, jnp.clip(params["log_std"], _MIN_LOG_STD, _MAX_LOG_STD)

@@ -1,0 +1,37 @@
+"""Neuron clipping (Wang et al., 2022): hidden units may not exceed what clean images reach."""
+
+import jax.numpy as jnp
+from flax import struct
+
+from metasg_jax.types import Deployed
+
+
+@struct.dataclass
+class NeuronClip:
+    """Bounds each hidden unit by a multiple of its largest value on the root images.
+
+    Steered by an action in [-1, 1]: ``range`` maps log-linearly to [min_range, max_range] times
+    the calibrated bound, and +1 is exactly no clipping. Without an action the field is used.
+
+    Attributes:
+        range: in [-1, 1].
+        min_range: positive.
+        max_range: positive, above ``min_range``.
+    """
+
+    range: float = 0.0
+    min_range: float = 0.3
+    max_range: float = 3.0
+    action_spec = ("range",)
+
+    def calibrate(self, model, params, root_x):
+        """Largest activation f32[U] of each unit on root images f32[R, h, w, c]."""
+        return model.activations(params, root_x).max(axis=0)
+
+    def __call__(self, key, state, params, action=None):
+        """(Deployed, state, {range_multiple}); ``state`` is what ``calibrate`` returned."""
+        value = self.range if action is None else action[0]
+        span = jnp.log(self.max_range / self.min_range)
+        multiple = self.min_range * jnp.exp((jnp.clip(value, -1.0, 1.0) + 1) / 2 * span)
+        clip = jnp.where(value >= 1.0, jnp.inf, multiple * state)
+        return Deployed(params, clip), state, {"range_multiple": multiple}

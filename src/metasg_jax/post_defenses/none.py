@@ -1,0 +1,21 @@
+"""No post-training defence."""
+
+import jax.numpy as jnp
+from flax import struct
+
+from metasg_jax.types import Deployed
+
+
+@struct.dataclass
+class NoDefense:
+    """Deploys the global model as it is."""
+
+    action_spec = ()
+
+    def calibrate(self, model, params, root_x):
+        """+inf for each of the U units."""
+        return jnp.full((model.num_units,), jnp.inf)
+
+    def __call__(self, key, state, params, action=None):
+        """(Deployed with nothing clipped, state, info)."""
+        return Deployed(params, state), state, {}

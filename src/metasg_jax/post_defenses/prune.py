@@ -1,0 +1,37 @@
+"""Pruning of dormant units (Liu et al., RAID 2018; Wu et al., 2020)."""
+
+import jax.numpy as jnp
+from flax import struct
+
+from metasg_jax.types import Deployed
+
+
+@struct.dataclass
+class Prune:
+    """Takes away the hidden units that clean images activate least.
+
+    A pruned unit is a ReLU unit bounded by 0. Steered by an action in [-1, 1]: ``rate`` maps
+    linearly from ``max_rate`` (-1) to exactly nothing (+1), as every post-training knob is open at
+    +1. Without an action the field is used.
+
+    Attributes:
+        rate: in [-1, 1].
+        max_rate: in [0, 1], largest share of units pruned.
+    """
+
+    rate: float = 0.0
+    max_rate: float = 0.5
+    action_spec = ("rate",)
+
+    def calibrate(self, model, params, root_x):
+        """Mean activation f32[U] of each unit on root images f32[R, h, w, c]."""
+        return model.activations(params, root_x).mean(axis=0)
+
+    def __call__(self, key, state, params, action=None):
+        """(Deployed, state, {pruned: share}); ``state`` is what ``calibrate`` returned."""
+        value = self.rate if action is None else action[0]
+        share = (1 - jnp.clip(value, -1.0, 1.0)) / 2 * self.max_rate
+        units = state.shape[0]
+        rank = jnp.argsort(jnp.argsort(state))
+        pruned = rank < jnp.floor(share * units + 1e-4)
+        return Deployed(params, jnp.where(pruned, 0.0, jnp.inf)), state, {"pruned": pruned.mean()}

@@ -1,0 +1,159 @@
+"""What crosses the boundaries between rooms: a few pytrees and the protocols that variants obey.
+
+Axis letters, used in every docstring:
+
+====  =========================================  ====  ==============================
+N     clients in all                             C     classes
+n     clients sampled in a round                 U     hidden units of a model
+m     malicious clients among the n              O     size of an observation
+B     images in a batch                          A     size of an action
+S     local steps of a client                    H     rounds of an episode
+d     parameters of the model, raveled           K     attacker types in the prior
+R     images the server itself holds (root)      G     rollouts of a group
+====  =========================================  ====  ==============================
+
+Arguments come in one order everywhere: ``(key, state, data, action) -> (out, state, info)``. ``key``
+is a typed ``jax.random.key`` and is consumed: the caller never uses it again.
+"""
+
+from typing import Any, Protocol
+
+import jax
+from flax import struct
+
+Key = jax.Array
+Params = Any
+Info = dict[str, jax.Array]
+
+
+@struct.dataclass
+class Received:
+    """What the server holds when the clients of a round have answered.
+
+    Attributes:
+        updates: f32[n, d], row i is ``w_global - w_i``: the server *subtracts* (the paper's sign).
+        weights: f32[n], non-negative; 0 marks a row that is not there. A row with a non-finite
+            entry is treated as not there too (see :func:`metasg_jax.aggregators.present_rows`).
+        client_ids: i32[n].
+        w_global: f32[d], the model that was sent out.
+        root_update: f32[d], the server's own update on its root data; None unless a rule or an
+            observation declares ``needs_root``.
+        round: i32[], counted from 0.
+    """
+
+    updates: jax.Array
+    weights: jax.Array
+    client_ids: jax.Array
+    w_global: jax.Array
+    root_update: jax.Array | None
+    round: jax.Array
+
+
+@struct.dataclass
+class Deployed:
+    """A model as it is put to use: parameters and upper bounds on its hidden units.
+
+    Attributes:
+        params: pytree of the model.
+        clip: f32[U], +inf where a unit is not bounded, 0 where it is pruned.
+    """
+
+    params: Params
+    clip: jax.Array
+
+
+class Model(Protocol):
+    """A classifier. Static (hashable); its parameters are a pytree, raveled at its boundary."""
+
+    input_shape: tuple[int, ...]
+    num_classes: int
+
+    def init(self, key: Key) -> Params: ...
+
+    def apply(self, params: Params, x: jax.Array, clip: jax.Array | None = None) -> jax.Array:
+        """Logits f32[B, C] of images f32[B, h, w, c] in [0, 1]."""
+        ...
+
+    def activations(self, params: Params, x: jax.Array) -> jax.Array:
+        """f32[B, U]: what neuron clipping bounds and pruning reads."""
+        ...
+
+    def ravel(self, params: Params) -> jax.Array: ...
+
+    def unravel(self, w: jax.Array) -> Params: ...
+
+
+class Aggregator(Protocol):
+    """A rule that turns a round's updates into one. See :mod:`metasg_jax.aggregators`."""
+
+    needs_root: bool
+    action_spec: tuple[str, ...]
+
+    def init(self, n: int, d: int) -> Any: ...
+
+    def __call__(
+        self, key: Key, state: Any, received: Received, action: jax.Array | None = None
+    ) -> tuple[jax.Array, Any, Info]: ...
+
+
+class Attack(Protocol):
+    """How malicious clients train (``plan``) and what they send (``craft``).
+
+    See :mod:`metasg_jax.attacks`.
+    """
+
+    knowledge: str
+    action_spec: tuple[str, ...]
+    second_pass_steps: int
+
+    def init(self, n: int, d: int) -> Any: ...
+
+    def plan(self, key: Key, state: Any, ctx: Any, action: jax.Array) -> tuple[Any, Any, Info]: ...
+
+    def craft(
+        self, key: Key, state: Any, ctx: Any, action: jax.Array
+    ) -> tuple[jax.Array, Any, Info]: ...
+
+
+class PostDefense(Protocol):
+    """A post-training defence; acts on a copy of the model. See :mod:`metasg_jax.post_defenses`."""
+
+    action_spec: tuple[str, ...]
+
+    def calibrate(self, model: Model, params: Params, root_x: jax.Array) -> Any: ...
+
+    def __call__(
+        self, key: Key, state: Any, params: Params, action: jax.Array | None = None
+    ) -> tuple[Deployed, Any, Info]: ...
+
+
+class Policy(Protocol):
+    """A distribution over actions given an observation. Static; its parameters are a pytree."""
+
+    action_size: int
+
+    def init(self, key: Key, observation_size: int) -> Params: ...
+
+    def sample(self, key: Key, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Draws (action f32[A] in [-1, 1], raw f32[A]); ``raw`` is what ``log_prob`` takes."""
+        ...
+
+    def log_prob(self, params: Params, obs: jax.Array, raw: jax.Array) -> jax.Array: ...
+
+    def mode(self, params: Params, obs: jax.Array) -> jax.Array: ...
+
+
+class Game(Protocol):
+    """A Bayesian Stackelberg Markov game; a round has two halves. See :mod:`metasg_jax.game`."""
+
+    def reset(self, key: Key, xi: Any) -> Any: ...
+
+    def observe_attacker(self, state: Any, xi: Any) -> jax.Array: ...
+
+    def attack(
+        self, key: Key, state: Any, xi: Any, action: jax.Array
+    ) -> tuple[Any, jax.Array, Any]: ...
+
+    def defend(
+        self, key: Key, state: Any, xi: Any, received: Any, action: jax.Array
+    ) -> tuple[Any, Any]: ...
