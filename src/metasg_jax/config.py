@@ -67,7 +67,7 @@ class MetaConfig:
     """Line 23 of Algorithm 2 as printed (first-order MAML), or section 4.1's average of the adapted
     policies (Reptile). Read by meta_sl."""
     num_types: int = _static(0)
-    """K types sampled from the prior in a meta-step; 0 enumerates the whole table with weights Q."""
+    """K types sampled from the prior in a meta-step; 0 enumerates the table with weights Q."""
     group_size: int = _static(4)
     """Rollouts that share the environment's randomness and differ in the policies' noise."""
     num_groups: int = _static(1)
@@ -180,11 +180,11 @@ class GameConfig:
     post_defense: str = "neuron_clip"
     """The post-training defence; a policy turns its knobs, if it has any."""
     observation: str = "statistics"
-    """What the defender sees: ``statistics`` of the round, or the last model as in the ``paper``."""
+    """What the defender sees: ``statistics`` of the round, or the last model (``paper``)."""
     reward: Literal["clean", "clean+backdoor"] = "clean+backdoor"
     """-F (the paper), or -F - backdoor_weight * success of the backdoor."""
     loss: Literal["probability", "cross_entropy"] = "probability"
-    """F: 1 - mean probability of the true class, or cross-entropy capped at 2 log C (over 2 log C)."""
+    """F: 1 - mean probability of the true class, or cross-entropy capped at (and over) 2 log C."""
     backdoor_weight: float = 1.0
     """w of the second reward."""
     assumed_share: float = 0.2

@@ -12,8 +12,8 @@ d     parameters of the model, raveled           K     attacker types in the pri
 R     images the server itself holds (root)      G     rollouts of a group
 ====  =========================================  ====  ==============================
 
-Arguments come in one order everywhere: ``(key, state, data, action) -> (out, state, info)``. ``key``
-is a typed ``jax.random.key`` and is consumed: the caller never uses it again.
+Arguments come in one order everywhere: ``(key, state, data, action) -> (out, state, info)``.
+``key`` is a typed ``jax.random.key`` and is consumed: the caller never uses it again.
 """
 
 from typing import Any, Protocol

@@ -3,9 +3,10 @@
 from flax import struct
 
 from metasg_jax.aggregators.base import AggregatorBase
-from metasg_jax.aggregators.norms import clip_factors, row_norms
+from metasg_jax.aggregators.norms import clip_factors
 from metasg_jax.aggregators.order import median_ranks, order_statistics
 from metasg_jax.aggregators.presence import present_rows
+from metasg_jax.rows import row_norms
 
 
 @struct.dataclass

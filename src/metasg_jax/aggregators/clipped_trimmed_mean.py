@@ -4,9 +4,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from metasg_jax.aggregators.base import AggregatorBase
-from metasg_jax.aggregators.norms import clip_factors, median_norm, row_norms
+from metasg_jax.aggregators.norms import clip_factors, median_norm
 from metasg_jax.aggregators.order import order_statistics, trimmed_ranks
 from metasg_jax.aggregators.presence import present_rows
+from metasg_jax.rows import row_norms
 
 
 @struct.dataclass

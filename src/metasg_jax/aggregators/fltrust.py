@@ -4,8 +4,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from metasg_jax.aggregators.base import AggregatorBase
-from metasg_jax.aggregators.norms import row_norms
 from metasg_jax.aggregators.presence import present_rows
+from metasg_jax.rows import row_norms, weighted_sum
 
 
 @struct.dataclass
@@ -39,4 +39,4 @@ class FLTrust(AggregatorBase):
         cosines = (updates @ root) / (norms * jnp.maximum(root_norm, 1e-12))
         trust = jnp.where(present, jnp.maximum(cosines, 0.0), 0.0)
         weights = trust / jnp.maximum(trust.sum(), 1e-12) * root_norm / norms
-        return weights @ updates, state, {"trust": trust}
+        return weighted_sum(weights, updates), state, {"trust": trust}

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from metasg_jax.rows import weighted_sum
+
 
 def squared_distances(updates: jax.Array, present: jax.Array) -> jax.Array:
     """Squared distances f32[n, n] between rows; +inf to and from absent rows, 0 on the diagonal.
@@ -11,7 +13,7 @@ def squared_distances(updates: jax.Array, present: jax.Array) -> jax.Array:
     float32 when clients almost agree.
     """
     count = jnp.maximum(present.sum(), 1)
-    mean = (present.astype(updates.dtype) / count) @ updates
+    mean = weighted_sum(present / count, updates)
     centred = jnp.where(present[:, None], updates - mean[None], 0.0)
     gram = jnp.matmul(centred, centred.T, precision=jax.lax.Precision.HIGHEST)
     squares = jnp.diagonal(gram)

@@ -5,6 +5,7 @@ from flax import struct
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.presence import present_rows
+from metasg_jax.rows import weighted_sum
 
 
 @struct.dataclass
@@ -21,4 +22,4 @@ class Mean(AggregatorBase):
         """(f32[d], state, info)."""
         updates, present = present_rows(received)
         weights = jnp.where(present, received.weights, 0.0)
-        return (weights / jnp.maximum(weights.sum(), 1e-12)) @ updates, state, {}
+        return weighted_sum(weights / jnp.maximum(weights.sum(), 1e-12), updates), state, {}

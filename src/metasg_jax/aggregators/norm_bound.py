@@ -4,8 +4,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from metasg_jax.aggregators.base import AggregatorBase
-from metasg_jax.aggregators.norms import clip_factors, row_norms
+from metasg_jax.aggregators.norms import clip_factors
 from metasg_jax.aggregators.presence import present_rows
+from metasg_jax.rows import row_norms, weighted_sum
 
 
 @struct.dataclass
@@ -31,4 +32,4 @@ class NormBound(AggregatorBase):
         weights = jnp.where(present, received.weights, 0.0)
         weights = weights / jnp.maximum(weights.sum(), 1e-12)
         clipped = jnp.sum((factors < 1) * present) / jnp.maximum(present.sum(), 1)
-        return (weights * factors) @ updates, state, {"clipped": clipped}
+        return weighted_sum(weights * factors, updates), state, {"clipped": clipped}

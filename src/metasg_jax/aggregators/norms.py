@@ -1,12 +1,7 @@
-"""Norms of updates and clipping to them."""
+"""Clipping updates to a norm."""
 
 import jax
 import jax.numpy as jnp
-
-
-def row_norms(updates: jax.Array) -> jax.Array:
-    """Euclidean norm of each row of f32[n, d]."""
-    return jnp.sqrt(jnp.sum(updates**2, axis=1))
 
 
 def clip_factors(norms: jax.Array, max_norm: jax.Array | float) -> jax.Array:

@@ -71,8 +71,8 @@ class AttackBase:
         knowledge: one of :data:`KNOWLEDGE`.
         uses: optional fields of the plan that it fills: of ``trigger``, ``radius``.
         action_spec: names of the knobs it turns each round; empty for a non-adaptive attack.
-        second_pass_steps: where positive, its clients first train honestly; then one row follows the
-            plan for at most that many steps, hiding behind the mean of those honest updates
+        second_pass_steps: where positive, its clients first train honestly; then one row follows
+            the plan for at most that many steps, hiding behind the mean of those honest updates
             (``reference``), and all of them send it. Honest rounds stay fast.
     """
 

@@ -11,8 +11,8 @@ from flax import struct
 class LocalPlan:
     """Local training, a row per client. Honest values make every field a no-op.
 
-    A client minimises ``sign * CE + proximal / 2 * |w - w_g|^2 - stealth * cos(w_g - w, reference)``
-    by SGD from the global model, then its update is projected to ``radius``.
+    A client minimises ``sign CE + proximal / 2 |w - w_g|^2 - stealth cos(w_g - w, reference)`` by
+    SGD from the global model; after each step its update is projected to ``radius``.
 
     Attributes:
         label_map: i32[n, C], what each label is taken for (label flipping).
@@ -24,8 +24,8 @@ class LocalPlan:
         sign: f32[n], 1 descends the loss, -1 climbs it.
         proximal: f32[n] >= 0.
         stealth: f32[n] >= 0, weight of the cosine to ``reference``.
-        reference: f32[n, d], what a second pass hides behind; None elsewhere (then ``stealth`` is not
-            read).
+        reference: f32[n, d], what a second pass hides behind; None elsewhere (then
+            ``stealth`` is not read).
         lr: f32[n] > 0.
         radius: f32[n], +inf for no projection; None where nobody projects.
         steps: i32[n] >= 1.

@@ -10,8 +10,8 @@ from metasg_jax.attacks.base import AttackBase
 class RL(AttackBase):
     """Colluders send ``scale * (w_g - w_k)`` after climbing ``(1 - stealth) F + stealth cos``.
 
-    ``cos`` is that between the update and the honest direction, for which the mean of the colluders'
-    own honest updates stands in. One row is trained and sent by all.
+    ``cos`` is that between the update and the honest direction, for which the mean of the
+    colluders' own honest updates stands in. One row is trained and sent by all.
 
     Actions in [-1, 1]: ``scale`` on a log scale in [1 / max_scale, max_scale], ``steps`` linearly
     in 1..max_steps, ``stealth`` linearly in [0, 1].

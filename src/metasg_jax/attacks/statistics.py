@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.attacks.base import AttackContext
+from metasg_jax.rows import weighted_sum
 
 
 def honest_mean(ctx: AttackContext) -> jax.Array:
@@ -12,7 +13,7 @@ def honest_mean(ctx: AttackContext) -> jax.Array:
     Falls back to the attackers' own rows where it controls every visible row, and to 0 where it
     sees none: both happen in rounds that sample a malicious majority.
     """
-    return _reference_weights(ctx) @ ctx.visible
+    return weighted_sum(_reference_weights(ctx), ctx.visible)
 
 
 def honest_moments(ctx: AttackContext) -> tuple[jax.Array, jax.Array]:
@@ -21,9 +22,9 @@ def honest_moments(ctx: AttackContext) -> tuple[jax.Array, jax.Array]:
     The deviation is 0 where there is a single row to look at.
     """
     weights = _reference_weights(ctx)
-    mean = weights @ ctx.visible
+    mean = weighted_sum(weights, ctx.visible)
     # two passes: the one-pass formula cancels in float32 when clients agree
-    variance = weights @ (ctx.visible - mean[None]) ** 2
+    variance = weighted_sum(weights, (ctx.visible - mean[None]) ** 2)
     return mean, jnp.sqrt(variance)
 
 

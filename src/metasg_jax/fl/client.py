@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from metasg_jax.attacks.plan import LocalPlan
+from metasg_jax.rows import row_norms
 from metasg_jax.types import Key, Model
 
 # Keeps the cosine's gradient finite where the update is still zero; in units of the reference.
@@ -85,8 +86,7 @@ def local_updates(
 def _project(updates: jax.Array, radius: jax.Array | None) -> jax.Array:
     if radius is None:
         return updates
-    norms = jnp.sqrt(jnp.sum(updates**2, axis=1))
-    return updates * jnp.minimum(1.0, radius / jnp.maximum(norms, 1e-12))[:, None]
+    return updates * jnp.minimum(1.0, radius / jnp.maximum(row_norms(updates), 1e-12))[:, None]
 
 
 def _cosine(update: jax.Array, reference: jax.Array) -> jax.Array:

@@ -17,6 +17,7 @@ from metasg_jax.config import FLConfig
 from metasg_jax.fl.client import local_updates, poison
 from metasg_jax.fl.data import ClientData
 from metasg_jax.fl.sampling import sample_positions
+from metasg_jax.rows import weighted_sum
 from metasg_jax.types import Aggregator, Info, Key, Model, Received
 
 
@@ -169,7 +170,7 @@ def _second_pass(
         positions = sample_positions(key_positions, data.sizes[owner], steps, fl.batch_size)
         share = malicious / jnp.maximum(malicious.sum(), 1)
         row = jax.tree.map(lambda a: a[first][None], plan).replace(
-            reference=(share @ updates)[None]
+            reference=weighted_sum(share, updates)[None]
         )
         x, y = poison(key_poison, row, *data.batches(owner, positions))
         return local_updates(model, w_global, x, y, row)[0]

@@ -93,7 +93,7 @@ def make_game(
         reward=config.reward,
         loss=config.loss,
     )
-    # arrays live on the device once; floats stay Python floats, so that replacing one never retraces
+    # arrays move to the device once; floats stay floats, so that replacing one never retraces
     return jax.tree.map(lambda a: jnp.asarray(a) if isinstance(a, np.ndarray) else a, game)
 
 

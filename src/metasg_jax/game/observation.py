@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.aggregators.norms import median_norm, row_norms
+from metasg_jax.aggregators.norms import median_norm
 from metasg_jax.aggregators.presence import present_rows
 from metasg_jax.registry import Registry
+from metasg_jax.rows import row_norms, weighted_sum
 from metasg_jax.types import Model, Received
 
 _TINY = 1e-12
@@ -46,7 +47,8 @@ class PaperObservation:
 class StatisticsObservation:
     """Scale-free summaries of what was received this round, and their moving averages.
 
-    Norms relative to their median, cosines between rows and to the server's own update, spread,
+    Norms relative to their median, cosines between rows (of the last layer) and to the server's own
+    update, spread,
     drift of the last layer's biases (sorted, so that no class is special), the root loss and its
     change, the share of rows that arrived; then the round's share of the episode and the previous
     action.
@@ -107,14 +109,16 @@ def round_statistics(model: Model, received: Received) -> jax.Array:
     root_norm = jnp.maximum(jnp.sqrt(jnp.vdot(root, root)), _TINY)
     log_norms = jnp.log(jnp.maximum(norms, 1e-6 * middle) / middle)
 
-    unit = updates / jnp.maximum(norms, _TINY)[:, None]
-    cosines = unit @ unit.T
+    # between rows, on the last layer: as telling as on all of it, and a twentieth of the work
+    head = jax.vmap(lambda u: _head(model, u))(updates)
+    head = head / jnp.maximum(row_norms(head), _TINY)[:, None]
+    cosines = head @ head.T
     n = updates.shape[0]
     pairs = present[:, None] & present[None, :] & jnp.tri(n, k=-1, dtype=bool)
-    root_cosines = unit @ root / root_norm
+    root_cosines = updates @ root / (jnp.maximum(norms, _TINY) * root_norm)
 
     share = present / jnp.maximum(count, 1)
-    mean = share @ updates
+    mean = weighted_sum(share, updates)
     mean_norm = jnp.maximum(jnp.sqrt(jnp.vdot(mean, mean)), _TINY)
     # sum over coordinates of the variance over rows
     spread = jnp.sqrt(jnp.maximum(share @ norms**2 - mean_norm**2, 0.0)) / middle
@@ -161,7 +165,7 @@ ATTACKER_OBSERVATION_SIZE = ATTACKER_FEATURES + 4
 
 
 def attacker_projection(model: Model) -> jax.Array:
-    """The fixed random directions f32[ATTACKER_FEATURES, P] through which it sees the last layer."""
+    """The fixed random directions f32[F, P] through which an attacker sees the last layer."""
     size = PaperObservation().size(model, 0)
     return jax.random.normal(jax.random.key(0), (ATTACKER_FEATURES, size))
 

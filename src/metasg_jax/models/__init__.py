@@ -15,7 +15,7 @@ def make_model(name: str, input_shape, num_classes: int, hidden) -> LinenModel:
         name: a key of :data:`MODELS`.
         input_shape: (h, w, c) of an image.
         num_classes: C.
-        hidden: for ``mlp`` the widths of the hidden layers; for ``cnn`` (channels, channels, width).
+        hidden: widths of the hidden layers; for ``cnn`` (channels, channels, width).
 
     Raises:
         UnknownNameError: for a name that is not registered.

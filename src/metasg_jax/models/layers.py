@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 
 def clip_units(x: jax.Array, clip: jax.Array | None, start: int) -> jax.Array:
-    """Bounds the last axis of ``x`` [..., F] by ``clip[start : start + F]``; None bounds nothing."""
+    """Bounds the last axis of ``x`` [..., F] by ``clip[start : start + F]``, if there is one."""
     if clip is None:
         return x
     bound = clip[start : start + x.shape[-1]]

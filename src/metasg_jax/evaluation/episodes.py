@@ -1,0 +1,161 @@
+"""Playing one defender against every type, measured on held-out images."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from metasg_jax.evaluation.metrics import Metrics, measure_deployed
+from metasg_jax.game.rollout import Player, rollout
+from metasg_jax.types import Key
+
+# test images read along an episode; the end of it reads them all
+_CURVE_IMAGES = 2000
+
+
+@struct.dataclass
+class Outcome:
+    """What a defender reached; every leaf has a leading axis K (types).
+
+    Attributes:
+        final: metrics after round H.
+        accuracy: f32[K, P], on a part of the images, along the episode.
+        rounds: i32[K, P], the rounds of those points.
+        action: f32[K, A], the mean action.
+    """
+
+    final: Metrics
+    accuracy: jax.Array
+    rounds: jax.Array
+    action: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames=("split", "num_points"))
+def play_types(
+    key: Key,
+    game,
+    defender: Player,
+    attackers: Player,
+    split: str = "test",
+    num_points: int = 10,
+) -> Outcome:
+    """Plays one episode against each type and measures the deployed copy.
+
+    Types share the environment's randomness, and so do defenders that are given the same ``key``:
+    comparisons are paired.
+
+    Args:
+        key: consumed.
+        game: the FL game.
+        defender: plays all episodes.
+        attackers: parameters stacked over K.
+        split: ``test`` or ``validation``, static.
+        num_points: of the accuracy curve, static.
+    """
+    images, labels = held_out(game, split)
+
+    def episode(_, scanned):
+        i, attacker_params = scanned
+        attacker = attackers.replace(params=attacker_params)
+        return None, play_one(
+            key, game, game.prior[i], defender, attacker, images, labels, num_points
+        )
+
+    counter = jnp.arange(len(game.prior), dtype=jnp.int32)
+    return jax.lax.scan(episode, None, (counter, attackers.params))[1]
+
+
+@functools.partial(jax.jit, static_argnames="split")
+def score_actions(
+    key: Key, game, actions: jax.Array, post_levels: jax.Array, attackers: Player, split: str
+) -> jax.Array:
+    """Scores of constant actions, for a grid search.
+
+    The post-training defence acts on a copy at the end only, so its axis costs no episode.
+
+    Args:
+        key: consumed.
+        game: with a steered rule.
+        actions: f32[E, A]; the last entry is replaced by each of the levels.
+        post_levels: f32[L].
+        attackers: parameters stacked over K.
+        split: ``validation`` or ``test``.
+
+    Returns:
+        f32[K, E, L].
+    """
+    from metasg_jax.policies import Fixed
+
+    images, labels = held_out(game, split)
+    key_play, key_deploy = jax.random.split(key)
+    key_environment, key_policies = jax.random.split(key_play)
+    policy, normalizer = Fixed(game.action_size), attackers.normalizer
+
+    def against(_, scanned):
+        i, attacker_params = scanned
+        xi, attacker = game.prior[i], attackers.replace(params=attacker_params)
+
+        def one(action):
+            defender = Player(action, normalizer, policy, greedy=True)
+            defender = defender.replace(normalizer=_no_normalizer(game))
+            state, _ = rollout(key_environment, key_policies, game, xi, defender, attacker)
+
+            def at(level):
+                deployed, _ = game.deploy(key_deploy, state.w, action.at[-1].set(level))
+                return measure_deployed(
+                    game.model, deployed, images, labels, xi, state.diverged
+                ).score
+
+            return jax.lax.map(at, post_levels)
+
+        return None, jax.vmap(one)(actions)
+
+    counter = jnp.arange(len(game.prior), dtype=jnp.int32)
+    return jax.lax.scan(against, None, (counter, attackers.params))[1]
+
+
+def play_one(key, game, xi, defender, attacker, images, labels, num_points) -> Outcome:
+    """One episode, cut into ``num_points`` parts of almost equal length."""
+    key_environment, key_policies, key_deploy = jax.random.split(key, 3)
+    part = max(1, game.horizon // num_points)
+    num_parts, rest = divmod(game.horizon, part)
+    few = min(_CURVE_IMAGES, images.shape[0])
+    state = game.reset(jax.random.fold_in(key_environment, num_parts + 1), xi)
+
+    def measured(state, action, count):
+        deployed, _ = game.deploy(key_deploy, state.w, action)
+        return measure_deployed(
+            game.model, deployed, images[:count], labels[:count], xi, state.diverged
+        )
+
+    def stretch(state, k, num_rounds):
+        state, played = rollout(
+            jax.random.fold_in(key_environment, k),
+            jax.random.fold_in(key_policies, k),
+            game, xi, defender, attacker, state=state, num_rounds=num_rounds,
+        )  # fmt: skip
+        action = played.defender.action
+        point = measured(state, action[-1], few).accuracy, state.round, action.mean(axis=0)
+        return state, point
+
+    state, (accuracy, rounds, actions) = jax.lax.scan(
+        lambda s, k: stretch(s, k, part), state, jnp.arange(num_parts)
+    )
+    if rest:
+        state, _ = stretch(state, num_parts, rest)
+    final = measured(state, state.previous_action, images.shape[0])
+    return Outcome(final, accuracy, rounds, actions.mean(axis=0))
+
+
+def held_out(game, split: str) -> tuple[jax.Array, jax.Array]:
+    """Images u8[T, h, w, c] and labels of the ``test`` or the ``validation`` split."""
+    if split == "test":
+        return game.test_x, game.test_y
+    return game.validation_x, game.validation_y
+
+
+def _no_normalizer(game):
+    from metasg_jax.game.rollout import init_normalizer
+
+    return init_normalizer(game.observation_size)

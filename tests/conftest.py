@@ -1,0 +1,30 @@
+"""Strictness: what is sloppy but silent elsewhere is an error in the tests."""
+
+import os
+
+# Tests run on the CPU unless JAX_PLATFORMS says otherwise: several workers would fight over a GPU.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+# Before the backend starts, hence at import. 8 devices cost next to nothing: they share the cores.
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
+
+
+def pytest_configure(config):
+    if not hasattr(config, "cache"):  # -p no:cacheprovider
+        return
+    jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax-compilations")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    # another worker may be writing the entry that this one reads; it is then compiled again
+    config.addinivalue_line(
+        "filterwarnings", "ignore:Error reading persistent compilation cache entry"
+    )
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
