@@ -108,7 +108,7 @@ def alie(honest, z):
 
 
 def lmp(honest, z):
-    """Fang et al. 2020, section IV.C: the other side of the mean than its sign s_j, z deviations."""
+    """Fang et al. 2020, section IV.C: z deviations from the mean, against its sign s_j."""
     mu, sigma = honest.mean(axis=0), honest.std(axis=0)
     return np.where(mu > 0, mu - z * sigma, np.where(mu < 0, mu + z * sigma, mu))
 

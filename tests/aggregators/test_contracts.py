@@ -1,6 +1,7 @@
 """What every registered rule promises."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -8,26 +9,18 @@ import numpy as np
 import pytest
 
 from metasg_jax.aggregators import AGGREGATORS, ClippedTrimmedMean, FLTrust
-from metasg_jax.testing import received
+from tests.rounds import honest_round, round_of, take, with_rows, with_weights
 
 N, D = 10, 7
+RISING = np.arange(1.0, N + 1)
 ROBUST = sorted(set(AGGREGATORS) - {"mean"})
 STEERED = [name for name, rule in AGGREGATORS.items() if rule.action_spec]
 
 every_rule = pytest.mark.parametrize("name", AGGREGATORS)
 
 
-def honest_round(seed=0, n=N, d=D, **fields):
-    """Rows around a common direction, as a root update is; nothing is tied."""
-    rng = np.random.default_rng(seed)
-    direction = rng.normal(size=d)
-    rows = direction + 0.5 * rng.normal(size=(n, d))
-    return received(rows, root_update=direction).replace(**fields)
-
-
 def call(rule, got, action=None):
-    state = rule.init(*got.updates.shape)
-    return rule(jax.random.key(1), state, got, action)
+    return rule(jax.random.key(1), rule.init(*got.updates.shape), got, action)
 
 
 @jax.jit
@@ -39,10 +32,8 @@ def update_of(rule, got, action=None):
     return np.asarray(jitted(rule, got, action))
 
 
-def take(got, rows):
-    return got.replace(
-        updates=got.updates[rows], weights=got.weights[rows], client_ids=got.client_ids[rows]
-    )
+def attacked(size):
+    return with_rows(honest_round(), slice(2), size)
 
 
 def float_fields(rule):
@@ -54,10 +45,16 @@ def without(rule, rejected):
     return rule.replace(f=max(rule.f - rejected, 0.0)) if hasattr(rule, "f") else rule
 
 
+def test_rules_differ_as_pytrees():
+    """Else jit may hand one rule the program of another: its cache compares tree structures."""
+    for a, b in itertools.combinations(AGGREGATORS.values(), 2):
+        assert jax.tree.structure(a()) != jax.tree.structure(b()), (a, b)
+
+
 @every_rule
 def test_shape_and_type(name):
     rule, got = AGGREGATORS[name](), honest_round()
-    update, state, info = call(rule, got)
+    update, state, info = jax.jit(call)(rule, got)
     assert update.shape == (D,) and update.dtype == jnp.float32
     assert jax.tree.structure(state) == jax.tree.structure(rule.init(N, D))
     assert isinstance(info, dict)
@@ -66,16 +63,16 @@ def test_shape_and_type(name):
 
 @every_rule
 def test_jit_equals_eager(name):
-    rule, got = AGGREGATORS[name](), honest_round()
+    rule, got = AGGREGATORS[name](), jax.tree.map(jnp.asarray, honest_round())
     eager, _, _ = call(rule, got)
-    np.testing.assert_allclose(update_of(rule, got), eager, rtol=1e-5)
+    np.testing.assert_allclose(update_of(rule, got), eager, rtol=1e-5, atol=1e-6)
 
 
 @every_rule
 def test_vmap_equals_loop(name):
     rule, rounds = AGGREGATORS[name](), [honest_round(seed) for seed in range(3)]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rounds)
-    batched = jax.vmap(lambda got: call(rule, got)[0])(stacked)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rounds)
+    batched = jax.jit(jax.vmap(jitted, (None, 0)))(rule, stacked)
     loop = np.stack([update_of(rule, got) for got in rounds])
     np.testing.assert_allclose(batched, loop, rtol=1e-5, atol=1e-6)
 
@@ -99,26 +96,23 @@ def test_no_retrace_for_an_equal_rule_or_another_number(name):
 
 @every_rule
 def test_order_of_the_rows_does_not_matter(name):
-    rule = AGGREGATORS[name]()
-    got = honest_round(weights=jnp.arange(1.0, N + 1))
+    rule, got = AGGREGATORS[name](), honest_round(weights=RISING)
     order = np.random.default_rng(3).permutation(N)
-    np.testing.assert_allclose(
-        update_of(rule, take(got, order)), update_of(rule, got), rtol=1e-5, atol=1e-6
-    )
+    shuffled = update_of(rule, take(got, order))
+    np.testing.assert_allclose(shuffled, update_of(rule, got), rtol=1e-5, atol=1e-6)
 
 
 @every_rule
-@pytest.mark.parametrize("rejected", [[4], [0, 9], [1, 2, 3]])
+@pytest.mark.parametrize("rejected", [[4], [1, 2, 9]])
 @pytest.mark.parametrize("poison", ["nan", "inf", "-inf", "1e30", "one nan", "weight 0"])
 def test_absent_rows_are_as_if_never_sent(name, poison, rejected):
-    rule, got = AGGREGATORS[name](), honest_round(weights=jnp.arange(1.0, N + 1))
-    rows = jnp.asarray(rejected)
+    rule, got = AGGREGATORS[name](), honest_round(weights=RISING)
     if poison == "weight 0":
-        bad = got.replace(updates=got.updates.at[rows].set(3.0), weights=got.weights.at[rows].set(0))
+        bad = with_weights(with_rows(got, rejected, 3.0), rejected, 0.0)
     elif poison == "one nan":
-        bad = got.replace(updates=got.updates.at[rows, 2].set(jnp.nan))
+        bad = with_rows(got, (rejected, 2), np.nan)
     else:
-        bad = got.replace(updates=got.updates.at[rows].set(float(poison)))
+        bad = with_rows(got, rejected, float(poison))
     rest = take(got, np.delete(np.arange(N), rejected))
     expected = update_of(without(rule, len(rejected)), rest)
     np.testing.assert_allclose(update_of(rule, bad), expected, rtol=1e-5, atol=1e-6)
@@ -128,51 +122,35 @@ def test_absent_rows_are_as_if_never_sent(name, poison, rejected):
 @pytest.mark.parametrize("weight", [np.nan, np.inf, -1.0])
 def test_a_weight_that_is_no_positive_number_makes_a_row_absent(name, weight):
     rule, got = AGGREGATORS[name](), honest_round()
-    bad = got.replace(weights=got.weights.at[3].set(weight))
-    absent = got.replace(weights=got.weights.at[3].set(0.0))
-    np.testing.assert_array_equal(update_of(rule, bad), update_of(rule, absent))
+    absent = update_of(rule, with_weights(got, 3, 0.0))
+    np.testing.assert_array_equal(update_of(rule, with_weights(got, 3, weight)), absent)
 
 
-def every_action():
-    """Each rule as it is, and each steered rule at the corners of its actions."""
-    for name, rule in AGGREGATORS.items():
-        yield pytest.param(name, None, id=name)
-        size = len(rule.action_spec)
-        for corner in np.ndindex(*(2,) * size) if size else ():
-            action = 2.0 * np.array(corner) - 1
-            yield pytest.param(name, jnp.asarray(action), id=f"{name}{action.tolist()}")
+def actions_of(rule):
+    """None, and the corners of its actions where a policy steers the rule."""
+    size = len(rule.action_spec)
+    corners = itertools.product([-1.0, 1.0], repeat=size) if size else ()
+    return [None, *(jnp.array(corner) for corner in corners)]
 
 
-@pytest.mark.parametrize(("name", "action"), list(every_action()))
+@every_rule
 @pytest.mark.parametrize("rows", ["all absent", "all zero", "most zero", "one present"])
-def test_degenerate_rounds_are_finite(name, action, rows):
+def test_degenerate_rounds_are_finite(name, rows):
     rule, got = AGGREGATORS[name](), honest_round()
-    if rows == "all absent":
-        got = got.replace(weights=jnp.zeros((N,)))
-    elif rows == "one present":
-        got = got.replace(weights=jnp.zeros((N,)).at[2].set(1.0))
-    else:
-        got = got.replace(updates=got.updates.at[0 if rows == "all zero" else 3 :].set(0.0))
-    update = update_of(rule, got, action)
-    assert np.isfinite(update).all()
-    if rows.startswith("all"):
-        np.testing.assert_array_equal(update, 0.0)
+    got = {
+        "all absent": with_weights(got, slice(None), 0.0),
+        "all zero": with_rows(got, slice(None), 0.0),
+        "most zero": with_rows(got, slice(3, None), 0.0),
+        "one present": with_weights(got, slice(1, None), 0.0),
+    }[rows]
+    for action in actions_of(rule):
+        update = update_of(rule, got, action)
+        assert np.isfinite(update).all(), action
+        if rows.startswith("all"):
+            np.testing.assert_array_equal(update, 0.0)
 
 
-@pytest.mark.parametrize(("name", "action"), list(every_action()))
-@pytest.mark.parametrize("size", [1e9, 1e18, 6.6e18])
-def test_huge_rows_that_still_have_a_norm_give_a_finite_update(name, action, size):
-    """Squares of such rows are finite, sums of two squares need not be."""
-    rule, got = AGGREGATORS[name](), honest_round()
-    got = got.replace(updates=got.updates.at[:2].set(size))
-    assert np.isfinite(update_of(rule, got, action)).all()
-
-
-def attacked(size):
-    got = honest_round()
-    return got.replace(updates=got.updates.at[:2].set(size))
-
-
+# 6.6e18 sqrt(7) is 1.75e19: the square is finite, the sum of two such squares is not
 @pytest.mark.parametrize("size", [1e6, -1e6, 1e9, 6.6e18])
 @pytest.mark.parametrize("name", ROBUST)
 def test_two_of_ten_rows_do_not_break_a_robust_rule(name, size):
@@ -181,23 +159,32 @@ def test_two_of_ten_rows_do_not_break_a_robust_rule(name, size):
     assert np.linalg.norm(update) <= 1.01 * honest.max()
 
 
-@pytest.mark.parametrize("size", [1e6, -1e6])
+@pytest.mark.parametrize("size", [1e6, -1e6, 6.6e18])
 @pytest.mark.parametrize("name", ["median", "trimmed_mean"])
 def test_order_statistics_stay_within_the_honest_range(name, size):
     update = update_of(AGGREGATORS[name](), attacked(size))
-    honest = np.asarray(honest_round().updates[2:])
-    assert (update >= honest.min(axis=0)).all() and (update <= honest.max(axis=0)).all()
+    honest, slack = honest_round().updates[2:], 1e-6
+    assert (update >= honest.min(axis=0) - slack).all()
+    assert (update <= honest.max(axis=0) + slack).all()
 
 
 def test_the_mean_breaks():
+    """The control of the two tests above."""
     assert np.linalg.norm(update_of(AGGREGATORS["mean"](), attacked(1e6))) > 1e5
 
 
 @every_rule
-def test_a_weighted_rule_says_so_and_the_others_ignore_weights(name):
-    rule, got = AGGREGATORS[name](), honest_round()
-    weighted = update_of(rule, got.replace(weights=jnp.arange(1.0, N + 1)))
-    unchanged = np.allclose(weighted, update_of(rule, got), rtol=1e-5)
+def test_huge_rows_that_still_have_a_norm_give_a_finite_update(name):
+    rule = AGGREGATORS[name]()
+    for action in actions_of(rule):
+        assert np.isfinite(update_of(rule, attacked(6.6e18), action)).all(), action
+
+
+@every_rule
+def test_weights_count_in_means_only(name):
+    rule = AGGREGATORS[name]()
+    weighted = update_of(rule, honest_round(weights=RISING))
+    unchanged = np.allclose(weighted, update_of(rule, honest_round()), rtol=1e-5)
     assert unchanged == (name not in ("mean", "norm_bound"))
 
 
@@ -205,59 +192,54 @@ def test_a_weighted_rule_says_so_and_the_others_ignore_weights(name):
 def test_without_an_action_the_fields_of_the_same_names_act(name):
     rule, got = AGGREGATORS[name](), attacked(30.0)
     fields = {knob: 0.3 - 0.5 * i for i, knob in enumerate(rule.action_spec)}
-    action = jnp.asarray(list(fields.values()))
-    np.testing.assert_allclose(
-        update_of(rule, got, action), update_of(rule.replace(**fields), got), rtol=1e-5
-    )
-    assert not np.allclose(update_of(rule, got, action), update_of(rule, got), rtol=1e-3)
+    steered = update_of(rule, got, jnp.array(list(fields.values())))
+    np.testing.assert_allclose(steered, update_of(rule.replace(**fields), got), rtol=1e-5)
+    assert not np.allclose(steered, update_of(rule, got), rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", sorted(set(AGGREGATORS) - set(STEERED)))
 def test_a_fixed_rule_ignores_actions(name):
     rule, got = AGGREGATORS[name](), honest_round()
-    np.testing.assert_array_equal(update_of(rule, got, jnp.ones((2,))), update_of(rule, got))
+    steered = update_of(rule, got, jnp.array([0.5, -0.5]))
+    np.testing.assert_array_equal(steered, update_of(rule, got))
 
 
 def test_no_clip_and_no_trim_is_the_mean():
-    got = attacked(1e3)
-    got = got.replace(weights=got.weights.at[5].set(0.0))
+    got = with_weights(attacked(1e3), 5, 0.0)
     update = update_of(ClippedTrimmedMean(), got, jnp.array([1.0, -1.0]))
-    expected = update_of(AGGREGATORS["mean"](), got)
-    np.testing.assert_allclose(update, expected, rtol=1e-6)
+    np.testing.assert_allclose(update, update_of(AGGREGATORS["mean"](), got), rtol=1e-6)
 
 
-def test_actions_beyond_the_range_act_as_its_ends():
-    got = attacked(1e3)
-    for beyond, end in (([4.0, -4.0], [1.0, -1.0]), ([-4.0, 4.0], [-1.0, 1.0])):
-        np.testing.assert_array_equal(
-            update_of(ClippedTrimmedMean(), got, jnp.array(beyond)),
-            update_of(ClippedTrimmedMean(), got, jnp.array(end)),
-        )
+@pytest.mark.parametrize("end", [[1.0, -1.0], [-1.0, 1.0]])
+def test_actions_beyond_the_range_act_as_its_ends(end):
+    at_end = update_of(ClippedTrimmedMean(), attacked(1e3), jnp.array(end))
+    beyond = update_of(ClippedTrimmedMean(), attacked(1e3), 4 * jnp.array(end))
+    np.testing.assert_array_equal(beyond, at_end)
 
 
 @pytest.mark.parametrize("clip", [-1.0, 0.2, 1.0])
 def test_the_fractional_trim_is_continuous(clip):
     """Neighbours on a fine grid differ by what the grid's step allows, at whole trims too."""
-    got = attacked(10.0)
-    trims = jnp.linspace(-1.0, 1.0, 2001)
-    actions = jnp.stack([jnp.full_like(trims, clip), trims], axis=1)
-    path = jax.vmap(jitted, (None, None, 0))(ClippedTrimmedMean(), got, actions)
-    jumps = np.abs(np.diff(path, axis=0)).max()
-    assert 0 < jumps < 0.02
+    trims = np.linspace(-1.0, 1.0, 2001)
+    actions = np.stack([np.full_like(trims, clip), trims], axis=1).astype(np.float32)
+    path = jax.vmap(jitted, (None, None, 0))(ClippedTrimmedMean(), attacked(10.0), actions)
+    # a step takes 0.00225 rows off each side, and rows differ by less than 30
+    assert 0 < np.abs(np.diff(path, axis=0)).max() < 0.1
+    whole = np.abs(np.diff(path[::250], axis=0)).max(axis=1)
+    assert (whole[:-1] > 1e-3).all()
 
 
 def test_the_clip_bounds_every_norm_by_its_multiple_of_the_median_norm():
-    """With all rows alike but for their length, the untrimmed mean's norm is the mean of the clipped."""
+    """Rows differ in length only, so the norm of their mean is the mean of the clipped norms."""
     lengths = np.array([1.0, 2.0, 3.0, 4.0, 100.0])
-    got = received(lengths[:, None] * np.array([[0.6, 0.8]]))
+    got = round_of(lengths[:, None] * np.array([[0.6, 0.8]]))
     for clip in (-1.0, -0.5, 0.0, 0.5, 0.99):
-        update, _, info = call(ClippedTrimmedMean(), got, jnp.array([clip, -1.0]))
+        update = update_of(ClippedTrimmedMean(), got, jnp.array([clip, -1.0]))
         multiple = 0.3 * (10 / 0.3) ** ((clip + 1) / 2)
-        np.testing.assert_allclose(info["clip_multiple"], multiple, rtol=1e-5)
         expected = np.minimum(lengths, multiple * 3.0).mean()
         np.testing.assert_allclose(np.linalg.norm(update), expected, rtol=1e-5)
 
 
 def test_fltrust_without_root_update_says_what_is_missing():
     with pytest.raises(ValueError, match="root_update"):
-        call(FLTrust(), received([[1.0]]))
+        call(FLTrust(), round_of([[1.0]]))

@@ -82,17 +82,18 @@ def attack_table(attacks: Sequence[Attack]) -> tuple[AttackTable, list[int], lis
         (table, kind of each attack, slot of each attack within its kind).
 
     Example:
-        >>> from metasg_jax.attacks import IPM, NoAttack
-        >>> _, kinds, slots = attack_table([NoAttack(), IPM(1.0), IPM(5.0)])
+        >>> from metasg_jax.attacks import ALIE, IPM, NoAttack
+        >>> _, kinds, slots = attack_table([NoAttack(), IPM(1.0), ALIE(), IPM(5.0)])
         >>> kinds, slots
-        ([0, 1, 1], [0, 0, 1])
+        ([0, 1, 2, 1], [0, 0, 0, 1])
     """
     groups: dict[Any, list[Attack]] = {}
     kinds, slots = [], []
     for attack in attacks:
-        structure = jax.tree.structure(attack)
-        group = groups.setdefault(structure, [])
-        kinds.append(list(groups).index(structure))
+        # the class is part of the key: tree structures of two dataclasses can compare equal
+        kind = (type(attack), jax.tree.structure(attack))
+        group = groups.setdefault(kind, [])
+        kinds.append(list(groups).index(kind))
         slots.append(len(group))
         group.append(attack)
     stacked = tuple(

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from metasg_jax.evaluation.metrics import Metrics, measure_deployed
-from metasg_jax.game.rollout import Player, rollout
+from metasg_jax.game.rollout import Player, init_normalizer, rollout
+from metasg_jax.policies import Fixed
 from metasg_jax.types import Key
 
 # test images read along an episode; the end of it reads them all
@@ -35,7 +36,7 @@ class Outcome:
 def play_types(
     key: Key,
     game,
-    defender: Player,
+    defenders: Player,
     attackers: Player,
     split: str = "test",
     num_points: int = 10,
@@ -48,22 +49,23 @@ def play_types(
     Args:
         key: consumed.
         game: the FL game.
-        defender: plays all episodes.
-        attackers: parameters stacked over K.
+        defenders: parameters stacked over K: a defender may be given a policy a type.
+        attackers: likewise.
         split: ``test`` or ``validation``, static.
         num_points: of the accuracy curve, static.
     """
     images, labels = held_out(game, split)
 
     def episode(_, scanned):
-        i, attacker_params = scanned
+        i, defender_params, attacker_params = scanned
+        defender = defenders.replace(params=defender_params)
         attacker = attackers.replace(params=attacker_params)
         return None, play_one(
             key, game, game.prior[i], defender, attacker, images, labels, num_points
         )
 
     counter = jnp.arange(len(game.prior), dtype=jnp.int32)
-    return jax.lax.scan(episode, None, (counter, attackers.params))[1]
+    return jax.lax.scan(episode, None, (counter, defenders.params, attackers.params))[1]
 
 
 @functools.partial(jax.jit, static_argnames="split")
@@ -85,12 +87,10 @@ def score_actions(
     Returns:
         f32[K, E, L].
     """
-    from metasg_jax.policies import Fixed
-
     images, labels = held_out(game, split)
     key_play, key_deploy = jax.random.split(key)
     key_environment, key_policies = jax.random.split(key_play)
-    policy, normalizer = Fixed(game.action_size), attackers.normalizer
+    policy, normalizer = Fixed(game.action_size), init_normalizer(game.observation_size)
 
     def against(_, scanned):
         i, attacker_params = scanned
@@ -98,7 +98,6 @@ def score_actions(
 
         def one(action):
             defender = Player(action, normalizer, policy, greedy=True)
-            defender = defender.replace(normalizer=_no_normalizer(game))
             state, _ = rollout(key_environment, key_policies, game, xi, defender, attacker)
 
             def at(level):
@@ -153,9 +152,3 @@ def held_out(game, split: str) -> tuple[jax.Array, jax.Array]:
     if split == "test":
         return game.test_x, game.test_y
     return game.validation_x, game.validation_y
-
-
-def _no_normalizer(game):
-    from metasg_jax.game.rollout import init_normalizer
-
-    return init_normalizer(game.observation_size)

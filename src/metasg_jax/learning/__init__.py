@@ -1,7 +1,7 @@
 """The learner: estimators, adaptation, best response, Algorithms 1 and 2, pre-training."""
 
 from metasg_jax.learning.adaptation import adapt
-from metasg_jax.learning.best_response import best_response
+from metasg_jax.learning.best_response import inner_loop
 from metasg_jax.learning.estimators import policy_gradient
 from metasg_jax.learning.meta_rl import meta_rl_step, meta_rl_update
 from metasg_jax.learning.meta_sl import meta_sl_step, meta_sl_update
@@ -18,9 +18,9 @@ __all__ = [
     "MetaSGState",
     "adapt",
     "attacker_player",
-    "best_response",
     "defender_player",
     "init_state",
+    "inner_loop",
     "meta_rl_step",
     "meta_rl_update",
     "meta_sl_step",

@@ -9,13 +9,20 @@ from metasg_jax.learning.estimators import policy_gradient
 from metasg_jax.types import Key
 
 
+def adapt_step(defender: Player, played: Trajectory, step_size, config: MetaConfig) -> Player:
+    """One step of ascent on J_D, from episodes [E, G, H] that ``defender`` has played.
+
+    Line 8 of Algorithm 2; line 11 of Algorithm 1, whose gradient must be taken at the adapted
+    parameters.
+    """
+    gradient = policy_gradient(defender.policy, defender.params, played.defender, config)
+    return defender.replace(params=optax.tree.add_scale(defender.params, step_size, gradient))
+
+
 def adapt(
     key: Key, game, xi, defender: Player, attacker: Player, step_size, config: MetaConfig
 ) -> tuple[Player, Trajectory]:
-    """``config.adapt_steps`` steps of ascent on J_D, each on fresh episodes at the present policy.
-
-    Line 8 of Algorithm 2 and lines 8-12 of Algorithm 1 (whose line 11 must take its gradient at
-    the adapted parameters).
+    """``config.adapt_steps`` steps against a fixed attacker, each on fresh episodes.
 
     Args:
         key: consumed.
@@ -35,8 +42,7 @@ def adapt(
         played = rollout_groups(
             key, game, xi, player, attacker, config.num_groups, config.group_size
         )
-        gradient = policy_gradient(defender.policy, params, played.defender, config)
-        return optax.tree.add_scale(params, step_size, gradient), played
+        return adapt_step(player, played, step_size, config).params, played
 
     keys = jax.random.split(key, config.adapt_steps)
     params, played = jax.lax.scan(step, defender.params, keys)

@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import optax
 
 from metasg_jax.config import MetaConfig
-from metasg_jax.game.rollout import Player, rollout_groups
-from metasg_jax.learning.adaptation import adapt
-from metasg_jax.learning.best_response import best_response
+from metasg_jax.game.rollout import Player
+from metasg_jax.learning.best_response import inner_loop
 from metasg_jax.learning.estimators import advantages, log_probs, surrogate
 from metasg_jax.learning.outer import (
     apply_pseudo_gradient,
@@ -44,28 +43,14 @@ def meta_sl_update(
     adaptive = jnp.array(game.prior.adaptive)
 
     def play(xi, phi, opt_a, key):
-        key_adapt, key_respond, key_outer = jax.random.split(key, 3)
         defender = Player(state.theta, state.normalizer, policy_d)
         attacker = Player(phi, state.normalizer_A, policy_a)
-        adapted, _ = adapt(key_adapt, game, xi, defender, attacker, config.adapt_lr, config)
-
-        def respond():
-            player, opt = best_response(key_respond, game, xi, adapted, attacker, opt_a, config)
-            return player.params, opt
-
-        if any(game.prior.adaptive) and config.attacker_steps:
-            # the index is a loop counter: types that can't respond skip the work
-            phi, opt_a = jax.lax.cond(adaptive[xi.index], respond, lambda: (phi, opt_a))
-        played = rollout_groups(
-            key_outer,
-            game,
-            xi,
-            adapted,
-            attacker.replace(params=phi),
-            config.num_groups,
-            config.group_size,
+        # the index is a loop counter, so that types which can't respond skip the work
+        responds = adaptive[xi.index]
+        defender, attacker, opt_a, played = inner_loop(
+            key, game, xi, responds, defender, attacker, opt_a, config
         )
-        return adapted.params, phi, opt_a, played
+        return defender.params, attacker.params, opt_a, played
 
     keys = jax.random.split(key_play, len(game.prior))
     adapted, phi, opt_a, played = scan_types(

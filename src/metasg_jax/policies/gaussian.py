@@ -19,8 +19,8 @@ class _MeanNetwork(nn.Module):
     def __call__(self, obs):
         for width in self.hidden:
             obs = nn.tanh(nn.Dense(width)(obs))
-        # a fresh policy starts at the centre action, whatever it sees
-        return nn.Dense(self.action_size, kernel_init=nn.initializers.zeros_init())(obs)
+        # a fresh policy plays almost the centre action, whatever it sees
+        return nn.Dense(self.action_size, kernel_init=nn.initializers.normal(0.01))(obs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Gaussian:
     init_std: float = 0.5
 
     def init(self, key: Key, observation_size: int) -> Params:
-        """Draws parameters; the mean is 0 everywhere at first. ``key`` is consumed."""
+        """Draws parameters; the mean is almost 0 everywhere at first. ``key`` is consumed."""
         network = _MeanNetwork(self.hidden, self.action_size)
         return {
             "mean": network.init(key, jnp.zeros((observation_size,)))["params"],
-            "log_std": jnp.full((self.action_size,), jnp.log(self.init_std)),
+            "log_std": jnp.full((self.action_size,), jnp.log(self.init_std), jnp.float32),
         }
 
     def sample(self, key: Key, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:

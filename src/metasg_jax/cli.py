@@ -1,0 +1,253 @@
+"""The command line: ``metasg pretrain | evaluate | data | list``."""
+
+import argparse
+import dataclasses
+import inspect
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from metasg_jax.config import RunConfig
+from metasg_jax.data import DATASETS, PARTITIONS, SOURCES, TRIGGERS, load
+from metasg_jax.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    NonFinitePolicyError,
+)
+from metasg_jax.presets import DEFAULT_PRESET, PRESETS
+from metasg_jax.registry import UnknownNameError, unknown_name
+from metasg_jax.runs import DEFAULT_ROOT, new_directory, newest
+
+_ERRORS = (ConfigError, DataError, CheckpointError, NonFinitePolicyError, UnknownNameError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where images come from."""
+
+    source: str = "auto"
+    """auto: prepared directory, cache, then TFDS; tfds; mirror: npm or apt-get packages."""
+    data_dir: str | None = None
+    """A directory prepared by TensorFlow Datasets (default: TFDS_DATA_DIR, if set)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Judging:
+    """How the table at the end is made."""
+
+    eval_seeds: int = 3
+    """Fresh worlds (partition, trigger, target, models) that every defender is played on."""
+    grid: tuple[int, int, int] = (4, 3, 3)
+    """Clips x trims x post-training levels searched for the best fixed action; 0 0 0 for none."""
+    selection_seeds: int = 2
+    """Worlds of that search; never those of the table."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrain:
+    """Pre-train a defender and judge it. Every flag below shows the preset's value as default.
+
+    Another preset or data set changes those values: `metasg pretrain --dataset mnist --help`.
+    """
+
+    config: Annotated[RunConfig, tyro.conf.arg(name="")]
+    dataset: str = "digits"
+    """digits (embedded), mnist, fashion_mnist or cifar10."""
+    preset: str | None = None
+    """smoke, cpu or paper (default: cpu, but smoke for cifar10)."""
+    out: Path | None = None
+    """Directory of the run (default: a new one, runs/<dataset>-<preset>)."""
+    resume: bool = False
+    """Go on from the newest checkpoint of --out, or of the newest run of data set and preset."""
+    source: Annotated[Source, tyro.conf.arg(name="")] = Source()
+    judging: Annotated[Judging, tyro.conf.arg(name="")] = Judging()
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Judge a pre-trained defender on fresh worlds: tables by type, accuracy over rounds."""
+
+    run: Path | None = None
+    """Directory of the run (default: the newest of the data set)."""
+    dataset: str = "digits"
+    """Whose newest run, where --run is not given."""
+    level: float | None = None
+    """Another heterogeneity than the run's."""
+    source: Annotated[Source, tyro.conf.arg(name="")] = Source()
+    judging: Annotated[Judging, tyro.conf.arg(name="")] = Judging(eval_seeds=6)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Fetch, check and cache a data set."""
+
+    dataset: str = "mnist"
+    """digits, mnist, fashion_mnist or cifar10."""
+    source: Annotated[Source, tyro.conf.arg(name="")] = Source()
+
+
+@dataclasses.dataclass(frozen=True)
+class List:
+    """Show every registered data set, attack, rule, post-training defence and so on."""
+
+
+COMMANDS = {"pretrain": Pretrain, "evaluate": Evaluate, "data": Data, "list": List}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status: 0, 1 for a failure, 2 for unusable arguments."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    console = Console(soft_wrap=True)
+    if not argv or argv[0] in ("-h", "--help"):
+        _usage(console)
+        return 0 if argv else 2
+    command, rest = argv[0], argv[1:]
+    try:
+        if command not in COMMANDS:
+            raise unknown_name("command", command, COMMANDS)
+        return {"pretrain": _pretrain, "evaluate": _evaluate, "data": _data, "list": _list}[
+            command
+        ](rest, console)
+    except _ERRORS as error:
+        Console(stderr=True, soft_wrap=True).print(
+            f"metasg {command}: {error}", style="red", markup=False, highlight=False
+        )
+        return 2 if isinstance(error, (ConfigError, UnknownNameError)) else 1
+    except KeyboardInterrupt:
+        console.print("\nstopped; go on with --resume")
+        return 130
+
+
+def _pretrain(argv: list[str], console: Console) -> int:
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--dataset", default="digits")
+    early.add_argument("--preset", default=None)
+    known, _ = early.parse_known_args(argv)
+    DATASETS[known.dataset]
+    preset = known.preset or DEFAULT_PRESET[known.dataset]
+    config = PRESETS[preset].get_config(known.dataset)
+    default = Pretrain(config, known.dataset, preset)
+    args = tyro.cli(Pretrain, args=argv, default=default, prog="metasg pretrain")
+    config = args.config
+    if config.game.dataset != args.dataset:
+        raise ConfigError(f"game.dataset = {config.game.dataset!r}: name the data set by --dataset")
+    config.check()
+    name = f"{args.dataset}-{preset}"
+    if args.out is not None:
+        directory = args.out
+        if not args.resume and directory.is_dir() and any(directory.iterdir()):
+            raise ConfigError(f"out = {directory}: is not empty; add --resume, or name another")
+    elif args.resume:
+        directory = newest(DEFAULT_ROOT, name)
+    else:
+        directory = new_directory(DEFAULT_ROOT, name)
+    dataset = _load(config.game.dataset, args.source, console)
+
+    from metasg_jax import program
+
+    program.enable_compilation_cache()
+    total = config.steps * program.rounds_per_step(config)
+    console.print(
+        f"pre-training on {args.dataset}, preset {preset}: {config.steps} meta-steps of "
+        f"{config.meta.algorithm}, at most {total:,} FL rounds, into {directory}"
+    )
+    state = program.pretrain_program(config, dataset, directory, args.resume, console)
+    if args.judging.eval_seeds:
+        judging = args.judging
+        program.evaluate_program(
+            state, config, dataset, directory,
+            judging.eval_seeds, judging.grid, judging.selection_seeds, console,
+        )  # fmt: skip
+    console.print(f"checkpoint, metrics and plots are in {directory}")
+    return 0
+
+
+def _evaluate(argv: list[str], console: Console) -> int:
+    args = tyro.cli(Evaluate, args=argv, prog="metasg evaluate")
+    if args.judging.eval_seeds < 1:
+        raise ConfigError(f"eval_seeds = {args.judging.eval_seeds}: at least 1")
+    directory = args.run or newest(DEFAULT_ROOT, args.dataset)
+
+    from metasg_jax import program
+
+    config, checkpoints = program.load_run(directory)
+    dataset = _load(config.game.dataset, args.source, console)
+    program.enable_compilation_cache()
+    state = program.load_state(config, checkpoints, dataset)
+    if args.level is not None:
+        game = dataclasses.replace(config.game, level=args.level)
+        config = dataclasses.replace(config, game=game)
+    judging = args.judging
+    program.evaluate_program(
+        state, config, dataset, directory,
+        judging.eval_seeds, judging.grid, judging.selection_seeds, console,
+    )  # fmt: skip
+    return 0
+
+
+def _data(argv: list[str], console: Console) -> int:
+    args = tyro.cli(Data, args=argv, prog="metasg data")
+    dataset = _load(args.dataset, args.source, console)
+    console.print(
+        f"{args.dataset}: {len(dataset.train_y):,} train and {len(dataset.test_y):,} test images "
+        f"of {'x'.join(map(str, dataset.train_x.shape[1:]))}, ready"
+    )
+    return 0
+
+
+def _list(argv: list[str], console: Console) -> int:
+    tyro.cli(List, args=argv, prog="metasg list")
+    from metasg_jax.aggregators import AGGREGATORS
+    from metasg_jax.attacks import BACKDOOR, UNTARGETED
+    from metasg_jax.evaluation.tables import rich_table
+    from metasg_jax.game.observation import OBSERVATIONS
+    from metasg_jax.learning.pretrain import ALGORITHMS
+    from metasg_jax.models import MODELS
+    from metasg_jax.policies import POLICIES
+    from metasg_jax.post_defenses import POST_DEFENSES
+
+    rooms = {
+        "data sets": {name: known.text for name, known in DATASETS.items()},
+        "partitions": PARTITIONS,
+        "triggers": TRIGGERS,
+        "models": MODELS,
+        "untargeted attacks": UNTARGETED,
+        "backdoor attacks": BACKDOOR,
+        "rules": AGGREGATORS,
+        "post-training defences": POST_DEFENSES,
+        "observations": OBSERVATIONS,
+        "policies": POLICIES,
+        "algorithms": ALGORITHMS,
+        "presets": PRESETS,
+    }
+    for title, room in rooms.items():
+        rows = [[name, _first_line(variant)] for name, variant in room.items()]
+        console.print(rich_table(title, ["name", "what it is"], rows, numbers=False))
+    return 0
+
+
+def _first_line(variant) -> str:
+    text = variant if isinstance(variant, str) else inspect.getdoc(variant) or ""
+    return text.strip().partition("\n\n")[0].replace("\n", " ").replace("``", "")
+
+
+def _load(name: str, source: Source, console: Console):
+    if source.source not in SOURCES:
+        raise unknown_name("source", source.source, SOURCES)
+    return load(
+        name, source=source.source, data_dir=source.data_dir, say=lambda text: console.print(text)
+    )
+
+
+def _usage(console: Console) -> None:
+    console.print("usage: metasg COMMAND [options]; `metasg COMMAND --help` shows them\n")
+    for name, command in COMMANDS.items():
+        console.print(f"  {name:10s} {_first_line(command)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""The defenders that a learned one is set beside, and the search for the best constant action."""
+
+import dataclasses
+import itertools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metasg_jax.config import RunConfig
+from metasg_jax.evaluation.episodes import score_actions
+from metasg_jax.game.make import make_rule
+from metasg_jax.game.rollout import Player, init_normalizer
+from metasg_jax.learning.state import MetaSGState, attacker_player, init_state, policies
+from metasg_jax.policies import Fixed
+from metasg_jax.post_defenses import NoDefense
+from metasg_jax.types import Policy
+
+# the knobs that the best-fixed search and the exact identity know
+STEERED = ("clip", "trim", "range")
+IDENTITY = (1.0, -1.0, 1.0)
+
+
+_LEARNED, _CONSTANT, _RANDOM = 0, 1, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One program for every way to turn the knobs: a policy's mode, a constant, or chance.
+
+    Parameters: ``{"theta": of the policy, "action": f32[A], "role": i32[]}``. Compiling an episode
+    takes longer than playing it; so all defenders that share a rule share a program.
+
+    Attributes:
+        policy: whose mode the learned defender plays.
+    """
+
+    policy: Policy
+
+    @property
+    def action_size(self) -> int:
+        """A."""
+        return self.policy.action_size
+
+    def sample(self, key, params, obs):
+        """(action, action). ``key`` is consumed."""
+        chance = jax.random.uniform(key, (self.action_size,), minval=-1.0, maxval=1.0)
+        roles = jnp.stack([self.policy.mode(params["theta"], obs), params["action"], chance])
+        action = roles[params["role"]]
+        return action, action
+
+
+class Contender(NamedTuple):
+    """A defender in a table.
+
+    Attributes:
+        name: of its row.
+        player: parameters stacked over K types.
+        rule: a static rule that replaces the game's, with no post-training defence; or None.
+    """
+
+    name: str
+    player: Player
+    rule: str | None = None
+
+    def game(self, game, assumed_share: float):
+        """The game as this contender plays it."""
+        if self.rule is None:
+            return game
+        rule = make_rule(self.rule, game.fl.num_sampled, assumed_share)
+        return game.replace(rule=rule, post_defense=NoDefense())
+
+
+class GridSearch(NamedTuple):
+    """Constant actions and what they scored on selection worlds.
+
+    Attributes:
+        actions: f32[J, A].
+        scores: f32[S, K, J].
+        best: f32[A], of the highest mean over the prior: the best fixed action.
+        per_type: f32[K, A], the best for each type alone: the ceiling of type adaptation.
+    """
+
+    actions: np.ndarray
+    scores: np.ndarray
+    best: np.ndarray
+    per_type: np.ndarray
+
+
+def contenders(
+    state: MetaSGState, game, config: RunConfig, search: GridSearch | None = None
+) -> list[Contender]:
+    """The learned policy, its controls and the static rules.
+
+    ``learned`` and ``untrained`` play their mode. ``centre`` is the action 0. ``best_fixed`` and
+    ``oracle`` (a constant action for each type, which knows the type) come from the search.
+    """
+    k, size = len(game.prior), game.action_size
+    policy, _ = policies(game, config.meta)
+    fresh = init_state(jax.random.key(config.seed + 1), game, config.meta)
+
+    def steered(role, actions=None, theta=state.theta) -> Player:
+        params = {
+            "theta": jax.tree.map(lambda a: jnp.broadcast_to(a[None], (k, *a.shape)), theta),
+            "action": jnp.zeros((k, size)) if actions is None else jnp.asarray(actions),
+            "role": jnp.full((k,), role, jnp.int32),
+        }
+        return Player(params, state.normalizer, Panel(policy))
+
+    def constant(action) -> Player:
+        return steered(_CONSTANT, np.tile(np.asarray(action, np.float32), (k, 1)))
+
+    def static(rule: str) -> Contender:
+        base = Contender(rule, steered(_CONSTANT), rule).game(game, config.game.assumed_share)
+        normalizer = init_normalizer(base.observation_size)
+        player = Player(jnp.zeros((k, base.action_size)), normalizer, Fixed(base.action_size))
+        return Contender(rule, player, rule)
+
+    rows = [
+        Contender("learned", steered(_LEARNED)),
+        Contender("untrained", steered(_LEARNED, theta=fresh.theta)),
+        Contender("centre", constant(np.zeros(size))),
+        Contender("random", steered(_RANDOM)),
+    ]
+    if game.action_names == STEERED:
+        # open knobs are exactly the mean without post-training defence: no program of its own
+        rows.append(Contender("mean", constant(IDENTITY)))
+    else:
+        rows.append(static("mean"))
+    rows += [static("median"), static("krum")]
+    if search is not None:
+        rows.append(Contender("best_fixed", constant(search.best)))
+        rows.append(Contender("oracle", steered(_CONSTANT, search.per_type)))
+    return rows
+
+
+def all_attackers(state: MetaSGState, game, config: RunConfig) -> Player:
+    """The attackers' policies of all types, stacked, sampling."""
+    return attacker_player(state, game, config.meta, slice(None))
+
+
+def action_grid(num_clips: int, num_trims: int) -> np.ndarray:
+    """Constant actions f32[num_clips * num_trims, 3] that span [-1, 1]^2, post level open.
+
+    Raises nothing; a grid of 1 is the open end: no clip, no trim.
+    """
+    clips = np.linspace(1.0, -1.0, num_clips) if num_clips > 1 else [1.0]
+    trims = np.linspace(-1.0, 1.0, num_trims) if num_trims > 1 else [-1.0]
+    return np.array([(c, t, 1.0) for c, t in itertools.product(clips, trims)], np.float32)
+
+
+def search_fixed(
+    state: MetaSGState,
+    worlds,
+    config: RunConfig,
+    actions: np.ndarray,
+    post_levels: np.ndarray,
+    on_world=lambda: None,
+) -> GridSearch:
+    """Scores constant actions on the validation images of selection worlds.
+
+    Args:
+        state: its attackers play.
+        worlds: games of the same shapes.
+        config: of the run.
+        actions: f32[E, 3].
+        post_levels: f32[L], tried on each.
+        on_world: called after each world, for progress.
+    """
+    scores = []
+    for seed, game in enumerate(worlds):
+        out = score_actions(
+            jax.random.key(seed),
+            game,
+            jnp.asarray(actions),
+            jnp.asarray(post_levels, jnp.float32),
+            all_attackers(state, game, config),
+            "validation",
+        )
+        scores.append(np.asarray(out).reshape(len(game.prior), -1))
+        on_world()
+    tried = np.repeat(actions, len(post_levels), axis=0)
+    tried[:, -1] = np.tile(post_levels, len(actions))
+    scores = np.stack(scores)
+    q = np.asarray(worlds[0].prior.probabilities)
+    mean = scores.mean(axis=0)
+    return GridSearch(tried, scores, tried[np.argmax(q @ mean)], tried[mean.argmax(axis=1)])

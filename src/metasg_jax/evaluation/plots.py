@@ -1,0 +1,69 @@
+"""Pictures, drawn without a display."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from metasg_jax.evaluation.statistics import mean_se
+from metasg_jax.evaluation.tables import Results
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+_EMPHASIS = {
+    "learned": ("black", 2.4),
+    "best_fixed": ("tab:red", 1.8),
+    "oracle": ("tab:green", 1.4),
+}
+
+
+def accuracy_curves(results: Results, path: Path) -> None:
+    """Accuracy over rounds, a panel a type, a line a defender, a band of one standard error."""
+    k = len(results.types)
+    columns = min(3, k)
+    rows = -(-k // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(4.2 * columns, 2.9 * rows), sharex=True, sharey=True, squeeze=False
+    )
+    for i, axis in enumerate(axes.flat):
+        if i >= k:
+            axis.set_visible(False)
+            continue
+        for j, name in enumerate(results.names):
+            mean, se = mean_se(results.curve[j, :, i])
+            color, width = _EMPHASIS.get(name, (f"C{j % 10}", 1.0))
+            axis.plot(results.rounds, mean, color=color, lw=width, label=name)
+            if name in _EMPHASIS:
+                axis.fill_between(
+                    results.rounds, mean - se, mean + se, color=color, alpha=0.15, lw=0
+                )
+        axis.set_title(results.types[i], fontsize=9)
+        axis.set_ylim(0, 1)
+        axis.grid(alpha=0.25)
+    for axis in axes[-1]:
+        axis.set_xlabel("round")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("accuracy")
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=min(9, len(labels)), frameon=False)
+    figure.tight_layout(rect=(0, 0.12 / rows, 1, 1))
+    _save(figure, path)
+
+
+def learning_curve(steps: np.ndarray, returns: np.ndarray, finals: np.ndarray, path: Path) -> None:
+    """Mean reward over meta-steps: of whole episodes, and of their last tenth."""
+    figure, axis = plt.subplots(figsize=(6, 3.4))
+    axis.plot(steps, returns, color="tab:blue", label="whole episode")
+    axis.plot(steps, finals, color="black", label="last tenth")
+    axis.set_xlabel("meta-step")
+    axis.set_ylabel("defender's reward per round")
+    axis.grid(alpha=0.25)
+    axis.legend(frameon=False)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def _save(figure, path: Path) -> None:
+    figure.savefig(path, dpi=140)
+    plt.close(figure)

@@ -1,0 +1,34 @@
+"""The worlds in which defenders are judged: never those in which they were trained or chosen."""
+
+import dataclasses
+
+import numpy as np
+
+from metasg_jax.config import RunConfig
+from metasg_jax.data import TRIGGERS, Dataset
+from metasg_jax.game.make import make_game
+
+# Seeds of the streams from which worlds are drawn; pre-training uses the run's own small seeds.
+FINAL, SELECTION = 1_000_003, 2_000_003
+
+
+def world(config: RunConfig, dataset: Dataset, seed: int, stream: int = FINAL):
+    """A game with its own splits of clients and root, partition, trigger and target.
+
+    Args:
+        config: of the run.
+        dataset: loaded once by the caller.
+        seed: of the world within its stream.
+        stream: ``FINAL`` or ``SELECTION``.
+    """
+    rng = np.random.default_rng([stream, seed])
+    height, width = (side // config.game.pool for side in dataset.train_x.shape[1:3])
+    names = sorted(TRIGGERS)
+    game = dataclasses.replace(
+        config.game,
+        seed=stream + seed,
+        trigger=names[rng.integers(len(names))],
+        trigger_position=(int(rng.integers(height - 2)), int(rng.integers(width - 2))),
+        target=int(rng.integers(dataset.num_classes)),
+    )
+    return make_game(game, config.fl, dataset)

@@ -1,0 +1,85 @@
+"""Where a run keeps its files.
+
+::
+
+    runs/mnist-cpu/
+      config.json        the settings
+      checkpoints/       the last two states, by Orbax
+      metrics.jsonl      one line a meta-step
+      events.out.*       the same for TensorBoard
+      learning.png       reward over meta-steps
+      results.md, results.csv, accuracy.png    of the last evaluation
+"""
+
+import json
+from pathlib import Path
+
+from metasg_jax.checkpoint import config_from_json, config_to_json, latest_step
+from metasg_jax.config import RunConfig
+from metasg_jax.errors import CheckpointError
+
+DEFAULT_ROOT = Path("runs")
+
+
+def new_directory(root: Path, name: str) -> Path:
+    """``root/name``, or ``root/name-2`` and so on: no run overwrites another."""
+    candidate, number = root / name, 2
+    while candidate.exists() and any(candidate.iterdir()):
+        candidate, number = root / f"{name}-{number}", number + 1
+    return candidate
+
+
+def newest(root: Path, prefix: str) -> Path:
+    """The run of that prefix whose checkpoint is newest.
+
+    Raises:
+        CheckpointError: where there is none.
+    """
+    found = [d for d in root.glob(f"{prefix}*") if latest_step(d / "checkpoints") is not None]
+    if not found:
+        raise CheckpointError(
+            f"no run of {prefix} with a checkpoint in {root}: run `metasg pretrain` first, "
+            "or name a run with --run"
+        )
+    return max(found, key=lambda d: (d / "checkpoints").stat().st_mtime)
+
+
+def write_config(directory: Path, config: RunConfig) -> None:
+    """Writes the settings for a person to read; checkpoints carry their own copy."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(json.dumps(config_to_json(config), indent=2) + "\n")
+
+
+def read_config(directory: Path) -> RunConfig:
+    """The settings of a run.
+
+    Raises:
+        CheckpointError: where the directory holds no run.
+    """
+    path = directory / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{directory} holds no run: there is no config.json in it")
+    return config_from_json(json.loads(path.read_text()))
+
+
+def keep_metrics_until(directory: Path, step: int) -> list[dict]:
+    """Drops the lines after ``step`` that a killed run left, and returns the others."""
+    path = directory / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            break  # cut off in the middle of a write
+        if row["step"] <= step:
+            kept.append(row)
+    path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    return kept
+
+
+def append_metrics(directory: Path, rows: list[dict]) -> None:
+    """Adds one line a meta-step."""
+    with (directory / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)

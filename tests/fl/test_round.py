@@ -1,0 +1,138 @@
+"""One round: what the server receives, and what it makes of it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metasg_jax.aggregators import FLTrust, Mean, TrimmedMean
+from metasg_jax.attacks import BFL, IPM
+from metasg_jax.config import FLConfig
+from metasg_jax.fl import aggregate, collect, cross_entropy, to_unit
+from tests.rounds import honest_round
+from tests.worlds import (
+    MODEL,
+    NUM_CLIENTS,
+    PER_CLIENT,
+    SAMPLED,
+    D,
+    N,
+    client_data,
+    play,
+    squad,
+    start,
+)
+
+
+def step(images, labels, lr=0.3):
+    """One step of SGD on all these images."""
+
+    def loss(w):
+        return cross_entropy(MODEL, MODEL.unravel(w), to_unit(images), labels)
+
+    return lr * jax.grad(loss)(start())
+
+
+def owned(data, owner):
+    return data.images[data.index[owner]], data.labels[data.index[owner]]
+
+
+def test_what_the_server_receives():
+    got = play(root=True)
+    assert got.updates.shape == (N, D) and got.updates.dtype == jnp.float32
+    assert got.root_update.shape == (D,)
+    np.testing.assert_array_equal(got.weights, np.ones(N))
+    np.testing.assert_array_equal(got.client_ids, SAMPLED)
+    np.testing.assert_array_equal(got.w_global, start())
+    assert got.round == 3
+
+
+def test_honest_and_root_rows_are_sgd_on_their_own_images():
+    """Batches as long as the lists: no matter which order is drawn, all images are in."""
+    ids = np.array([4, 7, 0, 2, 6, 1], np.int32)
+    got, data = play(ids=ids, root=True, local_steps=1, batch_size=PER_CLIENT), client_data()
+    for row, owner in [*zip(got.updates, ids, strict=True), (got.root_update, NUM_CLIENTS)]:
+        np.testing.assert_allclose(row, step(*owned(data, owner)), rtol=1e-4, atol=1e-7)
+
+
+def test_the_root_row_costs_the_others_nothing():
+    without, with_root = play(), play(root=True)
+    assert without.root_update is None
+    np.testing.assert_allclose(with_root.updates, without.updates, rtol=1e-5, atol=1e-7)
+
+
+def test_a_client_trains_on_its_own_images_only():
+    """Client 1 has one image, client 2 three; what lies beyond in their rows is never read."""
+    sizes = [PER_CLIENT, 1, 3, *[PER_CLIENT] * (NUM_CLIENTS - 2)]
+    data = client_data(sizes=sizes)
+    images = data.images.copy()
+    images[data.index[1, 1:]] = 0
+    images[data.index[2, 3:]] = 0
+    before, after = (play(data=d).updates for d in (data, data.replace(images=images)))
+    np.testing.assert_array_equal(after, before)
+    single = play(data=data, local_steps=1).updates[1]
+    one = data.index[1, :1]
+    np.testing.assert_allclose(
+        single, step(data.images[one], data.labels[one]), rtol=1e-4, atol=1e-7
+    )
+
+
+def test_a_round_is_determined_by_its_key():
+    first, again, other = play(seed=5), play(seed=5), play(seed=6)
+    np.testing.assert_array_equal(first.updates, again.updates)
+    assert (np.abs(first.updates - other.updates).max(axis=1) > 1e-5).all()
+
+
+def test_the_learning_rate_is_traced_and_scales_a_single_step():
+    slow, fast = (play(local_steps=1, local_lr=lr).updates for lr in (0.1, 0.4))
+    np.testing.assert_allclose(fast, 4 * slow, rtol=1e-4, atol=1e-7)
+
+
+def test_jit_equals_eager():
+    attackers = (squad([IPM(2.0)], 0, 0, 2), squad([BFL()], 0, 2, 1))
+    jitted = play(*attackers, root=True, seed=4, local_steps=1)
+    fl = FLConfig(NUM_CLIENTS, N, batch_size=4, local_steps=1)
+    data = jax.tree.map(jnp.asarray, client_data())
+    states = tuple(one.table.init(N, D) for one in attackers)
+    actions = (jnp.zeros(3), jnp.zeros(3))
+    eager, new_states = collect(
+        jax.random.key(4), MODEL, fl, data, jnp.asarray(start()), jnp.asarray(SAMPLED),
+        jnp.int32(3), attackers, states, actions, Mean(), True,
+    )  # fmt: skip
+    assert jax.tree.structure(new_states) == jax.tree.structure(states)
+    for a, b in zip(jax.tree.leaves(jitted), jax.tree.leaves(eager), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_vmap_over_keys_equals_a_loop():
+    attackers = squad([IPM(2.0)], 0, 0, 2)
+    batched = jax.vmap(lambda seed: play(attackers, seed=seed).updates)(jnp.arange(3))
+    loop = np.stack([play(attackers, seed=seed).updates for seed in range(3)])
+    np.testing.assert_allclose(batched, loop, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", [Mean(), TrimmedMean(), FLTrust()], ids=lambda r: type(r).__name__)
+def test_the_server_subtracts_the_rules_update(rule):
+    got = honest_round(d=D).replace(w_global=start())
+    w, state, _ = aggregate(jax.random.key(0), rule, (), got, 0.5)
+    update, _, _ = rule(jax.random.key(0), (), got)
+    assert state == ()
+    np.testing.assert_allclose(w, start() - 0.5 * update, rtol=1e-6)
+
+
+def test_an_honest_round_lowers_the_loss():
+    data, got = client_data(), play(local_steps=2)
+    w, _, _ = aggregate(jax.random.key(0), Mean(), (), got, 1.0)
+    rows = data.index[SAMPLED].ravel()
+
+    def loss(w):
+        x, y = to_unit(data.images[rows]), data.labels[rows]
+        return cross_entropy(MODEL, MODEL.unravel(jnp.asarray(w)), x, y)
+
+    assert loss(w) < loss(start()) - 0.01
+
+
+def test_a_squad_is_a_range_of_client_ids():
+    one = squad([IPM()], 0, first=2, count=3)
+    members = one.members(np.array([5, 4, 0, 2, 7, 3], np.int32))
+    np.testing.assert_array_equal(members, [False, True, False, True, False, True])

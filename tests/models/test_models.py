@@ -1,0 +1,187 @@
+"""What every registered model promises, and its layers against the textbook ones."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metasg_jax.models import MODELS, make_model
+from metasg_jax.models.layers import Convolution, clip_units, max_pool
+
+# 16 x 16 is the smallest that two 5 x 5 convolutions with pooling leave a pixel of
+SETTINGS = {"mlp": ((4, 4, 1), (7, 5)), "cnn": ((16, 16, 3), (4, 5, 6))}
+CLASSES = 3
+
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+apply = jax.jit(lambda model, *args: model.apply(*args), static_argnums=0)
+activations = jax.jit(lambda model, *args: model.activations(*args), static_argnums=0)
+ravel = jax.jit(lambda model, params: model.ravel(params), static_argnums=0)
+unravel = jax.jit(lambda model, w: model.unravel(w), static_argnums=0)
+
+
+def build(name):
+    shape, hidden = SETTINGS[name]
+    return make_model(name, shape, CLASSES, hidden)
+
+
+@functools.cache
+def params_of(model, seed=0):
+    """With biases that are not 0."""
+    params = jax.jit(model.init)(jax.random.key(seed))
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf) + 0.1 * rng.normal(size=leaf.shape).astype("f"), params
+    )
+
+
+def images(model, count=6, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.uniform(size=(count, *model.input_shape)).astype(np.float32)
+
+
+def test_every_registered_model_is_tested():
+    assert SETTINGS.keys() == MODELS.keys()
+
+
+@every_model
+def test_shapes(name):
+    model = build(name)
+    params, x = params_of(model), images(model)
+    assert jax.eval_shape(model.apply, params, x).shape == (6, CLASSES)
+    assert jax.eval_shape(model.activations, params, x).shape == (6, model.num_units)
+    assert model.num_units == sum(SETTINGS[name][1])
+    assert model.num_params == sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+@every_model
+def test_ravel_and_unravel_are_inverse(name):
+    model = build(name)
+    params = params_of(model)
+    w = ravel(model, params)
+    assert w.shape == (model.num_params,) and w.dtype == jnp.float32
+    jax.tree.map(np.testing.assert_array_equal, unravel(model, w), params)
+    np.testing.assert_array_equal(ravel(model, unravel(model, 2 * w)), 2 * w)
+
+
+@every_model
+def test_unravel_first_used_inside_jit_leaves_no_tracer_behind(name):
+    shape, hidden = SETTINGS[name]
+    model = make_model(name, shape, CLASSES + 1, hidden)  # a model that nobody has raveled yet
+    w = jnp.arange(model.num_params, dtype=jnp.float32)
+    inside = jax.jit(lambda w: model.ravel(model.unravel(w)))(w)
+    np.testing.assert_array_equal(inside, model.ravel(model.unravel(w)))
+
+
+@every_model
+def test_equal_models_are_one_static_argument(name):
+    traces = []
+
+    def run(model, params, x):
+        traces.append(1)
+        return model.apply(params, x)
+
+    jitted = jax.jit(run, static_argnums=0)
+    for _ in range(2):
+        model = build(name)
+        jitted(model, params_of(model), images(model))
+    assert len(traces) == 1
+
+
+@every_model
+def test_jit_equals_eager(name):
+    model = build(name)
+    params, x = params_of(model), images(model)
+    np.testing.assert_allclose(
+        apply(model, params, x), model.apply(params, x), rtol=1e-4, atol=1e-5
+    )
+
+
+@every_model
+def test_images_do_not_mix(name):
+    model = build(name)
+    params, x = params_of(model), images(model)
+    together = apply(model, params, x)
+    alone = jnp.concatenate([apply(model, params, image[None]) for image in x])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@every_model
+def test_vmap_over_parameters_equals_a_loop(name):
+    model = build(name)
+    clients, x = [params_of(model, seed) for seed in range(3)], images(model)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *clients)
+    batched = jax.jit(jax.vmap(model.apply, (0, None)))(stacked, x)
+    loop = np.stack([apply(model, params, x) for params in clients])
+    np.testing.assert_allclose(batched, loop, rtol=1e-4, atol=1e-5)
+
+
+@every_model
+def test_an_infinite_clip_is_none_and_a_zero_clip_leaves_the_heads_bias(name):
+    model = build(name)
+    params, x = params_of(model), images(model)
+    free = apply(model, params, x, jnp.full((model.num_units,), jnp.inf))
+    np.testing.assert_allclose(free, apply(model, params, x), rtol=1e-5, atol=1e-6)
+    shut = apply(model, params, x, jnp.zeros((model.num_units,)))
+    np.testing.assert_allclose(shut, np.tile(params["head"]["bias"], (6, 1)), rtol=1e-5)
+
+
+@every_model
+def test_each_unit_has_its_own_bound(name):
+    """Pruning unit u changes the logits exactly where unit u is active; all units in one vmap."""
+    model = build(name)
+    params, x = params_of(model), images(model)
+    clips = jnp.where(jnp.eye(model.num_units, dtype=bool), 0.0, jnp.inf)
+    pruned = jax.jit(jax.vmap(model.apply, (None, None, 0)))(params, x, clips)
+    changed = np.abs(pruned - apply(model, params, x)[None]).max(axis=-1) > 1e-6
+    active = np.asarray(activations(model, params, x)).T > 0
+    assert not changed[~active].any()
+    last = SETTINGS[name][1][-1]  # a unit before the last layer may be cut off by dead ones
+    np.testing.assert_array_equal(changed[-last:], active[-last:])
+    assert changed[:-last].any(axis=1).mean() > 0.5
+
+
+@every_model
+def test_activations_are_those_before_clipping_and_never_negative(name):
+    model = build(name)
+    units = np.asarray(activations(model, params_of(model), images(model)))
+    assert (units >= 0).all() and (units.max(axis=0) > 0).mean() > 0.5
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_convolution_is_xlas(size, channels):
+    rng = np.random.default_rng(size)
+    x = rng.normal(size=(2, 9, 7, channels)).astype(np.float32)
+    layer = Convolution(features=4, size=size)
+    kernel = rng.normal(size=(size, size, channels, 4)).astype(np.float32)
+    bias = rng.normal(size=4).astype(np.float32)
+    got = layer.apply({"params": {"kernel": kernel.reshape(-1, 4), "bias": bias}}, x)
+    want = jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(got, want + bias.reshape(1, 1, 1, 4), rtol=1e-4, atol=1e-5)
+
+
+def test_convolution_starts_like_a_layer_of_its_fan_in():
+    params = Convolution(features=400, size=5).init(jax.random.key(0), jnp.zeros((1, 5, 5, 3)))
+    np.testing.assert_allclose(params["params"]["kernel"].std(), (5 * 5 * 3) ** -0.5, rtol=0.05)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 6, 3), (1, 7, 5, 2)])
+@pytest.mark.parametrize("size", [2, 3])
+def test_max_pool_is_flaxs(shape, size):
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    want = nn.max_pool(x, (size, size), (size, size))
+    np.testing.assert_array_equal(max_pool(x, size), want)
+
+
+def test_clip_units_reads_its_own_part():
+    x, clip = np.full((2, 1, 1, 3), 5.0, np.float32), np.arange(8, dtype=np.float32)
+    clipped = clip_units(x, clip, 3)
+    np.testing.assert_array_equal(clipped, np.tile(np.float32([3, 4, 5]), (2, 1, 1, 1)))
+    assert clip_units(x, None, 3) is x
