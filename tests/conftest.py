@@ -12,6 +12,7 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+# Tiny arrays: nearly all time is compilation, and LLVM's optimiser is three quarters of that.
 jax.config.update("jax_disable_most_optimizations", True)
 
 

@@ -70,8 +70,8 @@ def _flatten(tree: dict, prefix: str = "") -> dict:
 
 def _open(directory: Path, **kwargs) -> ocp.training.Checkpointer:
     return ocp.training.Checkpointer(
-        directory.resolve(),
-        preservation_policy=ocp.training.preservation_policies.LatestN(2),
+        str(directory.resolve()),
+        preservation_policy=ocp.training.preservation_policies.LatestN(2),  # pyrefly: ignore
         save_decision_policy=None,
         **kwargs,
     )

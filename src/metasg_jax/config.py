@@ -8,13 +8,12 @@ A static field recompiles when it changes; a float does not. ``check`` methods r
 import dataclasses
 from typing import Literal
 
-from flax import struct
-
 from metasg_jax.errors import ConfigError
+from metasg_jax.struct import Struct, field
 
 
 def _static(default):
-    return struct.field(pytree_node=False, default=default)
+    return field(static=True, default=default)
 
 
 def _require(condition: bool, field: str, value, allowed: str) -> None:
@@ -22,8 +21,7 @@ def _require(condition: bool, field: str, value, allowed: str) -> None:
         raise ConfigError(f"{field} = {value!r}: {allowed}")
 
 
-@struct.dataclass
-class FLConfig:
+class FLConfig(Struct):
     """Federated training of one episode."""
 
     num_clients: int = _static(100)
@@ -57,8 +55,7 @@ class FLConfig:
         _require(self.server_lr > 0, "server_lr", self.server_lr, "above 0")
 
 
-@struct.dataclass
-class MetaConfig:
+class MetaConfig(Struct):
     """The learner: Algorithms 1 and 2 of the paper, and what a small budget needs beyond them."""
 
     algorithm: Literal["meta_sl", "meta_rl"] = _static("meta_sl")
@@ -109,11 +106,11 @@ class MetaConfig:
 
     def check(self) -> None:
         """Raises ConfigError where a value is out of range."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            choices = getattr(field.type, "__args__", None)
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            choices = getattr(each.type, "__args__", None)
             if choices and isinstance(value, str):
-                _require(value in choices, field.name, value, f"one of {', '.join(choices)}")
+                _require(value in choices, each.name, value, f"one of {', '.join(choices)}")
         _require(self.num_types >= 0, "num_types", self.num_types, "0 (all) or more")
         for name in ("num_groups", "epochs"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")

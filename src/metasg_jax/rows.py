@@ -1,21 +1,26 @@
 """Sums over clients, written so that a CPU runs them at the speed of memory."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
-# Above this many rows the unrolled sum compiles slowly and a product wins.
-_MAX_UNROLLED = 64
+# Above this many rows unrolled code compiles slowly, and a product or a sort is used instead.
+MAX_UNROLLED = 32
 
 
-def weighted_sum(weights: jax.Array, rows: jax.Array) -> jax.Array:
-    """``sum_i weights_i rows_i``: f32[d] from f32[n] and f32[n, d].
+def weighted_sum(weights: jax.Array, rows: jax.Array | Sequence[jax.Array]) -> jax.Array:
+    """``sum_i weights_i rows_i``: f32[d] from f32[n] and f32[n, d] (or n rows f32[d]).
 
     Unrolled, it fuses with what made the rows; ``rows.mean(0)`` is tens of times slower, and a
     product makes XLA copy the rows when they are batched over rollouts and the weights are not.
     """
-    if rows.shape[0] > _MAX_UNROLLED:
-        return weights @ rows
-    return sum(weight * row for weight, row in zip(weights, rows, strict=True))
+    if len(rows) > MAX_UNROLLED:
+        return weights @ jnp.asarray(rows)
+    total = weights[0] * rows[0]
+    for i in range(1, len(rows)):
+        total = total + weights[i] * rows[i]
+    return total
 
 
 def row_norms(rows: jax.Array) -> jax.Array:

@@ -16,18 +16,18 @@ Arguments come in one order everywhere: ``(key, state, data, action) -> (out, st
 ``key`` is a typed ``jax.random.key`` and is consumed: the caller never uses it again.
 """
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
-from flax import struct
+
+from metasg_jax.struct import Struct
 
 Key = jax.Array
 Params = Any
 Info = dict[str, jax.Array]
 
 
-@struct.dataclass
-class Received:
+class Received(Struct):
     """What the server holds when the clients of a round have answered.
 
     Attributes:
@@ -49,8 +49,7 @@ class Received:
     round: jax.Array
 
 
-@struct.dataclass
-class Deployed:
+class Deployed(Struct):
     """A model as it is put to use: parameters and upper bounds on its hidden units.
 
     Attributes:
@@ -65,8 +64,14 @@ class Deployed:
 class Model(Protocol):
     """A classifier. Static (hashable); its parameters are a pytree, raveled at its boundary."""
 
-    input_shape: tuple[int, ...]
-    num_classes: int
+    @property
+    def input_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def num_units(self) -> int: ...
 
     def init(self, key: Key) -> Params: ...
 
@@ -86,8 +91,8 @@ class Model(Protocol):
 class Aggregator(Protocol):
     """A rule that turns a round's updates into one. See :mod:`metasg_jax.aggregators`."""
 
-    needs_root: bool
-    action_spec: tuple[str, ...]
+    needs_root: ClassVar[bool]
+    action_spec: ClassVar[tuple[str, ...]]
 
     def init(self, n: int, d: int) -> Any: ...
 
@@ -102,9 +107,12 @@ class Attack(Protocol):
     See :mod:`metasg_jax.attacks`.
     """
 
-    knowledge: str
-    action_spec: tuple[str, ...]
-    second_pass_steps: int
+    knowledge: ClassVar[str]
+    uses: ClassVar[tuple[str, ...]]
+    action_spec: ClassVar[tuple[str, ...]]
+
+    @property
+    def second_pass_steps(self) -> int: ...
 
     def init(self, n: int, d: int) -> Any: ...
 
@@ -118,7 +126,8 @@ class Attack(Protocol):
 class PostDefense(Protocol):
     """A post-training defence; acts on a copy of the model. See :mod:`metasg_jax.post_defenses`."""
 
-    action_spec: tuple[str, ...]
+    @property
+    def action_spec(self) -> tuple[str, ...]: ...
 
     def calibrate(self, model: Model, params: Params, root_x: jax.Array) -> Any: ...
 
@@ -130,7 +139,8 @@ class PostDefense(Protocol):
 class Policy(Protocol):
     """A distribution over actions given an observation. Static; its parameters are a pytree."""
 
-    action_size: int
+    @property
+    def action_size(self) -> int: ...
 
     def init(self, key: Key, observation_size: int) -> Params: ...
 
@@ -145,6 +155,24 @@ class Policy(Protocol):
 
 class Game(Protocol):
     """A Bayesian Stackelberg Markov game; a round has two halves. See :mod:`metasg_jax.game`."""
+
+    @property
+    def prior(self) -> Any: ...
+
+    @property
+    def horizon(self) -> int: ...
+
+    @property
+    def action_size(self) -> int: ...
+
+    @property
+    def attacker_action_size(self) -> int: ...
+
+    @property
+    def observation_size(self) -> int: ...
+
+    @property
+    def attacker_observation_size(self) -> int: ...
 
     def reset(self, key: Key, xi: Any) -> Any: ...
 

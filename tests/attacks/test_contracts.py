@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
+from metasg_jax.struct import field
 
 from metasg_jax.attacks import (
     BACKDOOR,
@@ -127,11 +127,10 @@ def test_rows_hidden_from_it_change_nothing_of_what_it_crafts(name):
     assert np.array_equal(before, after) == (attack.knowledge == "own")
 
 
-@struct.dataclass
 class Spy(AttackBase):
     """Sends whatever it can see of the others, each row's sum and weight, and the rule."""
 
-    knowledge: str = struct.field(pytree_node=False, default="own")
+    knowledge: str = field(static=True, default="own")
 
     def craft(self, key, state, ctx, action):
         seen = jnp.where(ctx.colluders, 0.0, jnp.abs(ctx.visible).sum(axis=1) + ctx.weights)

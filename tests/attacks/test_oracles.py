@@ -82,10 +82,11 @@ def loss(w, client):
 
 def test_eb_is_honest_training_boosted_the_other_way():
     """One step on the whole list of images: exactly minus boost times the honest row."""
-    boost = 4.0
-    settings = {"local_steps": 1, "batch_size": PER_CLIENT}
-    honest = attack_alone(EB(boost), active=False, **settings)
-    sent = attack_alone(EB(boost), **settings)
+    boost, settings = 4.0, {"local_steps": 1, "batch_size": PER_CLIENT}
+    honest, sent = (
+        np.asarray(play(squad([NoAttack(), EB(boost)], which), **settings).updates)
+        for which in (0, 1)
+    )
     np.testing.assert_allclose(sent[:2], -boost * honest[:2], rtol=1e-5, atol=1e-7)
     for client in (0, 1):
         assert loss(start() - sent[client], client) > loss(start(), client) + 0.01

@@ -117,8 +117,9 @@ def test_updates_stay_within_their_radius(steps):
 def test_clients_do_not_mix():
     x, y = batches(2)
     before = train(MODEL, start(), x, y, plan_of(2))
-    x[1] = 1 - x[1]
-    after = train(MODEL, start(), x, y, plan_of(2))
+    other = x.copy()
+    other[1] = 1 - x[1]
+    after = train(MODEL, start(), other, y, plan_of(2))
     np.testing.assert_array_equal(np.delete(after, 1, axis=0), np.delete(before, 1, axis=0))
     assert np.abs(after[1] - before[1]).max() > 1e-4
 

@@ -1,9 +1,11 @@
 """Defaults of a rule: no state, no root data, nothing to steer."""
 
-from typing import Any
+from typing import Any, ClassVar
+
+from metasg_jax.struct import Struct
 
 
-class AggregatorBase:
+class AggregatorBase(Struct):
     """A stateless rule with fixed parameters; a rule overrides what it changes.
 
     Attributes:
@@ -11,8 +13,8 @@ class AggregatorBase:
         action_spec: names of the knobs that a policy may turn; empty for a fixed rule.
     """
 
-    needs_root: bool = False
-    action_spec: tuple[str, ...] = ()
+    needs_root: ClassVar[bool] = False
+    action_spec: ClassVar[tuple[str, ...]] = ()
 
     def init(self, n: int, d: int) -> Any:
         """State carried from round to round; empty unless a rule says otherwise."""

@@ -1,7 +1,5 @@
 """Clipping, then the coordinate-wise median (the "clipping median" of Li et al., NeurIPS 2022)."""
 
-from flax import struct
-
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.norms import clip_factors
 from metasg_jax.aggregators.order import median_ranks, order_statistics
@@ -9,7 +7,6 @@ from metasg_jax.aggregators.presence import present_rows
 from metasg_jax.rows import row_norms
 
 
-@struct.dataclass
 class ClippedMedian(AggregatorBase):
     """Clips every update to ``max_norm``, then takes the median of each coordinate.
 

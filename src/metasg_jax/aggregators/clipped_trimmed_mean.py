@@ -1,7 +1,6 @@
 """The defender's rule: clip every norm, then a trimmed mean; both knobs are turned by a policy."""
 
 import jax.numpy as jnp
-from flax import struct
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.norms import clip_factors, median_norm
@@ -10,7 +9,6 @@ from metasg_jax.aggregators.presence import present_rows
 from metasg_jax.rows import row_norms
 
 
-@struct.dataclass
 class ClippedTrimmedMean(AggregatorBase):
     """Norm clipping to a multiple of the round's median norm, then a fractional trimmed mean.
 
@@ -48,7 +46,9 @@ class ClippedTrimmedMean(AggregatorBase):
         share = self.trim_share(trim)
         updates, present = present_rows(received)
         norms = row_norms(updates)
-        factors = clip_factors(norms, multiple * median_norm(norms, present))
+        # +inf times a median norm of 0 would be NaN
+        bound = jnp.where(jnp.isinf(multiple), jnp.inf, multiple * median_norm(norms, present))
+        factors = clip_factors(norms, bound)
         ranks = trimmed_ranks(present, share * present.sum())
         update = order_statistics(updates * factors[:, None], present, ranks)
         return update, state, {"clip_multiple": multiple, "trim_share": share}

@@ -1,14 +1,12 @@
 """FLTrust (Cao et al., NDSS 2021)."""
 
 import jax.numpy as jnp
-from flax import struct
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.presence import present_rows
 from metasg_jax.rows import row_norms, weighted_sum
 
 
-@struct.dataclass
 class FLTrust(AggregatorBase):
     """Weighs each update by its cosine to the server's own, cut at 0, after equalising the norms.
 

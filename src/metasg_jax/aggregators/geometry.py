@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.rows import weighted_sum
+from metasg_jax.aggregators.order import median_ranks, order_statistics
 
 
 def squared_distances(updates: jax.Array, present: jax.Array) -> jax.Array:
@@ -12,12 +12,14 @@ def squared_distances(updates: jax.Array, present: jax.Array) -> jax.Array:
     By the Gram matrix of the centred rows: uncentred, the difference of large squares cancels in
     float32 when clients almost agree.
     """
-    count = jnp.maximum(present.sum(), 1)
-    mean = weighted_sum(present / count, updates)
-    centred = jnp.where(present[:, None], updates - mean[None], 0.0)
+    # at the median: a far row would drag a mean away, and cost the others their digits
+    centre = order_statistics(updates, present, median_ranks(present))
+    centred = jnp.where(present[:, None], updates - centre[None], 0.0)
     gram = jnp.matmul(centred, centred.T, precision=jax.lax.Precision.HIGHEST)
     squares = jnp.diagonal(gram)
     distances = jnp.maximum(squares[:, None] + squares[None, :] - 2 * gram, 0.0)
     n = updates.shape[0]
+    # rows whose squares overflow are far from all others, and from each other: inf - inf is NaN
+    distances = jnp.where(jnp.isnan(distances), jnp.inf, distances)
     distances = jnp.where(jnp.eye(n, dtype=bool), 0.0, distances)
     return jnp.where(present[:, None] & present[None, :], distances, jnp.inf)

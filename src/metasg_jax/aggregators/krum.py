@@ -1,14 +1,12 @@
 """Krum (Blanchard et al., NeurIPS 2017)."""
 
 import jax.numpy as jnp
-from flax import struct
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.geometry import squared_distances
 from metasg_jax.aggregators.presence import present_rows, remaining_byzantine
 
 
-@struct.dataclass
 class Krum(AggregatorBase):
     """The update whose n - f - 2 nearest others are nearest, by squared distance.
 

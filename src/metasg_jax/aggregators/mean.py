@@ -1,14 +1,12 @@
 """The weighted mean: federated averaging (McMahan et al., AISTATS 2017)."""
 
 import jax.numpy as jnp
-from flax import struct
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.presence import present_rows
 from metasg_jax.rows import weighted_sum
 
 
-@struct.dataclass
 class Mean(AggregatorBase):
     """Weighted mean of the present rows; no defence. Zero where no row is present.
 

@@ -1,13 +1,10 @@
 """Coordinate-wise median (Yin et al., ICML 2018)."""
 
-from flax import struct
-
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.order import median_ranks, order_statistics
 from metasg_jax.aggregators.presence import present_rows
 
 
-@struct.dataclass
 class Median(AggregatorBase):
     """Median of each coordinate; the mean of the two middle values for an even count.
 

@@ -1,7 +1,6 @@
 """Norm bounding (Sun et al., 2019)."""
 
 import jax.numpy as jnp
-from flax import struct
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.norms import clip_factors
@@ -9,7 +8,6 @@ from metasg_jax.aggregators.presence import present_rows
 from metasg_jax.rows import row_norms, weighted_sum
 
 
-@struct.dataclass
 class NormBound(AggregatorBase):
     """Clips every update to ``max_norm``, then takes the weighted mean.
 

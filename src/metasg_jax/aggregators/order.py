@@ -7,8 +7,7 @@ whole rows takes 0.3 ms, and fuses with the weighted sum that follows.
 import jax
 import jax.numpy as jnp
 
-# Compile time grows with the comparators, n log^2 n of them; above this a sort is used.
-MAX_NETWORK_ROWS = 64
+from metasg_jax.rows import MAX_UNROLLED, weighted_sum
 
 
 def comparators(n: int) -> list[tuple[int, int]]:
@@ -50,13 +49,13 @@ def order_statistics(updates: jax.Array, present: jax.Array, rank_weights: jax.A
     # a finite stand-in: 0 * inf would be NaN
     last = jnp.finfo(updates.dtype).max
     filled = jnp.where(present[:, None], updates, last)
-    if n > MAX_NETWORK_ROWS:
+    if n > MAX_UNROLLED:  # compile time grows with the comparators, n log^2 n of them
         return rank_weights @ jnp.sort(filled, axis=0)
     rows = list(filled)
     for i, j in comparators(n):
         rows[i], rows[j] = jnp.minimum(rows[i], rows[j]), jnp.maximum(rows[i], rows[j])
-    # a sum of rows, not a stack: one fused pass over memory
-    return sum(weight * row for weight, row in zip(rank_weights, rows, strict=True))
+    # rows are summed as they come out, not stacked: one fused pass over memory
+    return weighted_sum(rank_weights, rows)
 
 
 def median_ranks(present: jax.Array) -> jax.Array:

@@ -1,14 +1,12 @@
 """Coordinate-wise trimmed mean (Yin et al., ICML 2018)."""
 
 import jax.numpy as jnp
-from flax import struct
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.order import order_statistics, trimmed_ranks
 from metasg_jax.aggregators.presence import present_rows
 
 
-@struct.dataclass
 class TrimmedMean(AggregatorBase):
     """Mean of each coordinate without its floor(beta n) smallest and as many largest values.
 

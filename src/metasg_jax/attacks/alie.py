@@ -1,13 +1,11 @@
 """A little is enough (Baruch et al., NeurIPS 2019)."""
 
 import jax.numpy as jnp
-from flax import struct
 
-from metasg_jax.attacks.base import AttackBase
+from metasg_jax.attacks.base import AttackBase, seen
 from metasg_jax.attacks.statistics import honest_moments
 
 
-@struct.dataclass
 class ALIE(AttackBase):
     """All colluders send ``mean - z * std`` of the honest updates, per coordinate (ddof 0).
 
@@ -23,4 +21,4 @@ class ALIE(AttackBase):
         """F32[n, d]; with a single visible row the deviation is 0 and that row is sent."""
         mean, std = honest_moments(ctx)
         row = mean - self.z * std
-        return jnp.broadcast_to(row[None], ctx.visible.shape), state, {}
+        return jnp.broadcast_to(row[None], seen(ctx).shape), state, {}

@@ -1,19 +1,18 @@
 """What an attacker sees, and the honest defaults that every attack starts from."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from metasg_jax.attacks.plan import LocalPlan
+from metasg_jax.struct import Struct, field
 from metasg_jax.types import Aggregator, Attack, Info, Key
 
 KNOWLEDGE = ("own", "all", "rule")
 
 
-@struct.dataclass
-class AttackContext:
+class AttackContext(Struct):
     """What the attacker knows in one round.
 
     What an attack may not know is zeroed before it is called, according to its ``knowledge``:
@@ -50,21 +49,32 @@ class AttackContext:
     trigger_pattern: jax.Array
     target: jax.Array
     rule: Aggregator | None
-    num_clients: int = struct.field(pytree_node=False)
+    num_clients: int = field(static=True)
 
 
 def restrict(attack: Attack, ctx: AttackContext) -> AttackContext:
     """Zeroes what ``attack`` may not know, whatever it would do with it."""
-    seen = ctx.colluders if attack.knowledge == "own" else jnp.ones_like(ctx.colluders)
-    visible = None if ctx.visible is None else jnp.where(seen[:, None], ctx.visible, 0.0)
+    known = ctx.colluders if attack.knowledge == "own" else jnp.ones_like(ctx.colluders)
+    visible = None if ctx.visible is None else jnp.where(known[:, None], ctx.visible, 0.0)
     return ctx.replace(
         visible=visible,
-        weights=jnp.where(seen, ctx.weights, 0.0),
+        weights=jnp.where(known, ctx.weights, 0.0),
         rule=ctx.rule if attack.knowledge == "rule" else None,
     )
 
 
-class AttackBase:
+def seen(ctx: AttackContext) -> jax.Array:
+    """The updates f32[n, d] that an attack may see; while it plans there are none yet.
+
+    Raises:
+        ValueError: when called by ``plan``.
+    """
+    if ctx.visible is None:
+        raise ValueError("no update has been made yet: read updates in craft, not in plan")
+    return ctx.visible
+
+
+class AttackBase(Struct):
     """Honest behaviour; an attack overrides what it changes.
 
     Attributes:
@@ -76,10 +86,14 @@ class AttackBase:
             (``reference``), and all of them send it. Honest rounds stay fast.
     """
 
-    knowledge: str = "own"
-    uses: tuple[str, ...] = ()
-    action_spec: tuple[str, ...] = ()
-    second_pass_steps: int = 0
+    knowledge: ClassVar[str] = "own"
+    uses: ClassVar[tuple[str, ...]] = ()
+    action_spec: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def second_pass_steps(self) -> int:
+        """0: no second pass."""
+        return 0
 
     def init(self, n: int, d: int) -> Any:
         """State carried from round to round; empty unless an attack says otherwise."""
@@ -95,4 +109,4 @@ class AttackBase:
         self, key: Key, state: Any, ctx: AttackContext, action: jax.Array
     ) -> tuple[jax.Array, Any, Info]:
         """What its clients send: f32[n, d], of which only the malicious rows are read."""
-        return ctx.visible, state, {}
+        return seen(ctx), state, {}

@@ -1,12 +1,10 @@
 """Backdoor federated learning (Bagdasaryan et al., AISTATS 2020)."""
 
 import jax.numpy as jnp
-from flax import struct
 
-from metasg_jax.attacks.base import AttackBase
+from metasg_jax.attacks.base import AttackBase, seen
 
 
-@struct.dataclass
 class BFL(AttackBase):
     """Each malicious client stamps a part of its batch with a trigger and labels it as the target.
 
@@ -40,4 +38,4 @@ class BFL(AttackBase):
 
     def craft(self, key, state, ctx, action):
         """F32[n, d]: its own updates, boosted."""
-        return self.boost * ctx.visible, state, {}
+        return self.boost * seen(ctx), state, {}

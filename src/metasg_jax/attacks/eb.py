@@ -1,11 +1,8 @@
 """Explicit boosting (Bhagoji et al., ICML 2019), untargeted."""
 
-from flax import struct
-
-from metasg_jax.attacks.base import AttackBase
+from metasg_jax.attacks.base import AttackBase, seen
 
 
-@struct.dataclass
 class EB(AttackBase):
     """Each malicious client climbs its own loss and boosts the update.
 
@@ -26,4 +23,4 @@ class EB(AttackBase):
 
     def craft(self, key, state, ctx, action):
         """F32[n, d]: its own updates, boosted."""
-        return self.boost * ctx.visible, state, {}
+        return self.boost * seen(ctx), state, {}

@@ -1,13 +1,11 @@
 """Inner product manipulation (Xie et al., UAI 2020)."""
 
 import jax.numpy as jnp
-from flax import struct
 
-from metasg_jax.attacks.base import AttackBase
+from metasg_jax.attacks.base import AttackBase, seen
 from metasg_jax.attacks.statistics import honest_mean
 
 
-@struct.dataclass
 class IPM(AttackBase):
     """All colluders send ``-scale`` times the mean of the honest updates.
 
@@ -23,4 +21,4 @@ class IPM(AttackBase):
     def craft(self, key, state, ctx, action):
         """F32[n, d], every row ``-scale * mean(honest)``."""
         row = -self.scale * honest_mean(ctx)
-        return jnp.broadcast_to(row[None], ctx.visible.shape), state, {}
+        return jnp.broadcast_to(row[None], seen(ctx).shape), state, {}

@@ -1,13 +1,11 @@
 """Local model poisoning (Fang et al., USENIX Security 2020), the trimmed-mean/median variant."""
 
 import jax.numpy as jnp
-from flax import struct
 
-from metasg_jax.attacks.base import AttackBase
+from metasg_jax.attacks.base import AttackBase, seen
 from metasg_jax.attacks.statistics import honest_moments
 
 
-@struct.dataclass
 class LMP(AttackBase):
     """All colluders send ``mean - z * std * sign(mean)``: per coordinate, against the honest way.
 
@@ -25,4 +23,4 @@ class LMP(AttackBase):
         """F32[n, d], every row the same."""
         mean, std = honest_moments(ctx)
         row = mean - self.z * std * jnp.sign(mean)
-        return jnp.broadcast_to(row[None], ctx.visible.shape), state, {}
+        return jnp.broadcast_to(row[None], seen(ctx).shape), state, {}

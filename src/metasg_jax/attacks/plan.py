@@ -4,15 +4,16 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from flax import struct
+
+from metasg_jax.struct import Struct
 
 
-@struct.dataclass
-class LocalPlan:
+class LocalPlan(Struct):
     """Local training, a row per client. Honest values make every field a no-op.
 
     A client minimises ``sign CE + proximal / 2 |w - w_g|^2 - stealth cos(w_g - w, reference)`` by
-    SGD from the global model; after each step its update is projected to ``radius``.
+    SGD from the global model; after each step its update is projected to ``radius``. The proximal
+    and the stealth term act from the second step on: at the first the update is still 0.
 
     Attributes:
         label_map: i32[n, C], what each label is taken for (label flipping).

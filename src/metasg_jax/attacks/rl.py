@@ -1,12 +1,11 @@
 """The reinforcement-learning attack (Li et al., NeurIPS 2022): three knobs, turned each round."""
 
 import jax.numpy as jnp
-from flax import struct
 
-from metasg_jax.attacks.base import AttackBase
+from metasg_jax.attacks.base import AttackBase, seen
+from metasg_jax.struct import field
 
 
-@struct.dataclass
 class RL(AttackBase):
     """Colluders send ``scale * (w_g - w_k)`` after climbing ``(1 - stealth) F + stealth cos``.
 
@@ -22,7 +21,7 @@ class RL(AttackBase):
     """
 
     max_scale: float = 10.0
-    max_steps: int = struct.field(pytree_node=False, default=8)
+    max_steps: int = field(static=True, default=8)
     knowledge = "own"
     action_spec = ("scale", "steps", "stealth")
 
@@ -49,4 +48,4 @@ class RL(AttackBase):
     def craft(self, key, state, ctx, action):
         """F32[n, d]: the trained row, scaled."""
         scale = self.max_scale ** jnp.clip(action[0], -1.0, 1.0)
-        return scale * ctx.visible, state, {}
+        return scale * seen(ctx), state, {}

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.attacks.base import AttackContext
+from metasg_jax.attacks.base import AttackContext, seen
 from metasg_jax.rows import weighted_sum
 
 
@@ -13,7 +13,8 @@ def honest_mean(ctx: AttackContext) -> jax.Array:
     Falls back to the attackers' own rows where it controls every visible row, and to 0 where it
     sees none: both happen in rounds that sample a malicious majority.
     """
-    return weighted_sum(_reference_weights(ctx), ctx.visible)
+    weights, rows = _reference(ctx)
+    return weighted_sum(weights, rows)
 
 
 def honest_moments(ctx: AttackContext) -> tuple[jax.Array, jax.Array]:
@@ -21,15 +22,17 @@ def honest_moments(ctx: AttackContext) -> tuple[jax.Array, jax.Array]:
 
     The deviation is 0 where there is a single row to look at.
     """
-    weights = _reference_weights(ctx)
-    mean = weighted_sum(weights, ctx.visible)
+    weights, rows = _reference(ctx)
+    mean = weighted_sum(weights, rows)
     # two passes: the one-pass formula cancels in float32 when clients agree
-    variance = weighted_sum(weights, (ctx.visible - mean[None]) ** 2)
+    variance = weighted_sum(weights, (rows - mean[None]) ** 2)
     return mean, jnp.sqrt(variance)
 
 
-def _reference_weights(ctx: AttackContext) -> jax.Array:
-    seen = ctx.weights > 0
-    honest = seen & ~ctx.colluders
-    rows = jnp.where(honest.any(), honest, seen).astype(jnp.float32)
-    return rows / jnp.maximum(rows.sum(), 1.0)
+def _reference(ctx: AttackContext) -> tuple[jax.Array, jax.Array]:
+    there = ctx.weights > 0
+    honest = there & ~ctx.colluders
+    chosen = jnp.where(honest.any(), honest, there)
+    weights = chosen / jnp.maximum(chosen.sum(), 1)
+    # select, don't only weigh: 0 * NaN is NaN
+    return weights, jnp.where(chosen[:, None], seen(ctx), 0.0)

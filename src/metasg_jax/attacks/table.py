@@ -5,15 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from metasg_jax.attacks.base import AttackContext, restrict
 from metasg_jax.attacks.plan import LocalPlan
+from metasg_jax.struct import Struct
 from metasg_jax.types import Attack, Key
 
 
-@struct.dataclass
-class AttackTable:
+class AttackTable(Struct):
     """Attacks grouped by kind; those of a kind share one traced body and differ in their numbers.
 
     Attributes:
@@ -90,10 +89,9 @@ def attack_table(attacks: Sequence[Attack]) -> tuple[AttackTable, list[int], lis
     groups: dict[Any, list[Attack]] = {}
     kinds, slots = [], []
     for attack in attacks:
-        # the class is part of the key: tree structures of two dataclasses can compare equal
-        kind = (type(attack), jax.tree.structure(attack))
-        group = groups.setdefault(kind, [])
-        kinds.append(list(groups).index(kind))
+        structure = jax.tree.structure(attack)
+        group = groups.setdefault(structure, [])
+        kinds.append(list(groups).index(structure))
         slots.append(len(group))
         group.append(attack)
     stacked = tuple(

@@ -43,6 +43,20 @@ class Panel:
         """A."""
         return self.policy.action_size
 
+    def init(self, key, observation_size):
+        """Of the learned policy at the centre action. ``key`` is consumed."""
+        theta = self.policy.init(key, observation_size)
+        action = jnp.zeros((self.action_size,))
+        return {"theta": theta, "action": action, "role": jnp.asarray(_LEARNED)}
+
+    def log_prob(self, params, obs, raw):
+        """0: nothing is learned from a panel."""
+        return jnp.zeros(())
+
+    def mode(self, params, obs):
+        """The learned policy's mode."""
+        return self.policy.mode(params["theta"], obs)
+
     def sample(self, key, params, obs):
         """(action, action). ``key`` is consumed."""
         chance = jax.random.uniform(key, (self.action_size,), minval=-1.0, maxval=1.0)

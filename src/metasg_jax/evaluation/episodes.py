@@ -4,19 +4,18 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from metasg_jax.evaluation.metrics import Metrics, measure_deployed
 from metasg_jax.game.rollout import Player, init_normalizer, rollout
 from metasg_jax.policies import Fixed
+from metasg_jax.struct import Struct
 from metasg_jax.types import Key
 
 # test images read along an episode; the end of it reads them all
 _CURVE_IMAGES = 2000
 
 
-@struct.dataclass
-class Outcome:
+class Outcome(Struct):
     """What a defender reached; every leaf has a leading axis K (types).
 
     Attributes:

@@ -2,18 +2,17 @@
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from metasg_jax.fl.data import to_unit
 from metasg_jax.game.reward import stamp
+from metasg_jax.struct import Struct
 from metasg_jax.types import Deployed, Model
 
 # images a forward pass holds at once; bounds memory for convolutional networks
 _CHUNK = 1000
 
 
-@struct.dataclass
-class Metrics:
+class Metrics(Struct):
     """Of one deployed model against one type.
 
     Attributes:

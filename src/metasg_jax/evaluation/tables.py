@@ -103,5 +103,5 @@ def write_csv(results: Results, path: Path) -> None:
                     writer.writerow([name, kind, s, *row, int(results.diverged[j, s, k]), *chosen])
 
 
-def _error(se: float) -> str:
+def _error(se: float | np.ndarray) -> str:
     return "–" if np.isnan(se) else f"{se:.3f}"

@@ -4,9 +4,11 @@ from metasg_jax.fl.client import cross_entropy, local_updates, poison
 from metasg_jax.fl.data import ClientData, to_unit
 from metasg_jax.fl.round import Squad, aggregate, collect
 from metasg_jax.fl.sampling import sample_clients, sample_positions
+from metasg_jax.fl.simulate import SimulationState, simulate, start
 
 __all__ = [
     "ClientData",
+    "SimulationState",
     "Squad",
     "aggregate",
     "collect",
@@ -15,5 +17,7 @@ __all__ = [
     "poison",
     "sample_clients",
     "sample_positions",
+    "simulate",
+    "start",
     "to_unit",
 ]

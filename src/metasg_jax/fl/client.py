@@ -31,7 +31,7 @@ def poison(key: Key, plan: LocalPlan, x: jax.Array, y: jax.Array) -> tuple[jax.A
         The same shapes.
     """
     relabel = jax.vmap(lambda table, labels: table[labels])
-    if plan.trigger_mask is None:
+    if plan.trigger_mask is None or plan.trigger_pattern is None:
         return x, relabel(plan.label_map, y)
     eligible = relabel(plan.poison_class, y)
     stamped = jax.random.uniform(key, y.shape) < plan.fraction[:, None, None] * eligible

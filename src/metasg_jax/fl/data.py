@@ -1,11 +1,11 @@
 """The clients' and the server's images as arrays that a jitted round can read."""
 
 import jax
-from flax import struct
+
+from metasg_jax.struct import Struct
 
 
-@struct.dataclass
-class ClientData:
+class ClientData(Struct):
     """Images and who owns which. Owner N is the server: its list holds the root images.
 
     Attributes:

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from metasg_jax.attacks.base import AttackContext
 from metasg_jax.attacks.plan import honest_plan, merge_rows
@@ -18,11 +17,11 @@ from metasg_jax.fl.client import local_updates, poison
 from metasg_jax.fl.data import ClientData
 from metasg_jax.fl.sampling import sample_positions
 from metasg_jax.rows import weighted_sum
+from metasg_jax.struct import Struct
 from metasg_jax.types import Aggregator, Info, Key, Model, Received
 
 
-@struct.dataclass
-class Squad:
+class Squad(Struct):
     """Malicious clients that follow one attack in an episode.
 
     Attributes:
@@ -170,7 +169,7 @@ def _second_pass(
         positions = sample_positions(key_positions, data.sizes[owner], steps, fl.batch_size)
         share = malicious / jnp.maximum(malicious.sum(), 1)
         row = jax.tree.map(lambda a: a[first][None], plan).replace(
-            reference=weighted_sum(share, updates)[None]
+            reference=weighted_sum(share, jnp.where(malicious[:, None], updates, 0.0))[None]
         )
         x, y = poison(key_poison, row, *data.batches(owner, positions))
         return local_updates(model, w_global, x, y, row)[0]

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from metasg_jax.config import FLConfig
 from metasg_jax.fl.data import ClientData, to_unit
@@ -24,11 +23,11 @@ from metasg_jax.game.reward import (
     worst_losses,
 )
 from metasg_jax.game.types import AttackType, Prior
+from metasg_jax.struct import Struct, field
 from metasg_jax.types import Aggregator, Deployed, Info, Key, Model, PostDefense, Received
 
 
-@struct.dataclass
-class GameState:
+class GameState(Struct):
     """Between two rounds.
 
     Attributes:
@@ -54,8 +53,7 @@ class GameState:
     attack_states: tuple[Any, ...]
 
 
-@struct.dataclass
-class Step:
+class Step(Struct):
     """What a round pays.
 
     Attributes:
@@ -70,8 +68,7 @@ class Step:
     info: Info
 
 
-@struct.dataclass
-class FLGame:
+class FLGame(Struct):
     """The FL game; a pytree whose arrays are traced and whose kinds are static.
 
     Another data set, partition, trigger or learning rate of the same shapes does not recompile.
@@ -109,10 +106,10 @@ class FLGame:
     fl: FLConfig
     backdoor_weight: float
     projection: jax.Array
-    model: Model = struct.field(pytree_node=False)
-    observation: Any = struct.field(pytree_node=False)
-    reward: str = struct.field(pytree_node=False)
-    loss: str = struct.field(pytree_node=False)
+    model: Model = field(static=True)
+    observation: Any = field(static=True)
+    reward: str = field(static=True)
+    loss: str = field(static=True)
 
     @property
     def horizon(self) -> int:

@@ -1,6 +1,7 @@
 """From settings to a game: host-side NumPy, once a run."""
 
-import jax
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,25 +15,44 @@ from metasg_jax.game.observation import OBSERVATIONS, attacker_projection
 from metasg_jax.game.types import make_prior, parse_type
 from metasg_jax.models import make_model
 from metasg_jax.post_defenses import POST_DEFENSES
+from metasg_jax.types import Aggregator
 
 
-def make_rule(name: str, num_sampled: int, assumed_share: float):
+def make_rule(name: str, num_sampled: int, assumed_share: float) -> Aggregator:
     """A registered rule, with ``f = round(n x share)`` where it asks for f.
 
     Raises:
         UnknownNameError: for a name that is not registered.
         ConfigError: where f is not below n / 2.
     """
-    cls = AGGREGATORS[name]
+    cls: Any = AGGREGATORS[name]
     if "f" not in cls.__dataclass_fields__:
         return cls()
-    f = round(num_sampled * assumed_share)
-    if 2 * f >= num_sampled:
-        raise ConfigError(
-            f"assumed_share = {assumed_share}: f = {f} of num_sampled = {num_sampled} must stay "
-            "below a half"
-        )
-    return cls(f=float(f))
+    return check_rule(cls(f=float(round(num_sampled * assumed_share))), num_sampled)
+
+
+def check_rule(rule, num_sampled: int):
+    """Returns the rule if its numbers are in range for n sampled clients.
+
+    A rule is called with traced numbers, which can't be compared; so they are checked here, where
+    a rule enters.
+
+    Raises:
+        ConfigError: where f is not in [0, n / 2), beta not in [0, 0.5), or a bound not positive.
+    """
+    limits = {
+        "f": (
+            lambda v: 0 <= v < num_sampled / 2,
+            f"in [0, n / 2) with num_sampled = {num_sampled}",
+        ),
+        "beta": (lambda v: 0 <= v < 0.5, "in [0, 0.5)"),
+        "max_norm": (lambda v: v > 0, "above 0"),
+    }
+    for field, (holds, allowed) in limits.items():
+        value = getattr(rule, field, None)
+        if value is not None and not holds(value):
+            raise ConfigError(f"{type(rule).__name__}: {field} = {value:g}: {allowed}")
+    return rule
 
 
 def make_game(
@@ -74,14 +94,15 @@ def make_game(
     model = make_model(config.model, shape, dataset.num_classes, config.hidden)
     specs = [parse_type(text, fl.num_clients) for text in config.types]
     root_x, root_y = owned_images(data, fl.num_clients)
-    game = FLGame(
+    device = jnp.asarray  # arrays move to the device once
+    return FLGame(
         data=data,
         root_x=root_x,
         root_y=root_y,
-        validation_x=dataset.train_x[splits.validation],
-        validation_y=dataset.train_y[splits.validation],
-        test_x=dataset.test_x[splits.test],
-        test_y=dataset.test_y[splits.test],
+        validation_x=device(dataset.train_x[splits.validation]),
+        validation_y=device(dataset.train_y[splits.validation]),
+        test_x=device(dataset.test_x[splits.test]),
+        test_y=device(dataset.test_y[splits.test]),
         prior=make_prior(specs, trigger, config.target, config.probabilities),
         rule=make_rule(config.rule, fl.num_sampled, config.assumed_share),
         post_defense=POST_DEFENSES[config.post_defense](),
@@ -93,8 +114,6 @@ def make_game(
         reward=config.reward,
         loss=config.loss,
     )
-    # arrays move to the device once; floats stay floats, so that replacing one never retraces
-    return jax.tree.map(lambda a: jnp.asarray(a) if isinstance(a, np.ndarray) else a, game)
 
 
 def deal(rng, dataset: Dataset, splits, config: GameConfig, num_clients: int) -> ClientData:
@@ -110,10 +129,10 @@ def deal(rng, dataset: Dataset, splits, config: GameConfig, num_clients: int) ->
     width = max(clients.shape[1], len(splits.root))
     index = np.concatenate([_widen(clients, width), _widen(splits.root[None], width)])
     return ClientData(
-        images=dataset.train_x,
-        labels=dataset.train_y,
-        index=index.astype(np.int32),
-        sizes=np.append(sizes, len(splits.root)).astype(np.int32),
+        images=jnp.asarray(dataset.train_x),
+        labels=jnp.asarray(dataset.train_y),
+        index=jnp.asarray(index, jnp.int32),
+        sizes=jnp.asarray(np.append(sizes, len(splits.root)), jnp.int32),
     )
 
 

@@ -100,10 +100,15 @@ def round_statistics(model: Model, received: Received) -> jax.Array:
     """The scale-free summaries of one round, f32[...]; finite for any input.
 
     A round of which nothing is present gives zeros in place of every quantile.
+
+    Raises:
+        ValueError: where ``received.root_update`` is None.
     """
     updates, present = present_rows(received)
     count = present.sum()
     root = received.root_update
+    if root is None:
+        raise ValueError("this observation needs received.root_update, the server's own update")
     norms = row_norms(updates)
     middle = jnp.maximum(median_norm(norms, present), _TINY)
     root_norm = jnp.maximum(jnp.sqrt(jnp.vdot(root, root)), _TINY)

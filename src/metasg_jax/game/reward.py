@@ -8,16 +8,15 @@ The printed attacker's reward gives an untargeted attacker the defender's own wi
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
+from metasg_jax.struct import Struct
 from metasg_jax.types import Deployed, Model
 
 # lambda of F', as in the authors' later version
 CLEAN_SHARE = 0.5
 
 
-@struct.dataclass
-class Losses:
+class Losses(Struct):
     """Measured on root images by the deployed copy, each in [0, 1].
 
     Attributes:

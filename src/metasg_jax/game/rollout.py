@@ -4,13 +4,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
+from metasg_jax.struct import Struct, field
 from metasg_jax.types import Game, Info, Key, Params, Policy
 
 
-@struct.dataclass
-class Normalizer:
+class Normalizer(Struct):
     """Running mean and variance of observations (Welford), frozen within a meta-step.
 
     Attributes:
@@ -50,8 +49,7 @@ def init_normalizer(size: int) -> Normalizer:
     return Normalizer(jnp.zeros(()), jnp.zeros((size,)), jnp.zeros((size,)))
 
 
-@struct.dataclass
-class Player:
+class Player(Struct):
     """A policy ready to play.
 
     Attributes:
@@ -63,8 +61,8 @@ class Player:
 
     params: Params
     normalizer: Normalizer
-    policy: Policy = struct.field(pytree_node=False)
-    greedy: bool = struct.field(pytree_node=False, default=False)
+    policy: Policy = field(static=True)
+    greedy: bool = field(static=True, default=False)
 
     def act(self, key: Key, obs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """(action f32[A], raw f32[A], normalised observation f32[O])."""
@@ -76,8 +74,7 @@ class Player:
         return action, raw, obs
 
 
-@struct.dataclass
-class Played:
+class Played(Struct):
     """One player's side of an episode; every leaf has a leading axis H.
 
     Attributes:
@@ -95,8 +92,7 @@ class Played:
     reward: jax.Array
 
 
-@struct.dataclass
-class Trajectory:
+class Trajectory(Struct):
     """An episode: the paper's tau.
 
     Attributes:

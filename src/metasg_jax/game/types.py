@@ -5,17 +5,17 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from flax import struct
+from jax.typing import ArrayLike
 
 from metasg_jax.attacks import BACKDOOR, UNTARGETED, AttackTable, attack_table
 from metasg_jax.attacks.none import NoAttack
 from metasg_jax.errors import ConfigError
 from metasg_jax.fl.round import Squad
+from metasg_jax.struct import Struct, field
 from metasg_jax.types import Attack
 
 
-@struct.dataclass
-class AttackType:
+class AttackType(Struct):
     """One private type xi, or a stack of them.
 
     Attributes:
@@ -50,8 +50,7 @@ class AttackType:
         return self.num_backdoor > 0
 
 
-@struct.dataclass
-class Prior:
+class Prior(Struct):
     """A finite table of types and their probabilities.
 
     Attributes:
@@ -67,8 +66,8 @@ class Prior:
     probabilities: jax.Array
     untargeted: AttackTable
     backdoor: AttackTable
-    names: tuple[str, ...] = struct.field(pytree_node=False)
-    adaptive: tuple[bool, ...] = struct.field(pytree_node=False)
+    names: tuple[str, ...] = field(static=True)
+    adaptive: tuple[bool, ...] = field(static=True)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -161,7 +160,7 @@ def parse_type(text: str, num_clients: int) -> TypeSpec:
 
 def make_prior(
     specs: Sequence[TypeSpec],
-    trigger: tuple[jax.Array, jax.Array],
+    trigger: tuple[ArrayLike, ArrayLike],
     target: int,
     probabilities: Sequence[float] = (),
 ) -> Prior:
@@ -198,7 +197,7 @@ def make_prior(
 
 def _with_knobs(cls, name: str, text: str, whole: str) -> Attack:
     fields = {f.name: f for f in dataclasses.fields(cls)}
-    values = {}
+    values: dict[str, float] = {}
     for item in filter(None, text.split(",")):
         knob, _, value = item.partition("=")
         if knob not in fields:

@@ -5,16 +5,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
 from metasg_jax.config import MetaConfig
 from metasg_jax.game.rollout import Normalizer, Player, init_normalizer
 from metasg_jax.policies import Gaussian
+from metasg_jax.struct import Struct
 from metasg_jax.types import Key, Params
 
 
-@struct.dataclass
-class MetaSGState:
+class MetaSGState(Struct):
     """All that a meta-step reads and writes; a pytree that checkpoints as it is.
 
     Attributes:

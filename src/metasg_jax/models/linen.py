@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -33,11 +34,13 @@ class LinenModel:
 
     def apply(self, params: Params, x: jax.Array, clip: jax.Array | None = None) -> jax.Array:
         """Logits f32[B, C] of images f32[B, h, w, c]; ``clip`` f32[U] bounds the hidden units."""
-        return self.module.apply({"params": params}, x, clip)[0]
+        out: Any = self.module.apply({"params": params}, x, clip)
+        return out[0]
 
     def activations(self, params: Params, x: jax.Array) -> jax.Array:
         """Hidden units f32[B, U], before any clipping; a channel's is its maximum over space."""
-        return self.module.apply({"params": params}, x)[1]
+        out: Any = self.module.apply({"params": params}, x)
+        return out[1]
 
     def ravel(self, params: Params) -> jax.Array:
         """The parameters as one vector f32[d]."""

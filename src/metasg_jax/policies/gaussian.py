@@ -1,6 +1,7 @@
 """A tanh-Gaussian policy: a small network gives the mean, the deviation is learned apart."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -64,7 +65,7 @@ class Gaussian:
         """Tanh of the mean, f32[A]."""
         return jnp.tanh(self._moments(params, obs)[0])
 
-    def _moments(self, params, obs):
+    def _moments(self, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         network = _MeanNetwork(self.hidden, self.action_size)
-        mean = network.apply({"params": params["mean"]}, obs)
+        mean: Any = network.apply({"params": params["mean"]}, obs)
         return mean, jnp.clip(params["log_std"], _MIN_LOG_STD, _MAX_LOG_STD)

@@ -1,13 +1,12 @@
 """Neuron clipping (Wang et al., 2022): hidden units may not exceed what clean images reach."""
 
 import jax.numpy as jnp
-from flax import struct
 
+from metasg_jax.struct import Struct
 from metasg_jax.types import Deployed
 
 
-@struct.dataclass
-class NeuronClip:
+class NeuronClip(Struct):
     """Bounds each hidden unit by a multiple of its largest value on the root images.
 
     Steered by an action in [-1, 1]: ``range`` maps log-linearly to [min_range, max_range] times

@@ -1,13 +1,12 @@
 """No post-training defence."""
 
 import jax.numpy as jnp
-from flax import struct
 
+from metasg_jax.struct import Struct
 from metasg_jax.types import Deployed
 
 
-@struct.dataclass
-class NoDefense:
+class NoDefense(Struct):
     """Deploys the global model as it is."""
 
     action_spec = ()

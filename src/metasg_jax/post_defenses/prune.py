@@ -1,13 +1,12 @@
 """Pruning of dormant units (Liu et al., RAID 2018; Wu et al., 2020)."""
 
 import jax.numpy as jnp
-from flax import struct
 
+from metasg_jax.struct import Struct
 from metasg_jax.types import Deployed
 
 
-@struct.dataclass
-class Prune:
+class Prune(Struct):
     """Takes away the hidden units that clean images activate least.
 
     A pruned unit is a ReLU unit bounded by 0. Steered by an action in [-1, 1]: ``rate`` maps

@@ -1,0 +1,97 @@
+"""Federated learning under one attack and one fixed rule: rounds and nothing else."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from metasg_jax.config import FLConfig
+from metasg_jax.fl.data import ClientData
+from metasg_jax.fl.round import Squad, aggregate, collect
+from metasg_jax.fl.sampling import sample_clients
+from metasg_jax.struct import Struct
+from metasg_jax.types import Aggregator, Key, Model
+
+
+class SimulationState(Struct):
+    """Between two rounds.
+
+    Attributes:
+        w: f32[d], the global model; may be non-finite after a successful attack.
+        round: i32[].
+        rule_state: of the rule.
+        attack_states: of each squad.
+    """
+
+    w: jax.Array
+    round: jax.Array
+    rule_state: Any
+    attack_states: tuple[Any, ...]
+
+
+def start(
+    key: Key, model: Model, fl: FLConfig, rule: Aggregator, squads: tuple[Squad, ...] = ()
+) -> SimulationState:
+    """A fresh model. ``key`` is consumed."""
+    w = model.ravel(model.init(key))
+    n, d = fl.num_sampled, w.shape[0]
+    return SimulationState(
+        w=w,
+        round=jnp.zeros((), jnp.int32),
+        rule_state=rule.init(n, d),
+        attack_states=tuple(squad.table.init(n, d) for squad in squads),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("model", "num_rounds"))
+def simulate(
+    key: Key,
+    state: SimulationState,
+    model: Model,
+    fl: FLConfig,
+    data: ClientData,
+    rule: Aggregator,
+    squads: tuple[Squad, ...] = (),
+    *,
+    num_rounds: int,
+) -> SimulationState:
+    """Plays ``num_rounds`` rounds on from ``state``.
+
+    Nothing is evaluated on the way: play a stretch, measure ``state.w``, play on. Adaptive attacks
+    play the centre of their action range.
+
+    Args:
+        key: the same for all stretches of a run; round t draws from ``fold_in(key, t)``.
+        state: of :func:`start` or of the stretch before.
+        model: static.
+        fl: counts static, learning rates traced.
+        data: images of clients and server.
+        rule: any rule; its floats are traced.
+        squads: attackers, see :meth:`metasg_jax.game.types.Prior.squads`.
+        num_rounds: static.
+    """
+    actions = tuple(jnp.zeros((max(1, squad.table.action_size),)) for squad in squads)
+
+    def play(state, _):
+        key_sample, key_collect, key_rule = jax.random.split(
+            jax.random.fold_in(key, state.round), 3
+        )
+        received, attack_states = collect(
+            key_collect,
+            model,
+            fl,
+            data,
+            state.w,
+            sample_clients(key_sample, fl.num_clients, fl.num_sampled),
+            state.round,
+            squads,
+            state.attack_states,
+            actions,
+            rule,
+            rule.needs_root,
+        )
+        w, rule_state, _ = aggregate(key_rule, rule, state.rule_state, received, fl.server_lr)
+        return SimulationState(w, state.round + 1, rule_state, attack_states), None
+
+    return jax.lax.scan(play, state, None, length=num_rounds)[0]

@@ -1,0 +1,76 @@
+"""The statistics observation: scale-free, blind to order, unmoved by broken rows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metasg_jax.game.observation import masked_quantiles, round_statistics
+from metasg_jax.models import make_model
+from metasg_jax.testing import received
+
+MODEL = make_model("mlp", (4, 4, 1), 10, (5,))
+D = MODEL.num_params
+
+
+def statistics(updates, root, weights=None):
+    return round_statistics(MODEL, received(updates, weights, root))
+
+
+@pytest.fixture(scope="module")
+def rows():
+    root = jax.random.normal(jax.random.key(0), (D,))
+    return root[None] + jax.random.normal(jax.random.key(1), (7, D)), root
+
+
+def test_scale_free(rows):
+    updates, root = rows
+    assert jnp.allclose(statistics(updates, root), statistics(50 * updates, 50 * root), atol=1e-4)
+
+
+def test_order_of_clients_does_not_matter(rows):
+    updates, root = rows
+    assert jnp.allclose(statistics(updates, root), statistics(updates[::-1], root), atol=1e-4)
+
+
+def test_no_class_is_special(rows):
+    """Renaming the classes changes nothing: triggers of final runs have other targets."""
+    updates, root = rows
+    order = np.random.default_rng(0).permutation(10)
+
+    def rename(u):
+        params = MODEL.unravel(u)
+        head = {"kernel": params["head"]["kernel"][:, order], "bias": params["head"]["bias"][order]}
+        return MODEL.ravel({**params, "head": head})
+
+    renamed = statistics(jax.vmap(rename)(updates), rename(root))
+    assert jnp.allclose(statistics(updates, root), renamed, atol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, 1e30])
+def test_a_broken_row_is_an_absent_row(rows, bad):
+    updates, root = rows
+    broken = updates.at[2].set(bad)
+    absent = statistics(updates, root, jnp.ones(7).at[2].set(0.0))
+    assert jnp.allclose(statistics(broken, root), absent, atol=1e-4)
+
+
+def test_finite_when_nothing_arrived_or_nothing_moved(rows):
+    updates, root = rows
+    assert jnp.isfinite(statistics(updates, root, jnp.zeros(7))).all()
+    assert jnp.isfinite(statistics(0 * updates, 0 * root)).all()
+
+
+def test_it_sees_an_attack(rows):
+    updates, root = rows
+    attacked = updates.at[:2].set(-5 * updates.mean(axis=0)[None])
+    assert jnp.abs(statistics(updates, root) - statistics(attacked, root)).max() > 0.5
+
+
+def test_masked_quantiles_against_numpy():
+    values = np.random.default_rng(0).normal(size=9).astype(np.float32)
+    mask = np.array([1, 1, 0, 1, 1, 0, 1, 1, 0], bool)
+    levels = (0.0, 0.1, 0.5, 0.75, 1.0)
+    got = masked_quantiles(jnp.asarray(values), jnp.asarray(mask), levels)
+    assert np.allclose(got, np.quantile(values[mask], levels), atol=1e-6)
+    assert (masked_quantiles(jnp.asarray(values), jnp.zeros(9, bool), levels) == 0).all()

@@ -1,0 +1,153 @@
+"""The command line: exit codes, messages, and runs that resume to the same bits."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from metasg_jax import cli, runs
+from metasg_jax.aggregators import AGGREGATORS
+from metasg_jax.attacks import BACKDOOR, UNTARGETED
+
+# a run of the whole chain, as small as it gets
+TINY = [
+    "pretrain", "--dataset=digits", "--preset=smoke", "--steps=4", "--eval-seeds=0",
+    "--game.types", "none", "ipm@0.2", "--game.hidden", "8", "--fl.horizon=3", "--fl.num-sampled=3",
+    "--game.observation=paper",
+]  # fmt: skip
+
+
+def metasg(*args, cwd, **kwargs):
+    environment = {**os.environ, "COLUMNS": "200", "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        [sys.executable, "-m", "metasg_jax.cli", *args],
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False, **kwargs,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "message"),
+    [
+        (["pretran"], 2, "did you mean 'pretrain'"),
+        (["pretrain", "--dataset", "mnits"], 2, "did you mean 'mnist'"),
+        (["pretrain", "--preset", "cpuu"], 2, "did you mean 'cpu'"),
+        (["pretrain", "--game.rule", "krumm"], 2, "did you mean 'krum'"),
+        (["pretrain", "--game.types", "imp@0.2"], 2, "did you mean 'ipm'"),
+        (["pretrain", "--game.types", "ipm@0.9+bfl@0.9"], 2, "attackers but num_clients"),
+        (["pretrain", "--fl.num-sampled", "500"], 2, "num_sampled = 500"),
+        (["pretrain", "--fl.horizon", "0"], 2, "horizon = 0"),
+        (["pretrain", "--game.assumed-share", "0.6"], 2, "assumed_share = 0.6"),
+        (["pretrain", "--steps", "0"], 2, "steps = 0"),
+        (["pretrain", "--source", "miror"], 2, "did you mean 'mirror'"),
+        (["pretrain", "--game.dataset", "mnist"], 2, "name the data set by --dataset"),
+        (["data", "--dataset", "mnist", "--data-dir", "no_such_place"], 1, "no_such_place"),
+        (["evaluate", "--run", "no_such_run"], 1, "no complete checkpoint in no_such_run"),
+        (["evaluate", "--dataset", "digits"], 1, "metasg pretrain"),
+    ],
+)
+def test_bad_input_is_named(argv, status, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(argv) == status
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_list_shows_every_variant(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["list"]) == 0
+    shown = capsys.readouterr().out
+    for name in (*AGGREGATORS, *UNTARGETED, *BACKDOOR):
+        assert re.search(rf"\b{name}\b", shown)
+
+
+def test_help_names_the_commands(capsys):
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("pretrain", "evaluate", "data", "list"))
+
+
+def state_of(directory: Path):
+    """Every leaf of the newest checkpoint, as bytes."""
+    import jax
+
+    from metasg_jax import checkpoint, program
+    from metasg_jax.data import load
+
+    config, checkpoints = program.load_run(directory)
+    state = program.load_state(config, checkpoints, load("digits"))
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)], checkpoint.latest_step(
+        checkpoints
+    )
+
+
+def test_kill_and_resume_and_other_chunks_give_the_same_bits(tmp_path):
+    """kill -9 in mid-run, --resume, and the state equals that of a run that was left alone."""
+    whole = metasg(*TINY, "--out=whole", "--chunk=2", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "metasg_jax.cli", *TINY, "--out=killed", "--chunk=1", "--steps=400"],
+        cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    lines = tmp_path / "killed" / "metrics.jsonl"
+    deadline = time.monotonic() + 240
+    while not (lines.is_file() and lines.read_text().count("\n") >= 1):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = int(json.loads(lines.read_text().splitlines()[0])["step"])
+    assert done >= 1
+
+    _, reached = state_of(tmp_path / "killed")
+    steps = max(4, reached + 1)
+    resumed = metasg(
+        *TINY, "--out=killed", "--chunk=1", "--resume", f"--steps={steps}", cwd=tmp_path
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed" in resumed.stdout
+    on = metasg(*TINY, "--out=whole", "--chunk=3", "--resume", f"--steps={steps}", cwd=tmp_path)
+    assert on.returncode == 0, on.stderr
+    assert state_of(tmp_path / "killed") == state_of(tmp_path / "whole")
+    rows = [json.loads(line)["step"] for line in lines.read_text().splitlines()]
+    assert rows == list(range(1, steps + 1))
+
+    other = metasg(*TINY, "--out=whole", "--resume", "--meta.discount=0.5", cwd=tmp_path)
+    assert other.returncode == 1 and "meta.discount: 0.9, not 0.5" in other.stderr
+    taken = metasg(*TINY, "--out=whole", cwd=tmp_path)
+    assert taken.returncode == 2 and "is not empty" in taken.stderr
+
+
+def test_new_directories_never_collide(tmp_path):
+    first = runs.new_directory(tmp_path, "digits-cpu")
+    first.mkdir()
+    (first / "config.json").write_text("{}")
+    assert runs.new_directory(tmp_path, "digits-cpu").name == "digits-cpu-2"
+
+
+def test_metrics_cut_off_in_the_middle_of_a_line_are_mended(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    assert [row["step"] for row in runs.keep_metrics_until(tmp_path, 2)] == [1, 2]
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_a_policy_gone_non_finite_names_the_step(tmp_path):
+    out = metasg(
+        *TINY,
+        "--out=wild",
+        "--meta.defender-lr=1e38",
+        "--meta.outer-lr=1e38",
+        "--meta.optimizer=sgd",
+        cwd=tmp_path,
+    )
+    assert out.returncode == 1, out.stdout + out.stderr
+    assert re.search(r"no longer finite after meta-step \d", out.stderr)

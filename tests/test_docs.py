@@ -1,0 +1,140 @@
+"""What the texts say is so: blocks run, links resolve, names are registered."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import metasg_jax
+from metasg_jax.aggregators import AGGREGATORS
+from metasg_jax.attacks import BACKDOOR, UNTARGETED
+from metasg_jax.data import DATASETS, PARTITIONS, TRIGGERS
+from metasg_jax.game import OBSERVATIONS, parse_type
+from metasg_jax.models import MODELS
+from metasg_jax.post_defenses import POST_DEFENSES
+from metasg_jax.presets import DEFAULT_PRESET, PRESETS
+
+ROOT = Path(__file__).parents[1]
+TEXTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+README = (ROOT / "README.md").read_text()
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+SPAN = re.compile(r"`([^`\n]+)`")
+REGISTRIES = {
+    "untargeted attacks": UNTARGETED,
+    "backdoor attacks": BACKDOOR,
+    "rules": AGGREGATORS,
+    "post-training defences": POST_DEFENSES,
+    "partitions": PARTITIONS,
+    "triggers": TRIGGERS,
+    "models": MODELS,
+    "observations": OBSERVATIONS,
+}
+
+every_text = pytest.mark.parametrize("path", TEXTS, ids=lambda p: str(p.relative_to(ROOT)))
+
+
+def python_blocks():
+    for path in TEXTS:
+        blocks = [
+            body for language, body in FENCE.findall(path.read_text()) if language == "python"
+        ]
+        for i, body in enumerate(blocks):
+            yield pytest.param(body, id=f"{path.relative_to(ROOT)}-{i}")
+
+
+def code_of(text):
+    """Fenced blocks and code spans: where a command is a command."""
+    return "\n".join(
+        [*(body for _, body in FENCE.findall(text)), *SPAN.findall(FENCE.sub("", text))]
+    )
+
+
+def rows_of(text, header):
+    """Cells of the table whose header line starts so."""
+    lines = iter(text.split(header, 1)[1].splitlines()[2:])
+    for line in lines:
+        if not line.startswith("|"):
+            return
+        yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def repository_files():
+    try:
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout.splitlines()  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed if (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("block", list(python_blocks()))
+def test_python_blocks_run(block):
+    exec(compile(block, "block", "exec"), {"__name__": "block"})
+
+
+def test_readme_begins_with_the_two_commands():
+    first = next(body for language, body in FENCE.findall(README))
+    assert re.findall(r"^make (\w+)", first, re.M) == ["pretrain", "test"]
+    assert README.index("make pretrain") < README.index("\n## ")
+
+
+@every_text
+def test_make_targets_exist(path):
+    makefile = (ROOT / "Makefile").read_text()
+    known = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.M))
+    named = set(re.findall(r"\bmake ([a-z][a-z-]*)", code_of(path.read_text())))
+    assert named <= known
+
+
+@every_text
+def test_relative_links_resolve(path):
+    prose = SPAN.sub("", FENCE.sub("", path.read_text()))
+    targets = [t.partition("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", prose) if "://" not in t]
+    assert [t for t in targets if t and not (path.parent / t).exists()] == []
+
+
+def test_readme_names_what_is_registered():
+    """Not all that is registered: adding a variant is one file and one line, and no text."""
+    listed = {kind: SPAN.findall(names) for kind, names in rows_of(README, "| kind | names |")}
+    assert listed.keys() == REGISTRIES.keys()
+    unknown = {kind: set(names) - set(REGISTRIES[kind]) for kind, names in listed.items()}
+    assert not any(unknown.values()), unknown
+
+
+def test_readme_names_data_sets_and_presets():
+    defaults = dict(rows_of(README, "| data set | default preset |"))
+    assert defaults == {f"`{name}`": f"`{preset}`" for name, preset in DEFAULT_PRESET.items()}
+    assert DEFAULT_PRESET.keys() == DATASETS.keys()
+    assert {row[0] for row in rows_of(README, "| preset |")} == {f"`{p}`" for p in PRESETS}
+
+
+@pytest.mark.parametrize("text", [r[0].strip("`") for r in rows_of(README, "| string | meaning |")])
+def test_readme_types_can_be_read(text):
+    spec = parse_type(text, 100)
+    assert (spec.num_untargeted + spec.num_backdoor > 0) == ("@" in text)
+
+
+def test_versions_agree():
+    version = metasg_jax.__version__
+    assert f'\nversion = "{version}"\n' in (ROOT / "pyproject.toml").read_text()
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_no_path_of_a_machine():
+    # put together here, so that this file passes its own test
+    folders = "|".join(["home", "root", "work", "Users"])
+    path_of_a_machine = re.compile(rf"(?<![\w.~>)\]}}-])/(?:{folders})/\w")
+    found = []
+    for path in repository_files():
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        found += [
+            f"{path.relative_to(ROOT)}: {m.group()}" for m in path_of_a_machine.finditer(text)
+        ]
+    assert found == []
