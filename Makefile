@@ -54,7 +54,7 @@ bench: install  ## FL rounds per second on this machine
 	$(BIN)/python benchmarks/rounds_per_second.py $(ARGS)
 
 notebooks: $(BIN)/.installed-dev  ## write the .ipynb beside each jupytext .py
-	$(BIN)/jupytext --to ipynb notebooks/*.py
+	$(BIN)/jupytext --update --to ipynb notebooks/*.py
 
 clean:  ## remove the virtual environment and caches (never data or runs)
 	rm -rf $(VENV) .pytest_cache .ruff_cache

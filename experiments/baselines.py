@@ -103,8 +103,8 @@ def main(args: Baselines) -> None:
         f"100 clients, 10 sampled, one local step of batch 128, learning rate 0.05, q = "
         f"{args.level:g}, {args.rounds} rounds, MLP 784-128-10, 100 root images. Mean ± standard "
         f"error over {args.seeds} seeds (0 to {args.seeds - 1}), each with its own partition, "
-        "model and batches, the same for all cells. Accuracy on all 10,000 test images; ASR is the share "
-        "of the test images of other classes that the trigger sends to the target label. Written "
+        "model and batches, the same for all cells. Accuracy on all 10,000 test images; ASR is the "
+        "share of the test images of other classes that the trigger sends to its label. Written "
         f"by `python experiments/baselines.py` in {seconds:.0f} s.\n\n"
     )
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import inspect
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -232,7 +233,8 @@ def _list(argv: list[str], console: Console) -> int:
 
 def _first_line(variant) -> str:
     text = variant if isinstance(variant, str) else inspect.getdoc(variant) or ""
-    return text.strip().partition("\n\n")[0].replace("\n", " ").replace("``", "")
+    line = text.strip().partition("\n\n")[0].replace("\n", " ").replace("``", "")
+    return re.sub(r"^(smoke|cpu|paper): ", "", line)
 
 
 def _load(name: str, source: Source, console: Console):

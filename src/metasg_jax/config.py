@@ -123,6 +123,12 @@ class MetaConfig(Struct):
             self.group_size,
             f"at least {least} with baseline {self.baseline!r}",
         )
+        _require(
+            self.epochs == 1 or self.ratio_clip < 1,
+            "ratio_clip",
+            self.ratio_clip,
+            f"below 1 (0.2, say) with epochs = {self.epochs}",
+        )
         _require(0 < self.discount <= 1, "discount", self.discount, "in (0, 1]")
         for name in ("adapt_lr", "defender_lr", "attacker_lr", "outer_lr"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")

@@ -33,6 +33,7 @@ from metasg_jax.evaluation.tables import (
     write_csv,
 )
 from metasg_jax.game.make import make_game
+from metasg_jax.game.types import parse_type
 from metasg_jax.learning.pretrain import pretrain
 from metasg_jax.learning.state import MetaSGState, init_state
 
@@ -50,7 +51,8 @@ def rounds_per_step(config: RunConfig) -> int:
     rollouts = meta.group_size * meta.num_groups * config.fl.horizon
     if meta.algorithm == "meta_rl":
         return kinds * meta.adapt_steps * rollouts
-    adaptive = sum("rl" in text.split("@")[0].split(":")[0] for text in config.game.types)
+    specs = [parse_type(text, config.fl.num_clients) for text in config.game.types]
+    adaptive = sum(spec.adaptive for spec in specs)
     return (kinds * (meta.adapt_steps + 1) + adaptive * meta.attacker_steps) * rollouts
 
 
@@ -125,11 +127,13 @@ def evaluate_program(
 ) -> Results:
     """Evaluates, prints the tables and writes results.md, results.csv and accuracy.png."""
     begin = time.perf_counter()
-    with _progress(console, "seed") as bar:
+    with _progress(console, "worlds") as bar:
         task = bar.add_task("evaluating", total=None)
 
         def on_progress(what, done, total):
-            bar.update(task, description=what, completed=done, total=total)
+            bar.update(task, description=f"evaluating: {what}", completed=done, total=total)
+            if not console.is_terminal:
+                console.print(f"evaluating: {what} {done}/{total}")
 
         results, search = evaluate(
             state, config, dataset, num_seeds, grid, selection_seeds, on_progress

@@ -14,7 +14,7 @@
 import json
 from pathlib import Path
 
-from metasg_jax.checkpoint import config_from_json, config_to_json, latest_step
+from metasg_jax.checkpoint import config_to_json, latest_step
 from metasg_jax.config import RunConfig
 from metasg_jax.errors import CheckpointError
 
@@ -48,18 +48,6 @@ def write_config(directory: Path, config: RunConfig) -> None:
     """Writes the settings for a person to read; checkpoints carry their own copy."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps(config_to_json(config), indent=2) + "\n")
-
-
-def read_config(directory: Path) -> RunConfig:
-    """The settings of a run.
-
-    Raises:
-        CheckpointError: where the directory holds no run.
-    """
-    path = directory / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{directory} holds no run: there is no config.json in it")
-    return config_from_json(json.loads(path.read_text()))
 
 
 def keep_metrics_until(directory: Path, step: int) -> list[dict]:

@@ -9,7 +9,7 @@ m     malicious clients among the n              O     size of an observation
 B     images in a batch                          A     size of an action
 S     local steps of a client                    H     rounds of an episode
 d     parameters of the model, raveled           K     attacker types in the prior
-R     images the server itself holds (root)      G     rollouts of a group
+R     images the server itself holds (root)      E, G  groups, rollouts of a group
 ====  =========================================  ====  ==============================
 
 Arguments come in one order everywhere: ``(key, state, data, action) -> (out, state, info)``.

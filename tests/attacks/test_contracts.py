@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from metasg_jax.struct import field
 
 from metasg_jax.attacks import (
     BACKDOOR,
@@ -19,6 +18,7 @@ from metasg_jax.attacks import (
     NoAttack,
     attack_table,
 )
+from metasg_jax.struct import field
 from tests.worlds import (
     ATTACKS,
     SAMPLED,

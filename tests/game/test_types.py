@@ -27,6 +27,8 @@ def test_parse_reads_knobs_shares_and_mixes():
         ("ipm:size=2@0.2", ConfigError, "it has: scale"),
         ("ipm:scale=big@0.2", ConfigError, "not a number"),
         ("ipm@1.2", ConfigError, "between 0 and 1"),
+        ("ipm:scale=2", ConfigError, "has no share"),
+        ("rl:max_steps=2.7@0.2", ConfigError, "a whole number"),
         ("ipm@0.7+bfl@0.7", ConfigError, "14 attackers but num_clients is 10"),
         ("ipm@0.1+alie@0.1", ConfigError, "two untargeted"),
     ],

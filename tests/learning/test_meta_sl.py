@@ -75,7 +75,8 @@ def test_vmaps_over_seeds_and_real_branches_are_left(game, state):
     ]
     assert jaxpr.count("cond[") >= 4 and branches
     batched, _ = jax.jit(step)(keys, state, game, CONFIG)
-    alone, _ = meta_sl_step(keys[1], state, game, CONFIG)
+    fresh = jax.random.split(jax.random.key(5), 2)
+    alone, _ = meta_sl_step(fresh[1], state, game, CONFIG)
     for a, b in zip(jax.tree.leaves(batched.theta), jax.tree.leaves(alone.theta), strict=True):
         assert jnp.allclose(a[1], b, atol=1e-4)
 

@@ -18,7 +18,7 @@ class ALIE(AttackBase):
     knowledge = "all"
 
     def craft(self, key, state, ctx, action):
-        """F32[n, d]; with a single visible row the deviation is 0 and that row is sent."""
+        """Rows f32[n, d]; with a single visible row the deviation is 0 and that row is sent."""
         mean, std = honest_moments(ctx)
         row = mean - self.z * std
         return jnp.broadcast_to(row[None], seen(ctx).shape), state, {}

@@ -37,5 +37,5 @@ class BFL(AttackBase):
         )
 
     def craft(self, key, state, ctx, action):
-        """F32[n, d]: its own updates, boosted."""
+        """Rows f32[n, d]: its own updates, boosted."""
         return self.boost * seen(ctx), state, {}

@@ -22,5 +22,5 @@ class EB(AttackBase):
         return ctx.plan.replace(sign=-ones, proximal=self.proximal * ones), state, {}
 
     def craft(self, key, state, ctx, action):
-        """F32[n, d]: its own updates, boosted."""
+        """Rows f32[n, d]: its own updates, boosted."""
         return self.boost * seen(ctx), state, {}

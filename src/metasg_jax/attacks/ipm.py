@@ -19,6 +19,6 @@ class IPM(AttackBase):
     knowledge = "all"
 
     def craft(self, key, state, ctx, action):
-        """F32[n, d], every row ``-scale * mean(honest)``."""
+        """Rows f32[n, d], every row ``-scale * mean(honest)``."""
         row = -self.scale * honest_mean(ctx)
         return jnp.broadcast_to(row[None], seen(ctx).shape), state, {}

@@ -20,7 +20,7 @@ class LMP(AttackBase):
     knowledge = "all"
 
     def craft(self, key, state, ctx, action):
-        """F32[n, d], every row the same."""
+        """Rows f32[n, d], every row the same."""
         mean, std = honest_moments(ctx)
         row = mean - self.z * std * jnp.sign(mean)
         return jnp.broadcast_to(row[None], seen(ctx).shape), state, {}

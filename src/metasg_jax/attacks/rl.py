@@ -46,6 +46,6 @@ class RL(AttackBase):
         )
 
     def craft(self, key, state, ctx, action):
-        """F32[n, d]: the trained row, scaled."""
+        """Rows f32[n, d]: the trained row, scaled."""
         scale = self.max_scale ** jnp.clip(action[0], -1.0, 1.0)
         return scale * seen(ctx), state, {}

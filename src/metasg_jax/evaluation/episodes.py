@@ -16,13 +16,13 @@ _CURVE_IMAGES = 2000
 
 
 class Outcome(Struct):
-    """What a defender reached; every leaf has a leading axis K (types).
+    """What defenders reached; every leaf has leading axes [K, J] (types, defenders).
 
     Attributes:
         final: metrics after round H.
-        accuracy: f32[K, P], on a part of the images, along the episode.
-        rounds: i32[K, P], the rounds of those points.
-        action: f32[K, A], the mean action.
+        accuracy: f32[K, J, P], on a part of the images, along the episode.
+        rounds: i32[K, J, P], the rounds of those points.
+        action: f32[K, J, A], the mean action.
     """
 
     final: Metrics
@@ -40,16 +40,16 @@ def play_types(
     split: str = "test",
     num_points: int = 10,
 ) -> Outcome:
-    """Plays one episode against each type and measures the deployed copy.
+    """Plays one episode of each defender against each type and measures the deployed copy.
 
-    Types share the environment's randomness, and so do defenders that are given the same ``key``:
+    Types and defenders share the environment's randomness, as do all calls with the same ``key``:
     comparisons are paired.
 
     Args:
         key: consumed.
         game: the FL game.
-        defenders: parameters stacked over K: a defender may be given a policy a type.
-        attackers: likewise.
+        defenders: parameters stacked over K and J: each of J defenders may have a policy a type.
+        attackers: parameters stacked over K.
         split: ``test`` or ``validation``, static.
         num_points: of the accuracy curve, static.
     """
@@ -57,11 +57,13 @@ def play_types(
 
     def episode(_, scanned):
         i, defender_params, attacker_params = scanned
-        defender = defenders.replace(params=defender_params)
-        attacker = attackers.replace(params=attacker_params)
-        return None, play_one(
-            key, game, game.prior[i], defender, attacker, images, labels, num_points
-        )
+        xi, attacker = game.prior[i], attackers.replace(params=attacker_params)
+
+        def one(params):
+            defender = defenders.replace(params=params)
+            return play_one(key, game, xi, defender, attacker, images, labels, num_points)
+
+        return None, jax.vmap(one)(defender_params)
 
     counter = jnp.arange(len(game.prior), dtype=jnp.int32)
     return jax.lax.scan(episode, None, (counter, defenders.params, attackers.params))[1]

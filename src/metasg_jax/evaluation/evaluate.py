@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metasg_jax.config import RunConfig
@@ -15,7 +16,7 @@ from metasg_jax.evaluation.controls import (
     contenders,
     search_fixed,
 )
-from metasg_jax.evaluation.episodes import play_types
+from metasg_jax.evaluation.episodes import Outcome, play_types
 from metasg_jax.evaluation.tables import Results
 from metasg_jax.evaluation.worlds import FINAL, SELECTION, world
 from metasg_jax.learning.state import MetaSGState
@@ -31,6 +32,9 @@ def evaluate(
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> tuple[Results, GridSearch | None]:
     """Plays every contender on the same worlds: same clients, batches, models, triggers.
+
+    Learned attackers of adaptive types keep the policy that pre-training left them, whoever they
+    meet: for other defenders than the learned one that is no best response.
 
     Args:
         state: the learner's.
@@ -59,25 +63,33 @@ def evaluate(
     worlds = [world(config, dataset, s, FINAL) for s in range(num_seeds)]
     rows = contenders(state, worlds[0], config, search)
     attackers = all_attackers(state, worlds[0], config)
-    outcomes = []
-    for row in rows:
-        outcomes.append([])
+    groups: dict[str | None, list[int]] = {}
+    for j, row in enumerate(rows):
+        groups.setdefault(row.rule, []).append(j)
+    played: list[list[Outcome]] = [[] for _ in rows]
+    total, done = num_seeds * len(groups), 0
+    for rule, members in groups.items():
+        players = [rows[j].player for j in members]
+        stacked = jax.tree.map(lambda *a: jnp.stack(a, axis=1), *[p.params for p in players])
+        defenders = players[0].replace(params=stacked)
         for seed, base in enumerate(worlds):
-            on_progress(row.name, seed, num_seeds)
-            game = row.game(base, config.game.assumed_share)
-            outcome = play_types(jax.random.key(seed), game, row.player, attackers)
-            outcomes[-1].append(jax.tree.map(np.asarray, outcome))
-        on_progress(row.name, num_seeds, num_seeds)
+            on_progress(rule or "steered rule", done, total)
+            game = rows[members[0]].game(base, config.game.assumed_share)
+            outcome = play_types(jax.random.key(seed), game, defenders, attackers)
+            for place, j in enumerate(members):
+                played[j].append(jax.tree.map(lambda a, i=place: np.asarray(a[:, i]), outcome))
+            done += 1
+    on_progress("done", total, total)
 
     def gather(pick) -> np.ndarray:
-        return np.array([[pick(outcome) for outcome in row] for row in outcomes], np.float64)
+        return np.array([[pick(outcome) for outcome in row] for row in played], np.float64)
 
     # a static rule has no knobs to report
     shape = (len(rows), num_seeds, len(worlds[0].prior), worlds[0].action_size)
     actions = np.full(shape, np.nan)
     for j, row in enumerate(rows):
         if row.rule is None:
-            actions[j] = [outcome.action for outcome in outcomes[j]]
+            actions[j] = [outcome.action for outcome in played[j]]
     results = Results(
         names=[row.name for row in rows],
         types=list(worlds[0].prior.names),
@@ -87,7 +99,7 @@ def evaluate(
         score=gather(lambda o: o.final.score),
         diverged=gather(lambda o: o.final.diverged) > 0,
         curve=gather(lambda o: o.accuracy),
-        rounds=outcomes[0][0].rounds[0],
+        rounds=np.asarray(played[0][0].rounds[0]),
         action=actions,
         action_names=list(worlds[0].action_names),
     )

@@ -1,21 +1,19 @@
-"""Pictures, drawn without a display."""
+"""Pictures, drawn without a display and without touching a notebook's."""
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from metasg_jax.evaluation.statistics import mean_se
 from metasg_jax.evaluation.tables import Results
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 _EMPHASIS = {
     "learned": ("black", 2.4),
     "best_fixed": ("tab:red", 1.8),
     "oracle": ("tab:green", 1.4),
 }
+_OTHERS = ("tab:olive", "tab:orange", "tab:blue", "tab:cyan", "tab:purple", "tab:brown", "tab:pink")
 
 
 def accuracy_curves(results: Results, path: Path) -> None:
@@ -23,16 +21,15 @@ def accuracy_curves(results: Results, path: Path) -> None:
     k = len(results.types)
     columns = min(3, k)
     rows = -(-k // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(4.2 * columns, 2.9 * rows), sharex=True, sharey=True, squeeze=False
-    )
+    figure = Figure(figsize=(4.2 * columns, 2.9 * rows))
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for i, axis in enumerate(axes.flat):
         if i >= k:
             axis.set_visible(False)
             continue
         for j, name in enumerate(results.names):
             mean, se = mean_se(results.curve[j, :, i])
-            color, width = _EMPHASIS.get(name, (f"C{j % 10}", 1.0))
+            color, width = _EMPHASIS.get(name, (_OTHERS[j % len(_OTHERS)], 1.0))
             axis.plot(results.rounds, mean, color=color, lw=width, label=name)
             if name in _EMPHASIS:
                 axis.fill_between(
@@ -53,7 +50,8 @@ def accuracy_curves(results: Results, path: Path) -> None:
 
 def learning_curve(steps: np.ndarray, returns: np.ndarray, finals: np.ndarray, path: Path) -> None:
     """Mean reward over meta-steps: of whole episodes, and of their last tenth."""
-    figure, axis = plt.subplots(figsize=(6, 3.4))
+    figure = Figure(figsize=(6, 3.4))
+    axis = figure.subplots()
     axis.plot(steps, returns, color="tab:blue", label="whole episode")
     axis.plot(steps, finals, color="black", label="last tenth")
     axis.set_xlabel("meta-step")
@@ -66,4 +64,3 @@ def learning_curve(steps: np.ndarray, returns: np.ndarray, finals: np.ndarray, p
 
 def _save(figure, path: Path) -> None:
     figure.savefig(path, dpi=140)
-    plt.close(figure)

@@ -13,7 +13,7 @@ FINAL, SELECTION = 1_000_003, 2_000_003
 
 
 def world(config: RunConfig, dataset: Dataset, seed: int, stream: int = FINAL):
-    """A game with its own splits of clients and root, partition, trigger and target.
+    """A game with its own splits, partition and trigger, and another target than the run's.
 
     Args:
         config: of the run.
@@ -23,12 +23,12 @@ def world(config: RunConfig, dataset: Dataset, seed: int, stream: int = FINAL):
     """
     rng = np.random.default_rng([stream, seed])
     height, width = (side // config.game.pool for side in dataset.train_x.shape[1:3])
-    names = sorted(TRIGGERS)
+    names, classes = sorted(TRIGGERS), range(dataset.num_classes)
     game = dataclasses.replace(
         config.game,
         seed=stream + seed,
         trigger=names[rng.integers(len(names))],
         trigger_position=(int(rng.integers(height - 2)), int(rng.integers(width - 2))),
-        target=int(rng.integers(dataset.num_classes)),
+        target=int(rng.choice([c for c in classes if c != config.game.target])),
     )
     return make_game(game, config.fl, dataset)

@@ -47,11 +47,10 @@ class PaperObservation:
 class StatisticsObservation:
     """Scale-free summaries of what was received this round, and their moving averages.
 
-    Norms relative to their median, cosines between rows (of the last layer) and to the server's own
-    update, spread,
-    drift of the last layer's biases (sorted, so that no class is special), the root loss and its
-    change, the share of rows that arrived; then the round's share of the episode and the previous
-    action.
+    Norms relative to their median, cosines between rows (of the last layer) and to the server's
+    own update, spread, drift of the last layer's biases (sorted, so that no class is special), the
+    share of rows that arrived, the root loss and its change; then the round's share of the episode
+    and the previous action.
 
     Attributes:
         decay: of the moving averages, in [0, 1).

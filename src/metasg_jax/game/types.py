@@ -119,15 +119,21 @@ class TypeSpec:
     num_untargeted: int = 0
     num_backdoor: int = 0
 
+    @property
+    def adaptive(self) -> bool:
+        """Whether the attacker has knobs to turn."""
+        return bool(self.untargeted.action_spec or self.backdoor.action_spec)
+
 
 def parse_type(text: str, num_clients: int) -> TypeSpec:
     """Reads ``attack[:knob=value,..]@share[+attack[:..]@share]``.
 
-    A share is of all clients, rounded to whole ones; an attack without a share has none (``none``).
+    A share is of all clients, rounded to whole ones; only ``none`` goes without.
 
     Raises:
         UnknownNameError: for an attack that is not registered.
-        ConfigError: for an unknown knob, a bad number, or more attackers than clients.
+        ConfigError: for an unknown knob, a bad number, a missing share, or more attackers than
+            clients.
 
     Example:
         >>> spec = parse_type("ipm:scale=2@0.1+bfl:boost=3@0.05", 100)
@@ -145,6 +151,8 @@ def parse_type(text: str, num_clients: int) -> TypeSpec:
         if side in parts:
             raise ConfigError(f"types: {text!r} names two {side} attacks; use at most one of each")
         attack = _with_knobs(known[name], name, knobs, text)
+        if not share_text and name != "none":
+            raise ConfigError(f"types: {name} in {text!r} has no share: write {name}@0.2, say")
         share = _number(share_text or "0", "share", text)
         if not 0 <= share <= 1:
             raise ConfigError(f"types: share {share_text} in {text!r}: between 0 and 1")
@@ -191,7 +199,7 @@ def make_prior(
         target=jnp.full((k,), target, jnp.int32),
     )
     q = jnp.asarray(probabilities or [1 / k] * k, jnp.float32)
-    adaptive = tuple(bool(s.untargeted.action_spec or s.backdoor.action_spec) for s in specs)
+    adaptive = tuple(s.adaptive for s in specs)
     return Prior(types, q, untargeted, backdoor, tuple(s.name for s in specs), adaptive)
 
 
@@ -204,7 +212,11 @@ def _with_knobs(cls, name: str, text: str, whole: str) -> Attack:
             names = ", ".join(fields) or "none"
             raise ConfigError(f"types: {name} in {whole!r} has no knob {knob!r}; it has: {names}")
         number = _number(value, knob, whole)
-        values[knob] = int(number) if isinstance(fields[knob].default, int) else number
+        if isinstance(fields[knob].default, int):
+            if number != int(number):
+                raise ConfigError(f"types: {knob} = {value} in {whole!r}: a whole number")
+            number = int(number)
+        values[knob] = number
     return cls(**values)
 
 

@@ -1,6 +1,7 @@
 """Psi: from the meta policy to one adapted to a type, by policy-gradient steps (equation C3)."""
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from metasg_jax.config import MetaConfig
@@ -37,13 +38,18 @@ def adapt(
         (the adapted defender, the episodes with a leading axis ``adapt_steps``).
     """
 
-    def step(params, key):
+    def step(params, i):
         player = defender.replace(params=params)
         played = rollout_groups(
-            key, game, xi, player, attacker, config.num_groups, config.group_size
+            jax.random.fold_in(key, i),
+            game,
+            xi,
+            player,
+            attacker,
+            config.num_groups,
+            config.group_size,
         )
         return adapt_step(player, played, step_size, config).params, played
 
-    keys = jax.random.split(key, config.adapt_steps)
-    params, played = jax.lax.scan(step, defender.params, keys)
+    params, played = jax.lax.scan(step, defender.params, jnp.arange(config.adapt_steps))
     return defender.replace(params=params), played

@@ -74,10 +74,10 @@ def inner_loop(
         )
 
     def phase(carry, scanned):
-        key, kind = scanned
+        i, kind = scanned
 
         def run(theta, phi, opt, _):
-            played = play(key, theta, phi)
+            played = play(jax.random.fold_in(key, i), theta, phi)
 
             def adapted():
                 leader = defender.replace(params=theta)
@@ -97,7 +97,6 @@ def inner_loop(
     shapes = jax.eval_shape(play, key, defender.params, attacker.params)
     blank = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     carry = (defender.params, attacker.params, opt_state, blank)
-    keys = jax.random.split(key, len(kinds))
-    carry, _ = jax.lax.scan(phase, carry, (keys, jnp.array(kinds)))
+    carry, _ = jax.lax.scan(phase, carry, (jnp.arange(len(kinds)), jnp.array(kinds)))
     theta, phi, opt_state, played = carry
     return defender.replace(params=theta), attacker.replace(params=phi), opt_state, played

@@ -21,7 +21,7 @@ from metasg_jax.types import Info, Key
 def meta_rl_update(
     key: Key, state: MetaSGState, game, config: MetaConfig
 ) -> tuple[MetaSGState, Info]:
-    """One iteration of Algorithm 1; pure and not jitted, see :func:`meta_rl_step`.
+    """One step of Algorithm 1, Reptile meta-RL; pure, not jitted.
 
     l steps of size kappa (``adapt_steps``, ``defender_lr``) from theta for each type, each on fresh
     episodes at the present parameters (errata of line 11); theta moves towards their average.
@@ -32,17 +32,15 @@ def meta_rl_update(
     key_types, key_play = jax.random.split(key)
     weights = type_weights(key_types, game, config)
 
-    def play(xi, phi, key):
+    def play(xi, phi):
+        key_type = jax.random.fold_in(key_play, xi.index)
         defender = Player(state.theta, state.normalizer, policy_d)
         attacker = Player(phi, state.normalizer_A, policy_a)
-        adapted, played = adapt(key, game, xi, defender, attacker, config.defender_lr, config)
+        adapted, played = adapt(key_type, game, xi, defender, attacker, config.defender_lr, config)
         last = jax.tree.map(lambda leaf: leaf[-1], played)
         return adapted.params, last
 
-    keys = jax.random.split(key_play, len(game.prior))
-    adapted, played = scan_types(
-        game, play, weights, state.phi, keys, skip_absent=config.num_types > 0
-    )
+    adapted, played = scan_types(game, play, weights, state.phi, skip_absent=config.num_types > 0)
     pseudo = optax.tree.sub(weighted_mean(weights, adapted), state.theta)
     theta, opt_d = apply_pseudo_gradient(state.theta, state.opt_D, pseudo, config)
     normalizer, normalizer_a = learn_normalizers(state, played, weights)

@@ -23,7 +23,7 @@ from metasg_jax.types import Info, Key
 def meta_sl_update(
     key: Key, state: MetaSGState, game, config: MetaConfig
 ) -> tuple[MetaSGState, Info]:
-    """One meta-step of Algorithm 2; pure and not jitted, see :func:`meta_sl_step`.
+    """One step of Algorithm 2, meta-Stackelberg learning; pure, not jitted.
 
     For each type of the prior: adapt the meta policy to it (lines 6-8), let an adaptive attacker
     respond to the adapted policy (9-13), play both (15). Then the outer update (16, 23-25).
@@ -42,19 +42,19 @@ def meta_sl_update(
     weights = type_weights(key_types, game, config)
     adaptive = jnp.array(game.prior.adaptive)
 
-    def play(xi, phi, opt_a, key):
+    def play(xi, phi, opt_a):
         defender = Player(state.theta, state.normalizer, policy_d)
         attacker = Player(phi, state.normalizer_A, policy_a)
         # the index is a loop counter, so that types which can't respond skip the work
         responds = adaptive[xi.index]
+        key_type = jax.random.fold_in(key_play, xi.index)
         defender, attacker, opt_a, played = inner_loop(
-            key, game, xi, responds, defender, attacker, opt_a, config
+            key_type, game, xi, responds, defender, attacker, opt_a, config
         )
         return defender.params, attacker.params, opt_a, played
 
-    keys = jax.random.split(key_play, len(game.prior))
     adapted, phi, opt_a, played = scan_types(
-        game, play, weights, state.phi, state.opt_A, keys, skip_absent=config.num_types > 0
+        game, play, weights, state.phi, state.opt_A, skip_absent=config.num_types > 0
     )
     if config.num_types > 0:
         # types that were not drawn keep what they had

@@ -52,12 +52,12 @@ class LinenModel:
 
     @property
     def num_params(self) -> int:
-        """D."""
+        """Number of parameters, d."""
         return sum(leaf.size for leaf in jax.tree.leaves(_abstract_params(self)))
 
     @property
     def num_units(self) -> int:
-        """U."""
+        """Number of hidden units, U."""
         x = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
         return jax.eval_shape(self.activations, _abstract_params(self), x).shape[-1]
 
