@@ -48,6 +48,9 @@ class Judging:
     """Worlds of that search; never those of the table."""
 
 
+QUICK = Judging(eval_seeds=2, grid=(2, 2, 2), selection_seeds=1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Pretrain:
     """Pre-train a defender and judge it. Every flag below shows the preset's value as default.
@@ -131,7 +134,8 @@ def _pretrain(argv: list[str], console: Console) -> int:
     DATASETS[known.dataset]
     preset = known.preset or DEFAULT_PRESET[known.dataset]
     config = PRESETS[preset].get_config(known.dataset)
-    default = Pretrain(config, known.dataset, preset)
+    judging = QUICK if preset == "smoke" else Judging()
+    default = Pretrain(config, known.dataset, preset, judging=judging)
     args = tyro.cli(Pretrain, args=argv, default=default, prog="metasg pretrain")
     config = args.config
     if config.game.dataset != args.dataset:

@@ -1,4 +1,4 @@
-"""``smoke``: every part runs once, nothing is learned. Under two minutes on two cores.
+"""``smoke``: every part runs once, nothing is learned.
 
 Not the paper's settings: two meta-steps, short episodes, three types.
 """
@@ -14,12 +14,12 @@ def get_config(dataset: str) -> RunConfig:
     cnn = dataset == "cifar10"
     game = GameConfig(
         dataset=dataset,
-        pool={"digits": 1, "cifar10": 1}.get(dataset, 2),
+        pool=1 if dataset == "digits" else 2,
         model="cnn" if cnn else "mlp",
         hidden=(8, 16, 32) if cnn else (32,),
         num_root=50,
         num_validation=100,
-        num_test=200,
+        num_test=100,
         types=("none", "ipm@0.2", "rl@0.2", "bfl:boost=3@0.1"),
     )
     fl = FLConfig(num_clients=20, num_sampled=5, batch_size=16, horizon=5, local_lr=0.1)
