@@ -60,23 +60,27 @@ def local_updates(
     """
     steps = x.shape[1]
 
-    def gradient(params, x, y, sign):
-        return jax.grad(lambda p: sign * cross_entropy(model, p, x, y))(params)
+    # the learning rate scales the loss, a number, and not its gradient, n x d of them
+    rates = plan.lr * plan.sign
+
+    def step_of(params, x, y, rate):
+        return model.ravel(jax.grad(lambda p: rate * cross_entropy(model, p, x, y))(params))
 
     shared = model.unravel(w_global)
-    first = jax.vmap(gradient, in_axes=(None, 0, 0, 0))(shared, x[:, 0], y[:, 0], plan.sign)
-    updates = _project(plan.lr[:, None] * jax.vmap(model.ravel)(first), plan.radius)
+    first = jax.vmap(step_of, in_axes=(None, 0, 0, 0))(shared, x[:, 0], y[:, 0], rates)
+    updates = _project(first, plan.radius)
     if steps == 1:
         return updates
 
     def step(updates, batch):
         k, x, y = batch
         params = jax.vmap(model.unravel)(w_global[None] - updates)
-        g = jax.vmap(model.ravel)(jax.vmap(gradient)(params, x, y, plan.sign))
-        g = g - plan.proximal[:, None] * updates
+        moved = updates + jax.vmap(step_of)(params, x, y, rates)
+        moved = moved - (plan.lr * plan.proximal)[:, None] * updates
         if plan.reference is not None:
-            g = g + plan.stealth[:, None] * jax.vmap(jax.grad(_cosine))(updates, plan.reference)
-        moved = _project(updates + plan.lr[:, None] * g, plan.radius)
+            hiding = jax.vmap(jax.grad(_cosine))(updates, plan.reference)
+            moved = moved + (plan.lr * plan.stealth)[:, None] * hiding
+        moved = _project(moved, plan.radius)
         return jnp.where((k < plan.steps)[:, None], moved, updates), None
 
     rest = (jnp.arange(1, steps), x[:, 1:].swapaxes(0, 1), y[:, 1:].swapaxes(0, 1))
