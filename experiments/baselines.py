@@ -29,6 +29,8 @@ from metasg_jax.game.make import make_game, make_rule
 from metasg_jax.program import enable_compilation_cache
 from metasg_jax.types import Deployed
 
+_measure = jax.jit(measure_deployed, static_argnums=0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Baselines:
@@ -38,7 +40,7 @@ class Baselines:
     """A registered data set of 28x28 images."""
     rules: tuple[str, ...] = ("mean", "krum", "median", "fltrust")
     """Registered rules."""
-    attacks: tuple[str, ...] = ("none", "ipm:scale=2@0.2", "bfl@0.05", "bfl:boost=5@0.05")
+    attacks: tuple[str, ...] = ("none", "ipm:scale=2@0.2", "bfl@0.05")
     """Attacker types, as in `metasg pretrain --game.types`."""
     level: float = 0.5
     """Heterogeneity q."""
@@ -73,9 +75,7 @@ def cell(args: Baselines, dataset, rule_name: str, attack: str, seed: int):
     )
     finite = bool(jnp.isfinite(state.w).all())
     deployed = Deployed(game.model.unravel(state.w), jnp.full((game.model.num_units,), jnp.inf))
-    measured = jax.jit(measure_deployed, static_argnums=0)(
-        game.model, deployed, game.test_x, game.test_y, xi, not finite
-    )
+    measured = _measure(game.model, deployed, game.test_x, game.test_y, xi, not finite)
     return float(measured.accuracy), float(measured.asr)
 
 
