@@ -95,8 +95,9 @@ def pretrain_program(
             seconds = time.perf_counter() - begin
             new = _metric_rows(info, first, seconds / count, per_step)
             _require_finite(info, first, checkpoints)
-            checkpoint.save(checkpoints, state.num_steps, state, config)
+            # lines first: resuming drops those past the checkpoint, but can't make missing ones
             runs.append_metrics(directory, new)
+            checkpoint.save(checkpoints, state.num_steps, state, config)
             for row in new:
                 for name, value in row.items():
                     if name != "step" and isinstance(value, float):
