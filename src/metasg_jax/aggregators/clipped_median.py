@@ -2,9 +2,8 @@
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.norms import clip_factors
-from metasg_jax.aggregators.order import median_ranks, order_statistics
-from metasg_jax.aggregators.presence import present_rows
-from metasg_jax.rows import row_norms
+from metasg_jax.aggregators.order import median_window, order_statistics
+from metasg_jax.aggregators.presence import present_norms, present_rows
 
 
 class ClippedMedian(AggregatorBase):
@@ -23,6 +22,7 @@ class ClippedMedian(AggregatorBase):
 
     def __call__(self, key, state, received, action=None):
         """(f32[d], state, info)."""
-        updates, present = present_rows(received)
-        clipped = updates * clip_factors(row_norms(updates), self.max_norm)[:, None]
-        return order_statistics(clipped, present, median_ranks(present)), state, {}
+        _, present = present_rows(received)
+        factors = clip_factors(present_norms(received, present), self.max_norm)
+        window = median_window(present)
+        return order_statistics(received.updates, present, window, factors), state, {}

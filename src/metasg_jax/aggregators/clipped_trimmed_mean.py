@@ -4,9 +4,8 @@ import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.norms import clip_factors, median_norm
-from metasg_jax.aggregators.order import order_statistics, trimmed_ranks
-from metasg_jax.aggregators.presence import present_rows
-from metasg_jax.rows import row_norms
+from metasg_jax.aggregators.order import order_statistics, trimmed_window
+from metasg_jax.aggregators.presence import present_norms, present_rows
 
 
 class ClippedTrimmedMean(AggregatorBase):
@@ -44,13 +43,13 @@ class ClippedTrimmedMean(AggregatorBase):
         clip, trim = (self.clip, self.trim) if action is None else (action[0], action[1])
         multiple = self.clip_multiple(clip)
         share = self.trim_share(trim)
-        updates, present = present_rows(received)
-        norms = row_norms(updates)
+        _, present = present_rows(received)
+        norms = present_norms(received, present)
         # +inf times a median norm of 0 would be NaN
         bound = jnp.where(jnp.isinf(multiple), jnp.inf, multiple * median_norm(norms, present))
         factors = clip_factors(norms, bound)
-        ranks = trimmed_ranks(present, share * present.sum())
-        update = order_statistics(updates * factors[:, None], present, ranks)
+        window = trimmed_window(present, share * present.sum())
+        update = order_statistics(received.updates, present, window, factors)
         return update, state, {"clip_multiple": multiple, "trim_share": share}
 
     def clip_multiple(self, clip):

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
-from metasg_jax.aggregators.presence import present_rows
-from metasg_jax.rows import row_norms, weighted_sum
+from metasg_jax.aggregators.presence import present_norms, present_rows
+from metasg_jax.rows import weighted_sum
 
 
 class FLTrust(AggregatorBase):
@@ -33,8 +33,10 @@ class FLTrust(AggregatorBase):
         updates, present = present_rows(received)
         root = received.root_update
         root_norm = jnp.sqrt(jnp.vdot(root, root))
-        norms = jnp.maximum(row_norms(updates), 1e-12)
-        cosines = (updates @ root) / (norms * jnp.maximum(root_norm, 1e-12))
+        norms = jnp.maximum(present_norms(received, present), 1e-12)
+        # of the rows as received: zeroed first, they would be written out once more
+        products = jnp.where(present, received.updates @ root, 0.0)
+        cosines = products / (norms * jnp.maximum(root_norm, 1e-12))
         trust = jnp.where(present, jnp.maximum(cosines, 0.0), 0.0)
         weights = trust / jnp.maximum(trust.sum(), 1e-12) * root_norm / norms
         return weighted_sum(weights, updates), state, {"trust": trust}

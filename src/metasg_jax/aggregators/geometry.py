@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.aggregators.order import median_ranks, order_statistics
+from metasg_jax.aggregators.order import median_window, order_statistics
 
 
 def squared_distances(updates: jax.Array, present: jax.Array) -> jax.Array:
@@ -13,7 +13,7 @@ def squared_distances(updates: jax.Array, present: jax.Array) -> jax.Array:
     float32 when clients almost agree.
     """
     # at the median: a far row would drag a mean away, and cost the others their digits
-    centre = order_statistics(updates, present, median_ranks(present))
+    centre = order_statistics(updates, present, median_window(present))
     centred = jnp.where(present[:, None], updates - centre[None], 0.0)
     gram = jnp.matmul(centred, centred.T, precision=jax.lax.Precision.HIGHEST)
     squares = jnp.diagonal(gram)

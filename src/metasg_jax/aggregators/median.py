@@ -1,7 +1,7 @@
 """Coordinate-wise median (Yin et al., ICML 2018)."""
 
 from metasg_jax.aggregators.base import AggregatorBase
-from metasg_jax.aggregators.order import median_ranks, order_statistics
+from metasg_jax.aggregators.order import median_window, order_statistics
 from metasg_jax.aggregators.presence import present_rows
 
 
@@ -16,5 +16,5 @@ class Median(AggregatorBase):
 
     def __call__(self, key, state, received, action=None):
         """(f32[d], state, info)."""
-        updates, present = present_rows(received)
-        return order_statistics(updates, present, median_ranks(present)), state, {}
+        _, present = present_rows(received)
+        return order_statistics(received.updates, present, median_window(present)), state, {}

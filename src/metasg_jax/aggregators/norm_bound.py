@@ -4,8 +4,8 @@ import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.norms import clip_factors
-from metasg_jax.aggregators.presence import present_rows
-from metasg_jax.rows import row_norms, weighted_sum
+from metasg_jax.aggregators.presence import present_norms, present_rows
+from metasg_jax.rows import weighted_sum
 
 
 class NormBound(AggregatorBase):
@@ -26,7 +26,7 @@ class NormBound(AggregatorBase):
     def __call__(self, key, state, received, action=None):
         """(f32[d], state, {clipped: share of present rows})."""
         updates, present = present_rows(received)
-        factors = clip_factors(row_norms(updates), self.max_norm)
+        factors = clip_factors(present_norms(received, present), self.max_norm)
         weights = jnp.where(present, received.weights, 0.0)
         weights = weights / jnp.maximum(weights.sum(), 1e-12)
         clipped = jnp.sum((factors < 1) * present) / jnp.maximum(present.sum(), 1)

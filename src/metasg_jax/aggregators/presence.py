@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from metasg_jax.rows import row_norms
 from metasg_jax.types import Received
 
 
@@ -19,6 +20,15 @@ def present_rows(received: Received) -> tuple[jax.Array, jax.Array]:
     present = (received.weights > 0) & jnp.isfinite(received.weights) & jnp.isfinite(squares)
     # select, don't multiply: 0 * NaN is NaN
     return jnp.where(present[:, None], received.updates, 0.0), present
+
+
+def present_norms(received: Received, present: jax.Array) -> jax.Array:
+    """Norms f32[n] of the updates, 0 for absent rows.
+
+    Of the updates as received: their sum of squares is then computed once, for this and for
+    :func:`present_rows`.
+    """
+    return jnp.where(present, row_norms(received.updates), 0.0)
 
 
 def remaining_byzantine(f: float | jax.Array, present: jax.Array) -> jax.Array:
