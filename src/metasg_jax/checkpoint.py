@@ -16,7 +16,7 @@ from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
 from metasg_jax.errors import CheckpointError
 
 # settings that may differ between a checkpoint and the run that goes on from it
-_FREE = ("steps", "chunk")
+_FREE = ("steps", "chunk", "memory_gib")
 
 
 def config_to_json(config: RunConfig) -> dict:
@@ -51,7 +51,7 @@ def _build(cls, values: dict):
 def differing_fields(a: RunConfig, b: RunConfig) -> list[str]:
     """Names of the fields in which two runs differ, as ``meta.group_size: 4, not 8``.
 
-    ``steps`` and ``chunk`` may differ: they change nothing in what was computed so far.
+    ``steps``, ``chunk`` and ``memory_gib`` may differ: they change nothing in what was computed.
     """
     flat_a, flat_b = _flatten(config_to_json(a)), _flatten(config_to_json(b))
     return [

@@ -69,6 +69,10 @@ class MetaConfig(Struct):
     """Rollouts that share the environment's randomness and differ in the policies' noise."""
     num_groups: int = _static(1)
     """Groups per batch; group_size x num_groups is the paper's N_b."""
+    rollouts_at_once: int = _static(0)
+    """The most rollouts of a batch that are played side by side; fewer take less memory. 0 is all;
+    -1 lets ``metasg pretrain`` choose (see memory_gib), elsewhere it is all, too. Parts are equal:
+    see ``game.rollout.parts``. Changes results by rounding only."""
     adapt_steps: int = _static(1)
     """l, gradient steps from the meta policy to the adapted one."""
     attacker_steps: int = _static(1)
@@ -116,6 +120,12 @@ class MetaConfig(Struct):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("adapt_steps", "attacker_steps"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        _require(
+            self.rollouts_at_once >= -1,
+            "rollouts_at_once",
+            self.rollouts_at_once,
+            "at least 1, 0 (all) or -1 (chosen by memory)",
+        )
         least = 2 if self.baseline == "group" else 1
         _require(
             self.group_size >= least,
@@ -232,6 +242,9 @@ class RunConfig:
     """Meta-steps between checkpoints; changes nothing in the result."""
     seed: int = 0
     """Of the learner."""
+    memory_gib: float = 0.0
+    """Memory that the rollouts are fitted into where meta.rollouts_at_once is -1; 0 is 80 % of what
+    is free at the start."""
 
     def check(self) -> None:
         """Raises ConfigError where a value is out of range."""
@@ -240,3 +253,4 @@ class RunConfig:
         self.meta.check()
         _require(self.steps >= 1, "steps", self.steps, "at least 1")
         _require(self.chunk >= 1, "chunk", self.chunk, "at least 1")
+        _require(self.memory_gib >= 0, "memory_gib", self.memory_gib, "0 (80 % of free) or more")

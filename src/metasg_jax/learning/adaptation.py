@@ -48,6 +48,7 @@ def adapt(
             attacker,
             config.num_groups,
             config.group_size,
+            config.rollouts_at_once,
         )
         return adapt_step(player, played, step_size, config).params, played
 

@@ -62,6 +62,7 @@ def inner_loop(
     kinds += [_RESPOND] * (config.attacker_steps if any_adaptive else 0)
     kinds += [_PLAY]
 
+    @jax.jit  # its trace is kept: one for the shapes, below, and the same for the program
     def play(key, theta, phi) -> Trajectory:
         return rollout_groups(
             key,
@@ -71,6 +72,7 @@ def inner_loop(
             attacker.replace(params=phi),
             config.num_groups,
             config.group_size,
+            config.rollouts_at_once,
         )
 
     def phase(carry, scanned):

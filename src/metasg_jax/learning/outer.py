@@ -39,6 +39,8 @@ def scan_types(game, play, weights: jax.Array, *inputs, skip_absent: bool):
     Returns:
         play's results with a leading axis K.
     """
+    if skip_absent:
+        play = jax.jit(play)  # its trace is kept: one for the shapes and for the program
 
     def body(_, scanned):
         i, weight, values = scanned

@@ -71,7 +71,12 @@ def init_state(key: Key, game, config: MetaConfig) -> MetaSGState:
     Raises:
         ConfigError: where a setting is out of range.
     """
-    config.check()
+    config.check()  # here and not below, where floats are traced
+    return _fresh(key, game, config)
+
+
+@jax.jit  # one program, not fifty of an operation each
+def _fresh(key: Key, game, config: MetaConfig) -> MetaSGState:
     defender, attacker = policies(game, config)
     key_theta, key_phi = jax.random.split(key)
     theta = defender.init(key_theta, game.observation_size)
