@@ -5,9 +5,11 @@ DATASET ?= digits
 PRESET  ?=
 SOURCE  ?= auto
 ARGS    ?=
+PEERS_PYTHON ?=
 
 BIN    := $(VENV)/bin
 METASG := $(BIN)/metasg
+PEERS_VENV := .venv-bench
 
 .DEFAULT_GOAL := help
 .PHONY: help install data pretrain evaluate test test-all lint type format bench notebooks clean
@@ -50,11 +52,18 @@ type: $(BIN)/.installed-dev  ## pyrefly
 format: $(BIN)/.installed-dev  ## let ruff rewrite
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: install  ## FL rounds per second on this machine
-	$(BIN)/python benchmarks/rounds_per_second.py $(ARGS)
+# The peers live in an environment of their own; PEERS_PYTHON= names another that is there already.
+$(PEERS_VENV)/.installed: benchmarks/requirements-peers.txt
+	$(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/python -m pip install --quiet -r benchmarks/requirements-peers.txt
+	$(PEERS_VENV)/bin/python -m pip install --quiet --no-deps byzpy==0.1.4
+	@touch $@
+
+bench: install $(if $(PEERS_PYTHON),,$(PEERS_VENV)/.installed)  ## speed of ours, the peers and the floor: ARGS='--suite rules --write docs/performance.md'
+	$(BIN)/python -m benchmarks.run --peers-python $(or $(PEERS_PYTHON),$(PEERS_VENV)/bin/python) $(ARGS)
 
 notebooks: $(BIN)/.installed-dev  ## write the .ipynb beside each jupytext .py
 	$(BIN)/jupytext --update --to ipynb notebooks/*.py
 
 clean:  ## remove the virtual environment and caches (never data or runs)
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS_VENV) .pytest_cache .ruff_cache

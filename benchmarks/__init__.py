@@ -1,0 +1,1 @@
+"""Speed, measured: ours, the peers and the floor in one run. ``make bench``."""

@@ -1,0 +1,19 @@
+"""Random inputs, the same in every environment: what they hold does not change the time."""
+
+import numpy as np
+
+NUM_CLASSES = 10
+SHARE = 0.2
+"""Assumed share of malicious clients: f = n / 5, and the share trimmed at each side."""
+
+
+def images(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Images u8[count, 28, 28, 1] and labels i32[count]."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 256, (count, 28, 28, 1), dtype=np.uint8)
+    return x, rng.integers(0, NUM_CLASSES, count).astype(np.int32)
+
+
+def updates(n: int, d: int) -> np.ndarray:
+    """Standard normal f32[n, d]."""
+    return np.random.default_rng(0).standard_normal((n, d), dtype=np.float32)

@@ -1,0 +1,158 @@
+"""The worker of this library, which also measures the floor: ``python -m benchmarks.ours``."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import floor, inputs, scaling
+from benchmarks.cases import Case
+from benchmarks.worker import Contestant, Makers, NotHere, serve
+from metasg_jax import __version__
+from metasg_jax.aggregators import AGGREGATORS
+from metasg_jax.config import FLConfig, GameConfig
+from metasg_jax.data import Dataset
+from metasg_jax.fl.data import ClientData
+from metasg_jax.fl.simulate import simulate, start
+from metasg_jax.game.make import make_game, make_rule
+from metasg_jax.game.rollout import Player, init_normalizer, rollout
+from metasg_jax.models import make_model
+from metasg_jax.policies import Fixed
+from metasg_jax.testing import received
+
+
+def makers_of(case: Case) -> Makers:
+    """Ours and the floor in a case."""
+    makers = {
+        "rounds": _rounds,
+        "rules": _rules,
+        "game": _game,
+        "scaling": scaling.makers_of,
+    }[case.suite]
+    return makers(case)
+
+
+def _rounds(case: Case) -> Makers:
+    s = case.settings
+    images = s["num_sampled"] * s["batch_size"]
+    flops = s["local_steps"] * floor.training_flops(s["model"], s["hidden"], images)
+    return {
+        "ours": functools.partial(_simulator, s),
+        "floor": functools.partial(floor.products, flops),
+    }
+
+
+def _simulator(s: dict) -> Contestant:
+    fl = FLConfig(
+        num_clients=s["num_clients"],
+        num_sampled=s["num_sampled"],
+        batch_size=s["batch_size"],
+        local_steps=s["local_steps"],
+        local_lr=0.05,
+        horizon=1,
+    )
+    owned = np.arange(s["num_clients"] * s["images_each"]).reshape(s["num_clients"], -1)
+    x, y = inputs.images(owned.size)
+    data = ClientData(
+        images=jnp.asarray(x),
+        labels=jnp.asarray(y),
+        index=jnp.asarray(np.concatenate([owned, owned[:1]]), jnp.int32),
+        sizes=jnp.full((s["num_clients"] + 1,), s["images_each"], jnp.int32),
+    )
+    model = make_model(s["model"], (28, 28, 1), inputs.NUM_CLASSES, s["hidden"])
+    rule = make_rule(s["rule"], fl.num_sampled, inputs.SHARE)
+    state = start(jax.random.key(0), model, fl, rule)
+    key = jax.random.key(1)
+    rounds = 50 if s["model"] == "mlp" else 10 // s["local_steps"]
+    return Contestant(
+        lambda: jax.block_until_ready(
+            simulate(key, state, model, fl, data, rule, num_rounds=rounds)
+        ),
+        factor=1 / rounds,
+        facts={"parameters": model.num_params},
+    )
+
+
+def _rules(case: Case) -> Makers:
+    s = case.settings
+
+    @functools.cache
+    def updates():
+        return jnp.asarray(inputs.updates(s["n"], s["d"]))
+
+    def ours() -> Contestant:
+        rule = _rule(s["rule"], s["n"])
+        given = received(updates())
+        state = rule.init(s["n"], s["d"])
+        key = jax.random.key(0)
+        aggregate = jax.jit(lambda given: rule(key, state, given)[0])
+        return Contestant(lambda: aggregate(given).block_until_ready(), result=np.asarray)
+
+    makers = {"ours": ours, "floor": functools.partial(floor.one_read, s["n"], s["d"])}
+    if "krum" in s["rule"] or "nnm" in s["rule"]:
+        makers["Gram product"] = lambda: floor.gram(updates())
+    return makers
+
+
+def _rule(name: str, n: int):
+    before, _, rule = name.rpartition("+")
+    if rule not in AGGREGATORS:
+        raise NotHere(f"{rule} is not there yet")
+    if not before:
+        return make_rule(rule, n, inputs.SHARE)
+    try:
+        return make_rule(name, n, inputs.SHARE)
+    except KeyError as error:
+        raise NotHere(f"{before} is not there yet") from error
+
+
+def _game(case: Case) -> Makers:
+    s = case.settings
+    flops = floor.training_flops(s["model"], s["hidden"], s["num_clients"] * s["batch_size"])
+    return {
+        "ours": functools.partial(_episode, s),
+        "floor": functools.partial(floor.products, flops),
+    }
+
+
+def _episode(s: dict) -> Contestant:
+    x, y = inputs.images(s["num_images"] + 100)
+    dataset = Dataset("random", x[:-100], y[:-100], x[-100:], y[-100:], inputs.NUM_CLASSES)
+    fl = FLConfig(
+        num_clients=s["num_clients"],
+        num_sampled=s["num_clients"],
+        batch_size=s["batch_size"],
+        local_lr=0.05,
+        horizon=s["rounds"],
+    )
+    config = GameConfig(
+        model=s["model"],
+        hidden=tuple(s["hidden"]),
+        types=(s["attacker"],),
+        num_root=100,
+        num_validation=100,
+    )
+    game = make_game(config, fl, dataset)
+    defender, attacker = (
+        Player(jnp.zeros((actions,)), init_normalizer(seen), Fixed(actions))
+        for actions, seen in (
+            (game.action_size, game.observation_size),
+            (game.attacker_action_size, game.attacker_observation_size),
+        )
+    )
+
+    @jax.jit
+    def play(game, defender, attacker):
+        keys = jax.random.split(jax.random.key(0))
+        return rollout(keys[0], keys[1], game, game.prior[0], defender, attacker)[1]
+
+    return Contestant(
+        lambda: jax.block_until_ready(play(game, defender, attacker)),
+        factor=1 / s["rounds"],
+        facts={"parameters": game.model.num_params},
+    )
+
+
+if __name__ == "__main__":
+    serve(makers_of, {"metasg_jax": __version__, "jax": jax.__version__})

@@ -1,0 +1,253 @@
+"""From measurements to tables: one function a suite."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from benchmarks.cases import AXES, Case
+from benchmarks.measure import Measured, Measurement
+
+# These are not competitors: bounds, and parts of the work.
+BOUNDS = ("floor", "Gram product")
+# Stands for all peers where their environment is missing; a remark, not a column.
+ABSENT = "peers"
+# Relative difference of results above which two contestants did not compute the same.
+_SAME = 1e-3
+# Rounds per second of a public environment in PyTorch; measured earlier, not in this run.
+REPORTED_GAME_SPEED = 0.32
+
+Results = list[tuple[Case, Measured]]
+
+
+@dataclasses.dataclass
+class Table:
+    """Text cells with a heading and remarks below."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def transposed(self) -> "Table":
+        """Rows as columns, for where a line is short."""
+        columns, *rows = (list(cells) for cells in zip(self.columns, *self.rows, strict=True))
+        return dataclasses.replace(self, columns=columns, rows=rows)
+
+    def markdown(self) -> str:
+        """As Markdown, numbers to the right."""
+        lines = ["| " + " | ".join(row) + " |" for row in [self.columns, *self.rows]]
+        lines.insert(1, "|" + "|".join([" --- "] + [" ---: "] * (len(self.columns) - 1)) + "|")
+        notes = [f"- {note}" for note in self.notes]
+        return "\n".join([f"### {self.title}", "", *lines, *([""] if notes else []), *notes])
+
+
+def tables(suite: str, results: Results) -> list[Table]:
+    """The tables of a suite."""
+    makers: dict[str, Callable[[Results], list[Table]]] = {
+        "rounds": _rounds,
+        "rules": _rules,
+        "game": _game,
+        "scaling": _scaling,
+    }
+    return makers[suite](results)
+
+
+def number(value: float) -> str:
+    """Three significant digits, no exponent."""
+    if math.isnan(value):
+        return "n/a"
+    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+    return f"{value:,.{digits}f}"
+
+
+def _rounds(results: Results) -> list[Table]:
+    table = _contest("rounds per second", lambda case: case.name, results, "rounds/s")
+    flops = [measured.get("floor", Measurement()).facts.get("flops") for _, measured in results]
+    table.columns.insert(1, "MFLOP a round")
+    for row, count in zip(table.rows, flops, strict=True):
+        row.insert(1, number(count / 1e6) if count else "n/a")
+    return [table]
+
+
+def _rules(results: Results) -> list[Table]:
+    made = []
+    for rule in dict.fromkeys(case.settings["rule"] for case, _ in results):
+        part = [(case, m) for case, m in results if case.settings["rule"] == rule]
+        made.append(
+            _contest(
+                f"{rule}, milliseconds",
+                lambda case: f"n = {case.settings['n']}, d = {case.settings['d']:,}",
+                part,
+                "ms",
+            )
+        )
+    return made
+
+
+def _game(results: Results) -> list[Table]:
+    table = _contest("rounds of the game per second", lambda case: case.name, results, "rounds/s")
+    table.columns += ["reported earlier", "ours / reported"]
+    for row, (_, measured) in zip(table.rows, results, strict=True):
+        speed = 1 / measured["ours"].median
+        row += [number(REPORTED_GAME_SPEED), number(speed / REPORTED_GAME_SPEED)]
+    table.notes.append(
+        f"{REPORTED_GAME_SPEED} rounds/s is a public PyTorch environment of the same game (10 "
+        "clients, batch 128, a CNN of about 710,000 parameters), reported earlier on a 2-core "
+        "machine, not rerun. It also evaluates 10,000 test images twice a round; ours pays its "
+        "rewards on 100 root images."
+    )
+    return [table]
+
+
+def _contest(title: str, name: Callable[[Case], str], results: Results, unit: str) -> Table:
+    """A row a case, a column a contestant, then the ratios."""
+    everyone = dict.fromkeys(who for _, measured in results for who in measured)
+    bounds = [who for who in everyone if who in BOUNDS]
+    peers = [who for who in everyone if who not in (*BOUNDS, "ours", ABSENT)]
+    columns = ["case", "ours", *bounds, *(f"ours / {b}" for b in bounds), *peers]
+    columns += ["best peer / ours", "spread of ours"]
+    rows = []
+    for case, measured in results:
+        at = dict.fromkeys(everyone, Measurement()) | measured
+        ours = at["ours"]
+        cells = [name(case), *(_cell(at[who], unit) for who in ["ours", *bounds])]
+        cells += [number(ours.ratio_to(at[bound])) for bound in bounds]
+        for who in peers:
+            mark = "\\*" if _difference(at[who], _reference(at)) > _SAME else ""
+            cells.append(_cell(at[who], unit) + mark)
+        timed = [at[who] for who in peers if at[who].samples]
+        best = min(timed, key=lambda m: m.median, default=Measurement())
+        factor = best.ratio_to(ours)
+        cells.append(number(factor))
+        spread = (max(ours.samples) - min(ours.samples)) / ours.median if ours.samples else math.nan
+        cells.append("n/a" if math.isnan(spread) else f"{100 * spread:.0f} %")
+        rows.append(cells)
+    return Table(title, columns, rows, _notes(name, results))
+
+
+def _cell(measurement: Measurement, unit: str) -> str:
+    seconds = measurement.median
+    return number(1 / seconds if unit == "rounds/s" else 1000 * seconds)
+
+
+def _reference(at: Measured) -> Measurement:
+    return at["ours"] if at["ours"].result else at.get("NumPy", Measurement())
+
+
+def _difference(one: Measurement, other: Measurement) -> float:
+    if not one.result or not other.result or len(one.result) != len(other.result):
+        return 0.0
+    a, b = np.array(one.result), np.array(other.result)
+    return float(np.abs(a - b).max() / np.abs(b).max())
+
+
+def _notes(name: Callable[[Case], str], results: Results) -> list[str]:
+    """Every failure and remark once, with the cases that it holds for."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for case, measured in results:
+        for who, each in measured.items():
+            for text in filter(None, [each.error, each.note]):
+                found.setdefault((who, text), []).append(name(case))
+            difference = _difference(each, _reference(measured | {"ours": measured["ours"]}))
+            if who not in BOUNDS and difference > _SAME:
+                text = "\\* its result is another: its convention differs"
+                found.setdefault((who, text), []).append(name(case))
+    return [
+        f"{who}: {text} ({'all' if len(where) == len(results) > 1 else '; '.join(where)})"
+        for (who, text), where in found.items()
+    ]
+
+
+def _scaling(results: Results) -> list[Table]:
+    makers = {
+        "clients": _clients,
+        "attacker": _attacker,
+        "meta-step": _meta_step,
+        "compilation": _compilation,
+    }
+    return [
+        dataclasses.replace(table, notes=[*table.notes, *_notes_of(measured)])
+        for case, measured in results
+        for table in [makers[case.name](case, measured)]
+    ]
+
+
+def _notes_of(measured: Measured) -> list[str]:
+    return [f"{who}: {m.error or m.note}" for who, m in measured.items() if m.error or m.note]
+
+
+def _clients(case: Case, measured: Measured) -> Table:
+    first = next(iter(measured.values()))
+    return Table(
+        f"clients in all, {case.settings['num_sampled']} of them sampled",
+        ["clients", "rounds/s", "time, relative to the first"],
+        [[who, _cell(m, "rounds/s"), number(m.ratio_to(first))] for who, m in measured.items()],
+    )
+
+
+def _attacker(case: Case, measured: Measured) -> Table:
+    honest = measured["honest"].median
+    rows = [["honest", number(1000 * honest), "", ""]]
+    for steps in case.settings["attack_steps"]:
+        alone = measured[f"one client, {steps} steps"].median
+        attacked = measured[f"attacker, {steps} steps"].median
+        expected = honest + alone
+        cells = [1000 * attacked, 1000 * expected, attacked / expected]
+        rows.append([f"attacker of {steps} local steps", *map(number, cells)])
+    return Table(
+        "a round with an attacker that trains longer",
+        ["round", "ms", "honest round + that client alone, ms", "ratio"],
+        rows,
+    )
+
+
+def _meta_step(case: Case, measured: Measured) -> Table:
+    rows, notes = [], []
+    timed = {who: m for who, m in measured.items() if m.samples}
+    base = next(iter(measured))
+    for axis in AXES:
+        points = {w: m for w, m in timed.items() if w == base or w.startswith(axis)}
+        if len(points) < 2:
+            continue
+        rounds = np.array([m.facts["rounds"] for m in points.values()])
+        seconds = np.array([m.median for m in points.values()])
+        slope, start = np.polyfit(rounds, seconds, 1)
+        fitted = start + slope * rounds
+        for who, r, s, f in zip(points, rounds, seconds, fitted, strict=True):
+            label = f"{axis} x 1" if who == base else who
+            cells = [number(1000 * s), number(r / s), f"{100 * (s - f) / f:+.0f} %"]
+            rows.append([label, f"{r:,.0f}", *cells])
+        notes.append(
+            f"{axis}: {1000 * start:.0f} ms + {1e6 * slope:.0f} us a round; largest deviation "
+            f"{100 * np.abs(seconds / fitted - 1).max():.0f} %"
+        )
+    return Table(
+        "a meta-step, by the FL rounds in it",
+        ["size", "rounds", "ms", "rounds/s", "from its linear fit"],
+        rows,
+        notes,
+    )
+
+
+def _compilation(case: Case, measured: Measured) -> Table:
+    return Table(
+        f"compiling `meta_sl_step`, preset `{case.settings['preset']}` on images of MNIST's shape",
+        ["persistent cache", "seconds"],
+        [[who, number(m.median)] for who, m in measured.items()],
+    )
+
+
+def section(text: str, suite: str, body: Sequence[str]) -> str:
+    """``text`` with what stands between the suite's two markers replaced.
+
+    Raises:
+        ValueError: where the markers are missing.
+    """
+    begin, end = f"<!-- {suite}: begin -->", f"<!-- {suite}: end -->"
+    if begin not in text or end not in text:
+        raise ValueError(f"no markers {begin} and {end} to write between")
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return before + "\n\n".join([begin, *body, end]) + after

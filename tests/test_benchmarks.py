@@ -1,0 +1,127 @@
+"""The benchmarks run, compare what they say they compare, and the speed is not lost."""
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from benchmarks import report
+from benchmarks.cases import SUITES, cases
+from benchmarks.floor import training_flops
+from benchmarks.measure import Measurement
+from benchmarks.run import Options, main
+
+from metasg_jax.game.make import make_rule
+from metasg_jax.models import make_model
+from metasg_jax.testing import received
+
+
+@pytest.fixture
+def quick(monkeypatch, tmp_path):
+    """Runs toy sizes; the worker compiles like this process does."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    if folder := jax.config.jax_compilation_cache_dir:
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
+        monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+    def run(**options):
+        written = tmp_path / "performance.md"
+        written.write_text("".join(f"<!-- {s}: begin -->\n<!-- {s}: end -->\n" for s in SUITES))
+        samples = tmp_path / "samples.json"
+        chosen = Options(quick=True, repetitions=2, write=written, json=samples, **options)
+        results = {str(case): measured for case, measured in main(chosen)}
+        return results, written.read_text(), json.loads(samples.read_text())
+
+    return run
+
+
+def test_runs_compares_and_writes(quick):
+    # this interpreter as that of the peers: NumPy is there, the other libraries are not
+    only = ("median, n", "krum, n", "rounds", "clients")
+    results, written, samples = quick(only=only, peers_python=Path(sys.executable))
+    for name in ("median, n = 5, d = 1,000", "krum, n = 5, d = 1,000"):
+        measured = results[f"rules: {name}"]
+        np.testing.assert_allclose(
+            measured["ours"].result, measured["NumPy"].result, rtol=1e-5, atol=1e-6
+        )
+        assert "ModuleNotFoundError" in measured["ByzFL (torch)"].error
+    rounds = results["rounds: MLP, 1 step, median"]
+    assert rounds["ours"].samples and rounds["floor"].samples
+    assert "ModuleNotFoundError" in rounds["peers"].error
+    assert all(len(m.samples) == 2 for m in results["scaling: clients"].values())
+    assert "ModuleNotFoundError: No module named" in written and "| N = 20 |" in written
+    assert {row["case"] for row in samples["results"]} == set(results)
+
+
+def test_without_peers_the_tables_say_so(quick):
+    results, written, _ = quick(
+        suite=("rules",), only=("rules: median",), peers_python=Path("not/there")
+    )
+    assert list(results) == ["rules: median, n = 5, d = 1,000"]
+    assert "peers: not installed: there is no not/there" in written
+
+
+@pytest.mark.slow
+def test_games_run(quick):
+    results, written, _ = quick(
+        suite=("game", "scaling"), only=("game", "attacker", "meta-step"), peers=False
+    )
+    assert len(results) == 3
+    assert all(m.samples for measured in results.values() for m in measured.values())
+    assert "| horizon x 2 | 28 |" in written and "reported earlier" in written
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_case_names_are_unique(suite):
+    for part in (cases(suite), cases(suite, quick=True)):
+        assert len({str(case) for case in part}) == len(part)
+        smaller = {case.name for case in part}
+        assert {case.grows_from[0] for case in part if case.grows_from} <= smaller
+
+
+def test_floor_counts_products():
+    assert training_flops("mlp", (128,), 320) == 320 * 2 * (2 * 784 * 128 + 3 * 1280)
+    # one multiply-add a weight and place
+    model = make_model("cnn", (28, 28, 1), 10, (16, 32, 256))
+    places = (25 * 16 * 576, 25 * 16 * 32 * 64, 512 * 256, 2560)
+    assert model.num_params == 25 * 16 + 25 * 16 * 32 + 512 * 256 + 2560 + 16 + 32 + 256 + 10
+    assert training_flops("cnn", (16, 32, 256), 1) == 2 * (2 * places[0] + 3 * sum(places[1:]))
+
+
+def test_ratios_are_paired():
+    ours, peer = Measurement([1.0, 2.0, 4.0]), Measurement([3.0, 6.0, 12.0, 99.0])
+    assert peer.ratio_to(ours) == 3.0
+    assert math.isnan(Measurement(error="failed").ratio_to(ours))
+
+
+def test_numbers_have_three_digits():
+    values = [0.000123, 0.5, 12.34, 1234.5, math.nan]
+    assert [report.number(v) for v in values] == ["0.000123", "0.500", "12.3", "1,234", "n/a"]
+
+
+def test_median_is_not_a_sort():
+    """The rule is tens of times faster than a sort over clients; a noisy machine does not hide it.
+
+    Both are timed in turn; the fastest call of each counts.
+    """
+    given = received(np.random.default_rng(0).standard_normal((10, 100_000)))
+    rule = make_rule("median", 10, 0.2)
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        ours = jax.jit(lambda r: rule(None, (), r)[0]).lower(given).compile()
+        by_sort = jax.jit(lambda r: jnp.sort(r.updates, axis=0)[4:6].mean(0)).lower(given).compile()
+    finally:
+        jax.config.update("jax_disable_most_optimizations", True)
+    np.testing.assert_allclose(ours(given), by_sort(given), rtol=1e-6)
+    fastest = {ours: math.inf, by_sort: math.inf}
+    for _ in range(10):
+        for compiled in fastest:
+            begin = time.perf_counter()
+            compiled(given).block_until_ready()
+            fastest[compiled] = min(fastest[compiled], time.perf_counter() - begin)
+    assert fastest[by_sort] > 3 * fastest[ours]
