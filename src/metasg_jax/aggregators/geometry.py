@@ -1,25 +1,140 @@
-"""Distances between updates by one matrix product."""
+"""Rules that see the rows only through their scalar products: one Gram matrix, then [n, n] work.
+
+The product is the whole cost of such a rule, so nothing here copies the rows. They are read in
+blocks of columns that stay in a CPU's cache: one product over a long row is up to five times
+slower there, and a centred copy of the rows costs more than the product.
+"""
 
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.aggregators.order import median_window, order_statistics
+from metasg_jax.rows import MAX_UNROLLED, weighted_sum
+from metasg_jax.types import Received
+
+BLOCK = 4096
+# A distance is taken from squares at most this many times as large: 2 of float32's 7 digits.
+MAX_RATIO = 100.0
+# Rows have 7 digits and a pass tells apart what differs in the first 3: more can't be needed.
+MAX_PASSES = 4
 
 
-def squared_distances(updates: jax.Array, present: jax.Array) -> jax.Array:
-    """Squared distances f32[n, n] between rows; +inf to and from absent rows, 0 on the diagonal.
+def centred_gram(received: Received) -> tuple[jax.Array, jax.Array]:
+    """Scalar products of the rows, seen from a point near most of them.
 
-    By the Gram matrix of the centred rows: uncentred, the difference of large squares cancels in
-    float32 when clients almost agree.
+    ``gram_ij = (u_i - c) . (u_j - c)``. Far from all rows (c = 0, when clients almost agree) a
+    distance is a small difference of large squares, and float32 loses its digits. So c = 0 comes
+    first, which is enough for most rounds and lets no row spoil another's products. If the middle
+    row of that geometry (:func:`medoid`) is then much farther from c than from the rows around it,
+    it becomes c, and the product is made again. No minority of far rows can be chosen as c, or
+    cost the others their digits.
+
+    A row is absent as in :func:`~metasg_jax.aggregators.present_rows`: without positive weight, or
+    with a squared norm that is not finite, which its own diagonal entry tells.
+
+    Returns:
+        (f32[n, n], bool[n]): products, 0 where a row is absent; which rows are present. Products
+        of rows whose distance to c has no finite square are not finite.
     """
-    # at the median: a far row would drag a mean away, and cost the others their digits
-    centre = order_statistics(updates, present, median_window(present))
-    centred = jnp.where(present[:, None], updates - centre[None], 0.0)
-    gram = jnp.matmul(centred, centred.T, precision=jax.lax.Precision.HIGHEST)
+    updates, weights = jnp.asarray(received.updates), received.weights
+    gram = _products(updates)
+    present = (weights > 0) & jnp.isfinite(weights) & jnp.isfinite(jnp.diagonal(gram))
+    both = present[:, None] & present[None, :]
+
+    def judged(gram):
+        gram = jnp.where(both, gram, 0.0)
+        middle, radius = medoid(squared_distances(gram, present), present)
+        return gram, middle, gram[middle, middle] > MAX_RATIO * radius
+
+    def again(carry):
+        passes, _, middle, _ = carry
+        return passes + 1, *judged(_products(updates, updates[middle]))
+
+    def lost(carry):
+        return carry[3] & (carry[0] < MAX_PASSES)
+
+    # a while, not a cond: under vmap a cond would always pay for both branches
+    _, gram, _, _ = jax.lax.while_loop(lost, again, (1, *judged(gram)))
+    return gram, present
+
+
+def squared_distances(gram: jax.Array, present: jax.Array) -> jax.Array:
+    """Squared distances f32[n, n]; +inf to and from absent rows, 0 on the diagonal."""
     squares = jnp.diagonal(gram)
-    distances = jnp.maximum(squares[:, None] + squares[None, :] - 2 * gram, 0.0)
-    n = updates.shape[0]
+    # in this order the squares of far rows don't overflow before they cancel
+    distances = jnp.maximum((squares[:, None] - gram) + (squares[None, :] - gram), 0.0)
     # rows whose squares overflow are far from all others, and from each other: inf - inf is NaN
     distances = jnp.where(jnp.isnan(distances), jnp.inf, distances)
-    distances = jnp.where(jnp.eye(n, dtype=bool), 0.0, distances)
+    distances = jnp.where(jnp.eye(gram.shape[0], dtype=bool), 0.0, distances)
     return jnp.where(present[:, None] & present[None, :], distances, jnp.inf)
+
+
+def medoid(distances: jax.Array, present: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The row with the smallest ball around it that holds more than half of the present rows.
+
+    Such a ball holds honest rows if most rows are honest, so the row is near them whatever the
+    others are.
+
+    Args:
+        distances: squared, f32[n, n], +inf to absent rows.
+        present: bool[n].
+
+    Returns:
+        (i32[] the first such row, f32[] its ball's squared radius); (0, +inf) without rows.
+    """
+    # in order of distance 0 is the row itself: count // 2 others and itself are a majority
+    radii = jnp.sort(distances, axis=1)[:, present.sum() // 2]
+    radii = jnp.where(present, radii, jnp.inf)
+    middle = jnp.argmin(radii)
+    return middle, radii[middle]
+
+
+def mixture(weights: jax.Array, updates: jax.Array, present: jax.Array) -> jax.Array:
+    """``weights @ updates``, f32[d] or f32[k, d], without what absent rows hold (maybe NaN).
+
+    Args:
+        weights: f32[n] or f32[k, n], 0 for absent rows.
+        updates: f32[n, d], as received.
+        present: bool[n].
+    """
+
+    def clean():
+        return jnp.where(present[:, None], updates, 0.0)
+
+    if weights.ndim == 1 and updates.shape[0] <= MAX_UNROLLED:
+        return weighted_sum(weights, clean())  # one fused pass
+    # a product reads a copy of the cleaned rows: only where one has to be cleaned
+    precision = jax.lax.Precision.HIGHEST
+    return jax.lax.cond(
+        present.all(),
+        lambda: jnp.matmul(weights, updates, precision=precision),
+        lambda: jnp.matmul(weights, clean(), precision=precision),
+    )
+
+
+def _products(rows: jax.Array, centre: jax.Array | None = None) -> jax.Array:
+    """``(rows - centre) @ (rows - centre).T``, f32[n, n]."""
+
+    def product(block, centre):
+        block = block if centre is None else block - centre[None]
+        return jnp.matmul(block, block.T, precision=jax.lax.Precision.HIGHEST)
+
+    def blocked(rows, centre):
+        n, d = rows.shape
+        whole = d // BLOCK
+
+        def add(i, gram):
+            start = i * BLOCK
+            block = jax.lax.dynamic_slice(rows, (0, start), (n, BLOCK))
+            at = None if centre is None else jax.lax.dynamic_slice(centre, (start,), (BLOCK,))
+            return gram + product(block, at)
+
+        gram = jax.lax.fori_loop(0, whole, add, jnp.zeros((n, n), rows.dtype))
+        if d % BLOCK == 0:
+            return gram
+        rest = whole * BLOCK
+        return gram + product(rows[:, rest:], None if centre is None else centre[rest:])
+
+    if rows.shape[1] <= BLOCK:
+        return product(rows, centre)
+    # accelerators split a long product themselves, and lose by a loop
+    return jax.lax.platform_dependent(rows, centre, cpu=blocked, default=product)

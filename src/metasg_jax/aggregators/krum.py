@@ -1,10 +1,11 @@
 """Krum (Blanchard et al., NeurIPS 2017)."""
 
+import jax
 import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
-from metasg_jax.aggregators.geometry import squared_distances
-from metasg_jax.aggregators.presence import present_rows, remaining_byzantine
+from metasg_jax.aggregators.geometry import centred_gram, squared_distances
+from metasg_jax.aggregators.presence import remaining_byzantine
 
 
 class Krum(AggregatorBase):
@@ -26,13 +27,25 @@ class Krum(AggregatorBase):
 
     def __call__(self, key, state, received, action=None):
         """(f32[d], state, {selected: i32[]}); zero where no row is present."""
-        updates, present = present_rows(received)
+        gram, present = centred_gram(received)
         f = remaining_byzantine(self.f, present)
-        neighbours = jnp.maximum(present.sum() - f - 2, 1)
-        ordered = jnp.sort(squared_distances(updates, present), axis=1)
-        # column 0 is the row itself; absent rows sort behind
-        ranks = jnp.arange(ordered.shape[1])
-        near = (ranks >= 1) & (ranks <= neighbours)
-        scores = jnp.sum(jnp.where(near[None], ordered, 0.0), axis=1)
-        selected = jnp.argmin(jnp.where(present, scores, jnp.inf))
-        return updates[selected], state, {"selected": selected}
+        selected = jnp.argmin(krum_scores(squared_distances(gram, present), present, f))
+        update = jnp.where(present[selected], received.updates[selected], 0.0)
+        return update, state, {"selected": selected}
+
+
+def krum_scores(distances: jax.Array, present: jax.Array, f: jax.Array) -> jax.Array:
+    """Sums f32[n] of each row's n - f - 2 smallest squared distances to others; +inf if absent.
+
+    Args:
+        distances: squared, f32[n, n], +inf to absent rows.
+        present: bool[n]; n in the formula is their number.
+        f: f32[], what is left of the bound after rows were rejected.
+    """
+    neighbours = jnp.maximum(present.sum() - f - 2, 1)
+    ordered = jnp.sort(distances, axis=1)
+    # column 0 is the row itself; absent rows sort behind
+    ranks = jnp.arange(distances.shape[1])
+    near = (ranks >= 1) & (ranks <= neighbours)
+    scores = jnp.sum(jnp.where(near[None], ordered, 0.0), axis=1)
+    return jnp.where(present, scores, jnp.inf)
