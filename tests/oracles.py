@@ -1,6 +1,7 @@
 """Every rule and craft once more in float64 NumPy, written from its paper and not from our code.
 
 A rule's oracle takes the present rows only: ``oracle(rows[n, d], weights[n], root[d], **fields)``.
+A pre-aggregator's returns rows: ``oracle(rows[n, d], **fields)``.
 A craft's takes the honest rows and returns the row that all colluders send.
 """
 
@@ -78,6 +79,30 @@ def krum(rows, weights, root, f):
     return rows[np.argmin(krum_scores(rows, f))]
 
 
+def multi_krum(rows, weights, root, f, m):
+    """Blanchard et al. 2017, section 4: mean of the m rows of the smallest scores, scored once."""
+    m = int(len(rows) - f) if m is None else min(int(m), len(rows))
+    best = sorted(range(len(rows)), key=lambda i: krum_scores(rows, f)[i])[:m]
+    return rows[best].mean(axis=0)
+
+
+def half_radius(rows):
+    """Radius of the smallest ball around a row that holds more than half of the rows."""
+    distances = np.linalg.norm(rows[:, None] - rows[None], axis=2)
+    return np.sort(distances, axis=1)[:, len(rows) // 2].min()
+
+
+def geometric_median(rows, weights, root, smoothing, tolerance, iterations):
+    """Pillutla et al. 2022, algorithm 2, on the vectors themselves and until nothing moves."""
+    nu, z = max(smoothing * half_radius(rows), 1e-18), np.median(rows, axis=0)
+    for _ in range(20000):
+        shares = 1 / np.maximum(np.linalg.norm(rows - z[None], axis=1), nu)
+        before, z = z, shares @ rows / shares.sum()
+        if np.abs(z - before).max() <= 1e-14 * np.abs(z).max():
+            break
+    return z
+
+
 def fltrust(rows, weights, root):
     """Cao et al. 2021, equations 2-4."""
     trust = np.maximum(rows @ root / (norms(rows) * np.linalg.norm(root)), 0)
@@ -93,8 +118,20 @@ RULES = {
     "norm_bound": norm_bound,
     "clipped_median": clipped_median,
     "krum": krum,
+    "multi_krum": multi_krum,
+    "geometric_median": geometric_median,
     "fltrust": fltrust,
 }
+
+
+def nnm(rows, f):
+    """Allouah et al. 2023, algorithm 1: each row's n - f nearest, itself included, averaged."""
+    distances = np.linalg.norm(rows[:, None] - rows[None], axis=2)
+    kept = int(len(rows) - f)
+    return np.stack([rows[np.argsort(to, kind="stable")[:kept]].mean(axis=0) for to in distances])
+
+
+PRE = {"nnm": nnm}
 
 
 def ipm(honest, scale):

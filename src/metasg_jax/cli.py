@@ -214,6 +214,7 @@ def _list(argv: list[str], console: Console) -> int:
     from metasg_jax.models import MODELS
     from metasg_jax.policies import POLICIES
     from metasg_jax.post_defenses import POST_DEFENSES
+    from metasg_jax.pre_aggregators import PRE_AGGREGATORS
 
     rooms = {
         "data sets": {name: known.text for name, known in DATASETS.items()},
@@ -223,6 +224,7 @@ def _list(argv: list[str], console: Console) -> int:
         "untargeted attacks": UNTARGETED,
         "backdoor attacks": BACKDOOR,
         "rules": AGGREGATORS,
+        "pre-aggregators": PRE_AGGREGATORS,
         "post-training defences": POST_DEFENSES,
         "observations": OBSERVATIONS,
         "policies": POLICIES,

@@ -91,14 +91,37 @@ class Model(Protocol):
 class Aggregator(Protocol):
     """A rule that turns a round's updates into one. See :mod:`metasg_jax.aggregators`."""
 
-    needs_root: ClassVar[bool]
-    action_spec: ClassVar[tuple[str, ...]]
+    @property
+    def needs_root(self) -> bool: ...
+
+    @property
+    def action_spec(self) -> tuple[str, ...]: ...
 
     def init(self, n: int, d: int) -> Any: ...
 
     def __call__(
         self, key: Key, state: Any, received: Received, action: jax.Array | None = None
     ) -> tuple[jax.Array, Any, Info]: ...
+
+
+class PreAggregator(Protocol):
+    """What changes a round's rows before the rule. See :mod:`metasg_jax.pre_aggregators`."""
+
+    @property
+    def needs_root(self) -> bool: ...
+
+    @property
+    def action_spec(self) -> tuple[str, ...]: ...
+
+    def init(self, n: int, d: int) -> Any: ...
+
+    def num_rows(self, n: int) -> int:
+        """How many rows leave, of ``n`` that enter: a static number."""
+        ...
+
+    def __call__(
+        self, key: Key, state: Any, received: Received, action: jax.Array | None = None
+    ) -> tuple[Received, Any, Info]: ...
 
 
 class Attack(Protocol):

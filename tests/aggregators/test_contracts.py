@@ -1,6 +1,6 @@
-"""What every registered rule promises."""
+"""What every registered rule promises, alone and behind a pre-aggregator."""
 
-import dataclasses
+import functools
 import itertools
 
 import jax
@@ -8,15 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metasg_jax.aggregators import AGGREGATORS, ClippedTrimmedMean, FLTrust
+from metasg_jax.aggregators import AGGREGATORS, ClippedTrimmedMean, Composed, FLTrust
+from metasg_jax.game.make import make_rule
+from metasg_jax.pre_aggregators import PRE_AGGREGATORS
 from tests.rounds import honest_round, round_of, take, with_rows, with_weights
 
 N, D = 10, 7
 RISING = np.arange(1.0, N + 1)
-ROBUST = sorted(set(AGGREGATORS) - {"mean"})
-STEERED = [name for name, rule in AGGREGATORS.items() if rule.action_spec]
+# each pre-aggregator once, and a steered rule behind one
+COMPOSED = [*(f"{pre}+krum" for pre in PRE_AGGREGATORS), "nnm+clipped_trimmed_mean"]
+RULES = dict(AGGREGATORS) | {name: functools.partial(make_rule, name, N, 0.2) for name in COMPOSED}
+ROBUST = sorted(set(RULES) - {"mean"})
+STEERED = [name for name in RULES if RULES[name]().action_spec]
 
-every_rule = pytest.mark.parametrize("name", AGGREGATORS)
+every_rule = pytest.mark.parametrize("name", RULES)
 
 
 def call(rule, got, action=None):
@@ -36,24 +41,23 @@ def attacked(size):
     return with_rows(honest_round(), slice(2), size)
 
 
-def float_fields(rule):
-    return [f.name for f in dataclasses.fields(rule) if isinstance(getattr(rule, f.name), float)]
-
-
 def without(rule, rejected):
     """The rule for the rows that are left: its Byzantine bound shrinks by the rejected ones."""
+    if isinstance(rule, Composed):
+        pre = tuple(without(part, rejected) for part in rule.pre)
+        return Composed(pre, without(rule.rule, rejected))
     return rule.replace(f=max(rule.f - rejected, 0.0)) if hasattr(rule, "f") else rule
 
 
 def test_rules_differ_as_pytrees():
     """Else jit may hand one rule the program of another: its cache compares tree structures."""
-    for a, b in itertools.combinations(AGGREGATORS.values(), 2):
+    for a, b in itertools.combinations(RULES.values(), 2):
         assert jax.tree.structure(a()) != jax.tree.structure(b()), (a, b)
 
 
 @every_rule
 def test_shape_and_type(name):
-    rule, got = AGGREGATORS[name](), honest_round()
+    rule, got = RULES[name](), honest_round()
     update, state, info = jax.jit(call)(rule, got)
     assert update.shape == (D,) and update.dtype == jnp.float32
     assert jax.tree.structure(state) == jax.tree.structure(rule.init(N, D))
@@ -63,14 +67,14 @@ def test_shape_and_type(name):
 
 @every_rule
 def test_jit_equals_eager(name):
-    rule, got = AGGREGATORS[name](), jax.tree.map(jnp.asarray, honest_round())
+    rule, got = RULES[name](), jax.tree.map(jnp.asarray, honest_round())
     eager, _, _ = call(rule, got)
     np.testing.assert_allclose(update_of(rule, got), eager, rtol=1e-5, atol=1e-6)
 
 
 @every_rule
 def test_vmap_equals_loop(name):
-    rule, rounds = AGGREGATORS[name](), [honest_round(seed) for seed in range(3)]
+    rule, rounds = RULES[name](), [honest_round(seed) for seed in range(3)]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rounds)
     batched = jax.jit(jax.vmap(jitted, (None, 0)))(rule, stacked)
     loop = np.stack([update_of(rule, got) for got in rounds])
@@ -86,17 +90,19 @@ def test_no_retrace_for_an_equal_rule_or_another_number(name):
         traces.append(1)
         return call(rule, got)[0]
 
-    rule = AGGREGATORS[name]()
+    rule = RULES[name]()
     run(rule, honest_round(0))
-    run(AGGREGATORS[name](), honest_round(1))
-    for field in float_fields(rule):
-        run(rule.replace(**{field: 0.4}), honest_round(2))
+    run(RULES[name](), honest_round(1))
+    floats, structure = jax.tree.flatten(rule)
+    for i in range(len(floats)):
+        changed = [*floats[:i], 0.4, *floats[i + 1 :]]
+        run(jax.tree.unflatten(structure, changed), honest_round(2))
     assert len(traces) == 1
 
 
 @every_rule
 def test_order_of_the_rows_does_not_matter(name):
-    rule, got = AGGREGATORS[name](), honest_round(weights=RISING)
+    rule, got = RULES[name](), honest_round(weights=RISING)
     order = np.random.default_rng(3).permutation(N)
     shuffled = update_of(rule, take(got, order))
     np.testing.assert_allclose(shuffled, update_of(rule, got), rtol=1e-5, atol=1e-6)
@@ -106,7 +112,7 @@ def test_order_of_the_rows_does_not_matter(name):
 @pytest.mark.parametrize("rejected", [[4], [1, 2, 9]])
 @pytest.mark.parametrize("poison", ["nan", "inf", "-inf", "1e30", "one nan", "weight 0"])
 def test_absent_rows_are_as_if_never_sent(name, poison, rejected):
-    rule, got = AGGREGATORS[name](), honest_round(weights=RISING)
+    rule, got = RULES[name](), honest_round(weights=RISING)
     if poison == "weight 0":
         bad = with_weights(with_rows(got, rejected, 3.0), rejected, 0.0)
     elif poison == "one nan":
@@ -121,7 +127,7 @@ def test_absent_rows_are_as_if_never_sent(name, poison, rejected):
 @every_rule
 @pytest.mark.parametrize("weight", [np.nan, np.inf, -1.0])
 def test_a_weight_that_is_no_positive_number_makes_a_row_absent(name, weight):
-    rule, got = AGGREGATORS[name](), honest_round()
+    rule, got = RULES[name](), honest_round()
     absent = update_of(rule, with_weights(got, 3, 0.0))
     np.testing.assert_array_equal(update_of(rule, with_weights(got, 3, weight)), absent)
 
@@ -136,7 +142,7 @@ def actions_of(rule):
 @every_rule
 @pytest.mark.parametrize("rows", ["all absent", "all zero", "most zero", "one present"])
 def test_degenerate_rounds_are_finite(name, rows):
-    rule, got = AGGREGATORS[name](), honest_round()
+    rule, got = RULES[name](), honest_round()
     got = {
         "all absent": with_weights(got, slice(None), 0.0),
         "all zero": with_rows(got, slice(None), 0.0),
@@ -154,7 +160,7 @@ def test_degenerate_rounds_are_finite(name, rows):
 @pytest.mark.parametrize("size", [1e6, -1e6, 1e9, 6.6e18])
 @pytest.mark.parametrize("name", ROBUST)
 def test_two_of_ten_rows_do_not_break_a_robust_rule(name, size):
-    update = update_of(AGGREGATORS[name](), attacked(size))
+    update = update_of(RULES[name](), attacked(size))
     honest = np.linalg.norm(honest_round().updates, axis=1)
     assert np.linalg.norm(update) <= 1.01 * honest.max()
 
@@ -162,7 +168,7 @@ def test_two_of_ten_rows_do_not_break_a_robust_rule(name, size):
 @pytest.mark.parametrize("size", [1e6, -1e6, 6.6e18])
 @pytest.mark.parametrize("name", ["median", "trimmed_mean"])
 def test_order_statistics_stay_within_the_honest_range(name, size):
-    update = update_of(AGGREGATORS[name](), attacked(size))
+    update = update_of(RULES[name](), attacked(size))
     honest, slack = honest_round().updates[2:], 1e-6
     assert (update >= honest.min(axis=0) - slack).all()
     assert (update <= honest.max(axis=0) + slack).all()
@@ -175,14 +181,14 @@ def test_the_mean_breaks():
 
 @every_rule
 def test_huge_rows_that_still_have_a_norm_give_a_finite_update(name):
-    rule = AGGREGATORS[name]()
+    rule = RULES[name]()
     for action in actions_of(rule):
         assert np.isfinite(update_of(rule, attacked(6.6e18), action)).all(), action
 
 
 @every_rule
 def test_weights_count_in_means_only(name):
-    rule = AGGREGATORS[name]()
+    rule = RULES[name]()
     weighted = update_of(rule, honest_round(weights=RISING))
     unchanged = np.allclose(weighted, update_of(rule, honest_round()), rtol=1e-5)
     assert unchanged == (name not in ("mean", "norm_bound"))
@@ -190,16 +196,20 @@ def test_weights_count_in_means_only(name):
 
 @pytest.mark.parametrize("name", STEERED)
 def test_without_an_action_the_fields_of_the_same_names_act(name):
-    rule, got = AGGREGATORS[name](), attacked(30.0)
+    rule, got = RULES[name](), attacked(30.0)
     fields = {knob: 0.3 - 0.5 * i for i, knob in enumerate(rule.action_spec)}
     steered = update_of(rule, got, jnp.array(list(fields.values())))
-    np.testing.assert_allclose(steered, update_of(rule.replace(**fields), got), rtol=1e-5)
+    if isinstance(rule, Composed):
+        fixed = rule.replace(rule=rule.rule.replace(**fields))
+    else:
+        fixed = rule.replace(**fields)
+    np.testing.assert_allclose(steered, update_of(fixed, got), rtol=1e-5)
     assert not np.allclose(steered, update_of(rule, got), rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", sorted(set(AGGREGATORS) - set(STEERED)))
+@pytest.mark.parametrize("name", sorted(set(RULES) - set(STEERED)))
 def test_a_fixed_rule_ignores_actions(name):
-    rule, got = AGGREGATORS[name](), honest_round()
+    rule, got = RULES[name](), honest_round()
     steered = update_of(rule, got, jnp.array([0.5, -0.5]))
     np.testing.assert_array_equal(steered, update_of(rule, got))
 

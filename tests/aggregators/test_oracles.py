@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metasg_jax.aggregators import AGGREGATORS, ClippedTrimmedMean, Krum
+from metasg_jax.aggregators import (
+    AGGREGATORS,
+    ClippedTrimmedMean,
+    GeometricMedian,
+    Krum,
+    MultiKrum,
+)
 from metasg_jax.aggregators.order import (
     MAX_COUNTED,
     Window,
@@ -86,6 +92,12 @@ def test_rule_equals_its_oracle(name, n):
         ("krum", {"f": 0.0}),
         ("krum", {"f": 1.0}),
         ("krum", {"f": 4.0}),
+        ("multi_krum", {"f": 0.0}),
+        ("multi_krum", {"f": 3.0}),
+        ("multi_krum", {"f": 2.0, "m": 1.0}),
+        ("multi_krum", {"f": 2.0, "m": 5.0}),
+        ("multi_krum", {"f": 2.0, "m": 99.0}),
+        ("geometric_median", {"smoothing": 0.3}),
         ("clipped_trimmed_mean", {"clip": 1.0, "trim": -1.0}),
         ("clipped_trimmed_mean", {"clip": 1.0, "trim": 1.0}),
         ("clipped_trimmed_mean", {"clip": -1.0, "trim": -0.3}),
@@ -191,6 +203,41 @@ def test_krum_is_not_blinded_by_outliers(seed, size):
 def test_krum_takes_the_first_of_equals():
     rows = np.repeat([[5.0, 5.0], [1.0, 2.0], [1.0, 2.0], [1.0, 2.0]], [1, 2, 3, 1], axis=0)
     assert run(Krum(f=1.0), round_of(rows))[2]["selected"] == 1
+
+
+def test_multi_krum_takes_the_first_of_equals():
+    """Four rows at the corners of a square have equal scores; the first two are the best two."""
+    rows = [[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 2.0]]
+    _, _, info = run(MultiKrum(f=1.0, m=2.0), round_of(rows))
+    assert info["selected"].tolist() == [True, True, False, False]
+
+
+def test_multi_krum_of_one_is_krum():
+    got = round_of(rows_of("outliers", 10, 3))
+    update, _, _ = run(MultiKrum(f=2.0, m=1.0), got)
+    np.testing.assert_array_equal(update, run(Krum(f=2.0), got)[0])
+
+
+def test_the_geometric_median_minimises_the_sum_of_distances():
+    rows = rows_of("outliers", 11, 8).astype(np.float64)
+    update, _, info = run(GeometricMedian(), round_of(rows))
+    assert info["iterations"] < 100
+    z = np.float64(update)
+    units = (z[None] - rows) / np.linalg.norm(z[None] - rows, axis=1, keepdims=True)
+    # the gradient, a sum of 11 unit vectors
+    assert np.linalg.norm(units.sum(axis=0)) < 1e-4
+
+
+def test_the_geometric_median_is_where_most_rows_are():
+    rows = np.repeat([[3.0, 4.0], [0.0, 50.0], [7.0, 1.0]], [4, 2, 1], axis=0)
+    update, _, info = run(GeometricMedian(), round_of(rows))
+    np.testing.assert_allclose(update, [3.0, 4.0], rtol=1e-6)
+    assert info["iterations"] < 30
+
+
+def test_no_more_iterations_than_asked_for():
+    got = round_of(rows_of("distinct", 10, 2))
+    assert run(GeometricMedian(iterations=3), got)[2]["iterations"] == 3
 
 
 @pytest.mark.parametrize("trim", [-1.0, -0.2, 0.4, 1.0])

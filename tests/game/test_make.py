@@ -2,7 +2,7 @@
 
 import pytest
 
-from metasg_jax.aggregators import ClippedMedian, Krum, TrimmedMean
+from metasg_jax.aggregators import ClippedMedian, GeometricMedian, Krum, MultiKrum, TrimmedMean
 from metasg_jax.errors import ConfigError
 from metasg_jax.game.make import check_rule, make_rule
 
@@ -14,6 +14,11 @@ from metasg_jax.game.make import check_rule, make_rule
         (TrimmedMean(beta=-0.1), "beta = -0.1"),
         (Krum(f=5.0), r"f = 5: in \[0, n / 2\) with num_sampled = 10"),
         (ClippedMedian(max_norm=0.0), "max_norm = 0: above 0"),
+        (MultiKrum(m=0.0), r"m = 0: in \[1, n\] with num_sampled = 10"),
+        (MultiKrum(m=11.0), "m = 11"),
+        (GeometricMedian(smoothing=1.0), r"smoothing = 1: in \(0, 1\)"),
+        (GeometricMedian(tolerance=0.0), "tolerance = 0: above 0"),
+        (GeometricMedian(iterations=0), "iterations = 0: at least 1"),
     ],
 )
 def test_out_of_range(rule, message):

@@ -7,10 +7,13 @@ assumed number of malicious clients shrinks by the rows that were rejected.
 
 from metasg_jax.aggregators.clipped_median import ClippedMedian
 from metasg_jax.aggregators.clipped_trimmed_mean import ClippedTrimmedMean
+from metasg_jax.aggregators.composed import Composed
 from metasg_jax.aggregators.fltrust import FLTrust
+from metasg_jax.aggregators.geometric_median import GeometricMedian
 from metasg_jax.aggregators.krum import Krum
 from metasg_jax.aggregators.mean import Mean
 from metasg_jax.aggregators.median import Median
+from metasg_jax.aggregators.multi_krum import MultiKrum
 from metasg_jax.aggregators.norm_bound import NormBound
 from metasg_jax.aggregators.presence import present_rows
 from metasg_jax.aggregators.trimmed_mean import TrimmedMean
@@ -26,6 +29,8 @@ AGGREGATORS = Registry(
         "norm_bound": NormBound,
         "clipped_median": ClippedMedian,
         "krum": Krum,
+        "multi_krum": MultiKrum,
+        "geometric_median": GeometricMedian,
         "fltrust": FLTrust,
     },
 )
@@ -34,10 +39,13 @@ __all__ = [
     "AGGREGATORS",
     "ClippedMedian",
     "ClippedTrimmedMean",
+    "Composed",
     "FLTrust",
+    "GeometricMedian",
     "Krum",
     "Mean",
     "Median",
+    "MultiKrum",
     "NormBound",
     "TrimmedMean",
     "present_rows",

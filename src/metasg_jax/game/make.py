@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from metasg_jax.aggregators import AGGREGATORS
+from metasg_jax.aggregators import AGGREGATORS, Composed
 from metasg_jax.config import FLConfig, GameConfig
 from metasg_jax.data import PARTITIONS, TRIGGERS, Dataset, load, pool, split
 from metasg_jax.errors import ConfigError
@@ -15,20 +15,28 @@ from metasg_jax.game.observation import OBSERVATIONS, attacker_projection
 from metasg_jax.game.types import make_prior, parse_type
 from metasg_jax.models import make_model
 from metasg_jax.post_defenses import POST_DEFENSES
+from metasg_jax.pre_aggregators import PRE_AGGREGATORS
 from metasg_jax.types import Aggregator
 
 
 def make_rule(name: str, num_sampled: int, assumed_share: float) -> Aggregator:
     """A registered rule, with ``f = round(n x share)`` where it asks for f.
 
+    ``nnm+krum`` puts pre-aggregators before the rule, in the order of their names.
+
     Raises:
         UnknownNameError: for a name that is not registered.
         ConfigError: where f is not below n / 2.
     """
-    cls: Any = AGGREGATORS[name]
-    if "f" not in cls.__dataclass_fields__:
-        return cls()
-    return check_rule(cls(f=float(round(num_sampled * assumed_share))), num_sampled)
+    *first, last = name.split("+")
+    f = float(round(num_sampled * assumed_share))
+    pre = tuple(_assuming(PRE_AGGREGATORS[part], f) for part in first)
+    rule = _assuming(AGGREGATORS[last], f)
+    return check_rule(Composed(pre, rule) if pre else rule, num_sampled)
+
+
+def _assuming(cls: Any, f: float):
+    return cls(f=f) if "f" in cls.__dataclass_fields__ else cls()
 
 
 def check_rule(rule, num_sampled: int):
@@ -38,15 +46,24 @@ def check_rule(rule, num_sampled: int):
     a rule enters.
 
     Raises:
-        ConfigError: where f is not in [0, n / 2), beta not in [0, 0.5), or a bound not positive.
+        ConfigError: where f is not in [0, n / 2), beta not in [0, 0.5), m not in [1, n], smoothing
+            not in (0, 1), a bound or a tolerance not positive, or iterations below 1.
     """
+    if isinstance(rule, Composed):
+        for pre in rule.pre:
+            check_rule(pre, num_sampled)
+            num_sampled = pre.num_rows(num_sampled)
+        check_rule(rule.rule, num_sampled)
+        return rule
+    n = f"with num_sampled = {num_sampled}"
     limits = {
-        "f": (
-            lambda v: 0 <= v < num_sampled / 2,
-            f"in [0, n / 2) with num_sampled = {num_sampled}",
-        ),
+        "f": (lambda v: 0 <= v < num_sampled / 2, f"in [0, n / 2) {n}"),
+        "m": (lambda v: 1 <= v <= num_sampled, f"in [1, n] {n}"),
         "beta": (lambda v: 0 <= v < 0.5, "in [0, 0.5)"),
         "max_norm": (lambda v: v > 0, "above 0"),
+        "smoothing": (lambda v: 0 < v < 1, "in (0, 1)"),
+        "tolerance": (lambda v: v > 0, "above 0"),
+        "iterations": (lambda v: v >= 1, "at least 1"),
     }
     for field, (holds, allowed) in limits.items():
         value = getattr(rule, field, None)

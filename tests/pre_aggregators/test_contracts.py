@@ -1,0 +1,124 @@
+"""What every registered pre-aggregator promises, and each against a NumPy statement of it."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from metasg_jax.aggregators import AGGREGATORS, Composed
+from metasg_jax.errors import ConfigError
+from metasg_jax.game.make import check_rule, make_rule
+from metasg_jax.pre_aggregators import NNM, PRE_AGGREGATORS
+from metasg_jax.registry import UnknownNameError
+from tests import oracles
+from tests.rounds import honest_round, round_of, take, with_rows, with_weights
+
+N, D = 10, 7
+
+every_pre = pytest.mark.parametrize("name", PRE_AGGREGATORS)
+
+
+@jax.jit
+def run(pre, got):
+    return pre(jax.random.key(0), pre.init(*got.updates.shape), got)[0]
+
+
+def expected(name, pre, rows):
+    fields = {f.name: getattr(pre, f.name) for f in dataclasses.fields(pre)}
+    return oracles.PRE[name](np.float64(rows), **fields)
+
+
+def test_every_registered_pre_aggregator_has_an_oracle():
+    assert set(oracles.PRE) == set(PRE_AGGREGATORS)
+
+
+@every_pre
+@pytest.mark.parametrize("n", [3, 4, 7, 10, 40])
+def test_equals_its_oracle(name, n):
+    rng = np.random.default_rng(n)
+    far = rng.normal(size=(n, 6))
+    far[: n // 4] *= 1e3
+    ties = rng.integers(-2, 3, size=(n, 6)).astype(float)
+    ties[1] = ties[0]
+    pre = PRE_AGGREGATORS[name]()
+    for rows in (rng.normal(size=(n, 6)), far, ties, 1e3 + 0.1 * rng.normal(size=(n, 6))):
+        rows = rows.astype(np.float32)
+        mixed = run(pre, round_of(rows)).updates
+        want = expected(name, pre, rows)
+        np.testing.assert_allclose(mixed, want, rtol=1e-5, atol=1e-6 * np.abs(want).max())
+
+
+@every_pre
+def test_structure_and_number_of_rows(name):
+    pre, got = PRE_AGGREGATORS[name](), honest_round()
+    out = run(pre, got)
+    assert jax.tree.structure(out) == jax.tree.structure(got)
+    rows = pre.num_rows(N)
+    assert out.updates.shape == (rows, D) and out.updates.dtype == np.float32
+    assert out.weights.shape == out.client_ids.shape == (rows,)
+    np.testing.assert_array_equal(out.w_global, got.w_global)
+
+
+@every_pre
+def test_vmap_equals_loop(name):
+    pre, rounds = PRE_AGGREGATORS[name](), [honest_round(seed) for seed in range(3)]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rounds)
+    batched = jax.vmap(run, (None, 0))(pre, stacked).updates
+    loop = np.stack([run(pre, got).updates for got in rounds])
+    np.testing.assert_allclose(batched, loop, rtol=1e-5, atol=1e-6)
+
+
+@every_pre
+@pytest.mark.parametrize("poison", ["nan", "inf", "1e30", "weight 0"])
+def test_absent_rows_stay_absent_and_touch_nobody(name, poison):
+    pre, got, rejected = PRE_AGGREGATORS[name](), honest_round(), [4]
+    if poison == "weight 0":
+        bad = with_weights(with_rows(got, rejected, 3.0), rejected, 0.0)
+    else:
+        bad = with_rows(got, rejected, float(poison))
+    out = run(pre, bad)
+    assert np.isfinite(out.updates).all()
+    kept = np.delete(np.arange(N), rejected)
+    np.testing.assert_array_equal(out.weights > 0, np.isin(np.arange(N), kept))
+    rest = run(pre.replace(f=pre.f - 1), take(got, kept)).updates
+    np.testing.assert_allclose(out.updates[kept], rest, rtol=1e-5, atol=1e-6)
+
+
+@every_pre
+def test_without_rows_nothing_is_present(name):
+    out = run(PRE_AGGREGATORS[name](), with_weights(honest_round(), slice(None), 0.0))
+    assert not out.weights.any() and not out.updates.any()
+
+
+def test_nnm_without_malicious_clients_is_the_mean_everywhere():
+    got = honest_round()
+    mixed = run(NNM(f=0.0), got).updates
+    np.testing.assert_allclose(mixed, np.tile(got.updates.mean(axis=0), (N, 1)), rtol=1e-5)
+
+
+def test_composed_is_one_after_the_other():
+    got = with_rows(honest_round(), slice(2), 50.0)
+    update, _, info = make_rule("nnm+krum", N, 0.2)(jax.random.key(0), ((), ()), got)
+    want, _, _ = AGGREGATORS["krum"](f=2.0)(None, (), run(NNM(f=2.0), got))
+    np.testing.assert_allclose(update, want, rtol=1e-5)
+    assert "selected" in info
+
+
+def test_composed_declares_what_its_parts_need():
+    rule = make_rule("nnm+nnm+fltrust", N, 0.2)
+    assert isinstance(rule, Composed) and len(rule.pre) == 2
+    assert rule.needs_root and rule.action_spec == ()
+    steered = make_rule("nnm+clipped_trimmed_mean", N, 0.2)
+    assert steered.action_spec == ("clip", "trim") and not steered.needs_root
+    assert len(steered.init(N, D)) == 2
+
+
+def test_parts_of_a_composed_rule_are_looked_up_and_checked():
+    assert make_rule("nnm+krum", N, 0.3) == Composed((NNM(f=3.0),), AGGREGATORS["krum"](f=3.0))
+    with pytest.raises(UnknownNameError, match="pre-aggregator 'krum'"):
+        make_rule("krum+krum", N, 0.2)
+    with pytest.raises(UnknownNameError, match="rule 'nnm'"):
+        make_rule("nnm", N, 0.2)
+    with pytest.raises(ConfigError, match="NNM: f = 5"):
+        check_rule(Composed((NNM(f=5.0),), AGGREGATORS["mean"]()), N)
