@@ -79,7 +79,7 @@ def _rules(quick: bool) -> list[Case]:
             name(rule, n, d),
             dict(rule=rule, n=n, d=d, peers=n < 1000),
             sample_seconds=0.1,
-            limit_seconds=1.5,
+            limit_seconds=1.0,
             grows_from=(name(rule, n, 100_000), 10.0) if d == 1_000_000 else None,
         )
         for rule in RULES

@@ -48,6 +48,7 @@ def products(flops: float) -> Contestant:
     return Contestant(
         lambda: multiply(a, a).block_until_ready(),
         factor=flops / (2 * _PRODUCT_SIZE**3),
+        compiles=True,
         facts={"flops": flops},
     )
 
@@ -64,10 +65,10 @@ def one_read(n: int, d: int) -> Contestant:
     def run():
         buffer[0] = copy(buffer[0]).block_until_ready()
 
-    return Contestant(run, factor=n * d / (2 * _COPIED_FLOATS))
+    return Contestant(run, factor=n * d / (2 * _COPIED_FLOATS), compiles=True)
 
 
 def gram(updates: jax.Array) -> Contestant:
     """The product of f32[n, d] with its own transpose, which every distance needs."""
     multiply = jax.jit(lambda a: a @ a.T)
-    return Contestant(lambda: multiply(updates).block_until_ready())
+    return Contestant(lambda: multiply(updates).block_until_ready(), compiles=True)

@@ -8,7 +8,7 @@ from benchmarks.cases import Case
 from benchmarks.process import Process, WorkerFailed
 
 # A call that is expected to take longer by what a smaller case took is not made.
-_TOO_LONG_SECONDS = 8.0
+_TOO_LONG_SECONDS = 3.0
 
 
 @dataclasses.dataclass

@@ -47,7 +47,7 @@ class Process:
         return answer["names"]
 
     def prepare(self, name: str) -> dict:
-        """Compiles or warms up; holds ``seconds`` of a unit of work, or ``error``."""
+        """Compiles or warms up; holds ``repetitions`` to make, or ``seconds``, or ``error``."""
         assert self.case is not None
         return self._ask(
             do="prepare",

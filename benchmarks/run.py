@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -80,6 +81,7 @@ def main(options: Options) -> list[tuple[Case, Measured]]:
         with _progress(console) as bar:
             task = bar.add_task("", total=len(chosen))
             for case in chosen:
+                begin = time.perf_counter()
                 smaller = next(
                     (m for c, m in results if case.grows_from and c.name == case.grows_from[0]),
                     None,
@@ -96,7 +98,8 @@ def main(options: Options) -> list[tuple[Case, Measured]]:
                 results.append((case, measured))
                 bar.advance(task)
                 if not console.is_terminal:
-                    console.print(f"{len(results)}/{len(chosen)} {case}")
+                    seconds = time.perf_counter() - begin
+                    console.print(f"{len(results)}/{len(chosen)} {case} ({seconds:.0f} s)")
         if log.exists() and any(m.error for _, measured in results for m in measured.values()):
             console.print(f"errors of the workers:\n{log.read_text()[-4000:]}", markup=False)
     sections = {

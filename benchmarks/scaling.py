@@ -86,6 +86,7 @@ def _rounds(
             simulate(key, state, model, fl, data, rule, squads, num_rounds=_ROUNDS)
         ),
         factor=1 / _ROUNDS,
+        compiles=True,
     )
 
 
@@ -129,6 +130,7 @@ def _meta_step(s: dict, axis: str, factor: int) -> Contestant:
     phases += len(adaptive) * (config.adapt_steps + 1 + config.attacker_steps)
     return Contestant(
         lambda: jax.block_until_ready(meta_sl_step(key, state, game, config)),
+        compiles=True,
         facts={"rounds": per_type * phases},
     )
 

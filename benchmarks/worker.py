@@ -31,6 +31,7 @@ class Contestant:
         factor: seconds of a call times this are seconds of one unit of work (a round, say).
         result: the call's output as a vector, by which the driver sees who computes the same.
         clocked: ``run`` returns the seconds itself.
+        compiles: the first call compiles, so it says nothing.
         once: one call, the first, is the measurement.
         note: shown beside the table.
         facts: numbers that the report needs, such as FLOPs of a round.
@@ -40,6 +41,7 @@ class Contestant:
     factor: float = 1.0
     result: Callable[[Any], Any] | None = None
     clocked: bool = False
+    compiles: bool = False
     once: bool = False
     note: str = ""
     facts: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -83,30 +85,28 @@ class Worker:
         return {"names": list(self.makers)}
 
     def prepare(self, name: str, sample_seconds: float, limit_seconds: float) -> dict:
-        """Makes a contestant, compiles or warms it up, and says how long a unit and a sample take.
+        """Makes a contestant, compiles or warms it up, and says how long a unit of work takes.
 
-        Where the first call took longer than the limit it stays the only one, if nothing was
-        compiled in it.
+        Where a call takes longer than the limit, a second one is the only sample.
         """
         contestant = self.makers[name]()
         begin = time.perf_counter()
         out = contestant.run()
-        first = time.perf_counter() - begin
+        each = out if contestant.clocked else time.perf_counter() - begin
         answer: dict[str, Any] = {"note": contestant.note, "facts": contestant.facts}
-        if contestant.once:
-            seconds = out if contestant.clocked else first
-            return answer | {"seconds": seconds * contestant.factor, "once": True}
         if contestant.result is not None:
             answer["result"] = _coordinates(contestant.result(out))
         del out
-        each = contestant.seconds(1) / contestant.factor if first > 0.01 else first
-        if first < sample_seconds:  # a first call says little
+        if not contestant.once and (contestant.compiles or each > limit_seconds):
+            each = contestant.seconds(1) / contestant.factor
+        if contestant.once or each > limit_seconds:
+            return answer | {"seconds": each * contestant.factor, "once": True}
+        if each < sample_seconds:  # a first call says little
             each = min(each, contestant.seconds(3) / contestant.factor)
         count = max(1, round(sample_seconds / max(each, 1e-7)))
         self.ready[name] = (contestant, count)
         repetitions = max(1, int(limit_seconds / max(each * count, 1e-7)))
-        seconds = each * contestant.factor
-        return answer | {"seconds": seconds, "once": False, "repetitions": repetitions}
+        return answer | {"once": False, "repetitions": repetitions}
 
     def sample(self, name: str) -> dict:
         """One sample of a prepared contestant."""
