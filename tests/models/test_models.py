@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from metasg_jax.models import MODELS, make_model
-from metasg_jax.models.layers import Convolution, clip_units, max_pool
+from metasg_jax.models.layers import PooledConvolution, clip_units, convolve, max_pool
+
+METHODS = ("auto", "patches", "native")
 
 # 16 x 16 is the smallest that two 5 x 5 convolutions with pooling leave a pixel of
 SETTINGS = {"mlp": ((4, 4, 1), (7, 5)), "cnn": ((16, 16, 3), (4, 5, 6))}
@@ -152,32 +154,77 @@ def test_activations_are_those_before_clipping_and_never_negative(name):
     assert (units >= 0).all() and (units.max(axis=0) > 0).mean() > 0.5
 
 
-@pytest.mark.parametrize("size", [1, 3, 5])
+def convolution(method, size):
+    """Output and both gradients under a random cotangent."""
+
+    def run(x, kernel, cotangent):
+        out, backward = jax.vjp(lambda x, k: convolve(x, k, size, method), x, kernel)
+        return out, *backward(cotangent)
+
+    return run
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_convolution_is_xlas(size, channels):
+@pytest.mark.parametrize("shared", [False, True])
+def test_patches_are_xlas_convolution(size, channels, shared):
+    """Forward and both gradients, under a vmap over clients with own or shared weights."""
     rng = np.random.default_rng(size)
-    x = rng.normal(size=(2, 9, 7, channels)).astype(np.float32)
-    layer = Convolution(features=4, size=size)
-    kernel = rng.normal(size=(size, size, channels, 4)).astype(np.float32)
-    bias = rng.normal(size=4).astype(np.float32)
-    got = layer.apply({"params": {"kernel": kernel.reshape(-1, 4), "bias": bias}}, x)
-    want = jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    np.testing.assert_allclose(got, want + bias.reshape(1, 1, 1, 4), rtol=1e-4, atol=1e-5)
+    h, w, batch, clients = 9, 6, 3, 2
+    x = rng.normal(size=(clients, channels, h, w, batch)).astype(np.float32)
+    kernel = rng.normal(size=(clients, size * size * channels, 4)).astype(np.float32)
+    out = rng.normal(size=(clients, 4, h - size + 1, w - size + 1, batch)).astype(np.float32)
+    kernel = kernel[0] if shared else kernel
+    over = (0, None if shared else 0, 0)
+    got = jax.jit(jax.vmap(convolution("patches", size), over))(x, kernel, out)
+    want = jax.jit(jax.vmap(convolution("native", size), over))(x, kernel, out)
+    for ours, theirs in zip(got, want, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_auto_means_patches_on_a_cpu():
+    x, kernel = jnp.ones((1, 4, 4, 2)), jnp.ones((4, 3))
+    named = [str(jax.make_jaxpr(convolve, static_argnums=(2, 3))(x, kernel, 2, m)) for m in METHODS]
+    assert "conv_general_dilated" in named[2] and "conv_general_dilated" not in named[1]
+    assert (named[0] == named[1]) == (jax.default_backend() == "cpu")
+
+
+def test_block_is_convolution_bias_relu_and_pooling_in_the_usual_order():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 9, 7, 3)).astype(np.float32)
+    kernel, bias = rng.normal(size=(2, 2, 3, 4)).astype("f"), rng.normal(size=4).astype("f")
+    layer = PooledConvolution(features=4, size=2)
+    params = {"kernel": kernel.reshape(-1, 4), "bias": bias}
+    got = layer.apply({"params": params}, x.transpose(3, 1, 2, 0)).transpose(3, 1, 2, 0)
+    layout = ("NHWC", "HWIO", "NHWC")
+    want = jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=layout)
+    want = nn.max_pool(nn.relu(want + bias.reshape(1, 1, 1, 4)), (2, 2), (2, 2))
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
 def test_convolution_starts_like_a_layer_of_its_fan_in():
-    params = Convolution(features=400, size=5).init(jax.random.key(0), jnp.zeros((1, 5, 5, 3)))
+    layer = PooledConvolution(features=400, size=5)
+    params = layer.init(jax.random.key(0), jnp.zeros((3, 6, 6, 1)))
     np.testing.assert_allclose(params["params"]["kernel"].std(), (5 * 5 * 3) ** -0.5, rtol=0.05)
 
 
-@pytest.mark.parametrize("shape", [(2, 8, 6, 3), (1, 7, 5, 2)])
-@pytest.mark.parametrize("size", [2, 3])
-def test_max_pool_is_flaxs(shape, size):
-    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    want = nn.max_pool(x, (size, size), (size, size))
-    np.testing.assert_array_equal(max_pool(x, size), want)
+@pytest.mark.parametrize("shape", [(3, 8, 6, 2), (2, 7, 5, 1)])
+def test_max_pool_is_flaxs_and_ties_go_to_the_first(shape):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 3, size=shape).astype(np.float32)  # many ties
+    weights = jnp.asarray(rng.normal(size=(shape[0], shape[1] // 2, shape[2] // 2, shape[3])))
+
+    def flaxs(x):
+        return nn.max_pool(x.transpose(3, 1, 2, 0), (2, 2), (2, 2)).transpose(3, 1, 2, 0)
+
+    np.testing.assert_array_equal(max_pool(x), flaxs(x))
+    gradient = jax.grad(lambda x: (weights * max_pool(x)).sum())(x)
+    want = np.zeros(shape)
+    for f, i, j, b in np.ndindex(weights.shape):
+        block = x[f, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2, b]
+        row, column = np.unravel_index(np.argmax(block), (2, 2))
+        want[f, 2 * i + row, 2 * j + column, b] = weights[f, i, j, b]
+    np.testing.assert_array_equal(gradient, want)
 
 
 def test_clip_units_reads_its_own_part():
