@@ -103,7 +103,7 @@ def _scaling(quick: bool) -> list[Case]:
     populations = [100, 10_000, 1_000_000]
     attack_steps = [10, 49]
     game = dict(hidden=[64], batch_size=64, num_images=6000, group_size=2, horizon=5)
-    factors = [1, 2, 4, 8]
+    factors = [1, 3, 8]
     compiled = [Case("scaling", "compilation", dict(preset="cpu"), limit_seconds=0.0)]
     if quick:
         rounds |= dict(num_sampled=5, num_images=400, hidden=[8], batch_size=8)

@@ -86,6 +86,7 @@ def measure(
             continue
         if answer["once"]:
             each.samples = [answer["seconds"]]
+            each.note = "; ".join(filter(None, [each.note, "a single call"]))
         else:
             left[name] = min(repetitions, answer["repetitions"])
     for repetition in range(repetitions):

@@ -88,9 +88,9 @@ def _rules(results: Results) -> list[Table]:
 
 def _game(results: Results) -> list[Table]:
     table = _contest("rounds of the game per second", lambda case: case.name, results, "rounds/s")
-    table.columns += ["reported earlier", "ours / reported"]
+    table.columns += ["reported earlier", "speed / reported"]
     for row, (_, measured) in zip(table.rows, results, strict=True):
-        speed = 1 / measured["ours"].median
+        speed = 1 / measured.get("ours", Measurement()).median
         row += [number(REPORTED_GAME_SPEED), number(speed / REPORTED_GAME_SPEED)]
     table.notes.append(
         f"{REPORTED_GAME_SPEED} rounds/s is a public PyTorch environment of the same game (10 "
@@ -106,11 +106,11 @@ def _contest(title: str, name: Callable[[Case], str], results: Results, unit: st
     everyone = dict.fromkeys(who for _, measured in results for who in measured)
     bounds = [who for who in everyone if who in BOUNDS]
     peers = [who for who in everyone if who not in (*BOUNDS, "ours", ABSENT)]
-    columns = ["case", "ours", *bounds, *(f"ours / {b}" for b in bounds), *peers]
-    columns += ["best peer / ours", "spread of ours"]
+    columns = ["case", "ours", *bounds, *(f"time / {b}" for b in bounds), *peers]
+    columns += ["best peer's time / ours", "spread of ours"]
     rows = []
     for case, measured in results:
-        at = dict.fromkeys(everyone, Measurement()) | measured
+        at = dict.fromkeys(["ours", *everyone], Measurement()) | measured
         ours = at["ours"]
         cells = [name(case), *(_cell(at[who], unit) for who in ["ours", *bounds])]
         cells += [number(ours.ratio_to(at[bound])) for bound in bounds]
@@ -133,7 +133,8 @@ def _cell(measurement: Measurement, unit: str) -> str:
 
 
 def _reference(at: Measured) -> Measurement:
-    return at["ours"] if at["ours"].result else at.get("NumPy", Measurement())
+    ours = at.get("ours", Measurement())
+    return ours if ours.result else at.get("NumPy", Measurement())
 
 
 def _difference(one: Measurement, other: Measurement) -> float:
@@ -150,7 +151,7 @@ def _notes(name: Callable[[Case], str], results: Results) -> list[str]:
         for who, each in measured.items():
             for text in filter(None, [each.error, each.note]):
                 found.setdefault((who, text), []).append(name(case))
-            difference = _difference(each, _reference(measured | {"ours": measured["ours"]}))
+            difference = _difference(each, _reference(measured))
             if who not in BOUNDS and difference > _SAME:
                 text = "\\* its result is another: its convention differs"
                 found.setdefault((who, text), []).append(name(case))
