@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import optax
 
 from metasg_jax.attacks.plan import LocalPlan
-from metasg_jax.rows import row_norms
 from metasg_jax.types import Key, Model
 
 # Keeps the cosine's gradient finite where the update is still zero; in units of the reference.
@@ -49,7 +48,7 @@ def local_updates(
     The first step shares the global weights between clients, so its forward pass is one product.
 
     Args:
-        model: static.
+        model: static; may bound how many clients train at once (``model.clients_at_once``).
         w_global: f32[d].
         x: f32[n, S, B, h, w, c]; S is the longest plan's number of steps.
         y: i32[n, S, B].
@@ -58,39 +57,68 @@ def local_updates(
     Returns:
         f32[n, d], row i is ``w_global - w_i``.
     """
-    steps = x.shape[1]
+    n, most = x.shape[0], getattr(model, "clients_at_once", 0)
+    if not 0 < most < n:
+        return _train(model, w_global, x, y, plan)
+    # equal parts, so that the training is compiled once
+    width = next(k for k in range(most, 0, -1) if n % k == 0)
+    parts = jax.tree.map(lambda a: a.reshape(n // width, width, *a.shape[1:]), (x, y, plan))
+    return jax.lax.map(lambda part: _train(model, w_global, *part), parts).reshape(n, -1)
 
+
+def _train(model: Model, w_global, x, y, plan: LocalPlan) -> jax.Array:
+    """:func:`local_updates` of clients side by side."""
+    steps, shared, ravel = x.shape[1], model.unravel(w_global), jax.vmap(model.ravel)
     # the learning rate scales the loss, a number, and not its gradient, n x d of them
     rates = plan.lr * plan.sign
 
-    def step_of(params, x, y, rate):
-        return model.ravel(jax.grad(lambda p: rate * cross_entropy(model, p, x, y))(params))
+    def descent(params, x, y, rate):
+        return jax.grad(lambda p: rate * cross_entropy(model, p, x, y))(params)
 
-    shared = model.unravel(w_global)
-    first = jax.vmap(step_of, in_axes=(None, 0, 0, 0))(shared, x[:, 0], y[:, 0], rates)
-    updates = _project(first, plan.radius)
+    moved = jax.vmap(descent, in_axes=(None, 0, 0, 0))(shared, x[:, 0], y[:, 0], rates)
     if steps == 1:
-        return updates
+        return ravel(_confined(moved, plan.radius))
 
-    def step(updates, batch):
+    def from_shared(tree):
+        """``shared - tree``: what clients with these weights send, and the other way round."""
+        return jax.tree.map(lambda w, p: w[None] - p, shared, tree)
+
+    def step(params, batch):
         k, x, y = batch
-        params = jax.vmap(model.unravel)(w_global[None] - updates)
-        moved = updates + jax.vmap(step_of)(params, x, y, rates)
-        moved = moved - (plan.lr * plan.proximal)[:, None] * updates
+        downhill = jax.vmap(descent)(params, x, y, rates)
+        pull = plan.lr * plan.proximal
+        going = k < plan.steps
         if plan.reference is not None:
-            hiding = jax.vmap(jax.grad(_cosine))(updates, plan.reference)
-            moved = moved + (plan.lr * plan.stealth)[:, None] * hiding
-        moved = _project(moved, plan.radius)
-        return jnp.where((k < plan.steps)[:, None], moved, updates), None
+            hiding = jax.vmap(jax.grad(_cosine))(ravel(from_shared(params)), plan.reference)
+            hiding = jax.vmap(model.unravel)((plan.lr * plan.stealth)[:, None] * hiding)
+            downhill = jax.tree.map(jnp.add, downhill, hiding)
+        # one pass over each array: the trees are never made one vector between steps
+        moved = jax.tree.map(
+            lambda w, p, g: p - g + _per_row(pull, p) * (w[None] - p), shared, params, downhill
+        )
+        if plan.radius is not None:
+            moved = from_shared(_confined(from_shared(moved), plan.radius))
+        return jax.tree.map(lambda a, b: jnp.where(_per_row(going, a), a, b), moved, params), None
 
+    params = from_shared(_confined(moved, plan.radius))
     rest = (jnp.arange(1, steps), x[:, 1:].swapaxes(0, 1), y[:, 1:].swapaxes(0, 1))
-    return jax.lax.scan(step, updates, rest)[0]
+    params, _ = jax.lax.scan(step, params, rest)
+    return ravel(from_shared(params))
 
 
-def _project(updates: jax.Array, radius: jax.Array | None) -> jax.Array:
+def _per_row(values: jax.Array, like: jax.Array) -> jax.Array:
+    """[n] -> [n, 1, ..] of as many axes as ``like``."""
+    return values.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def _confined(updates, radius: jax.Array | None):
+    """A tree of updates with leaves [n, ..], each client's scaled into a ball of its radius."""
     if radius is None:
         return updates
-    return updates * jnp.minimum(1.0, radius / jnp.maximum(row_norms(updates), 1e-12))[:, None]
+    squares = [jnp.sum(a.reshape(a.shape[0], -1) ** 2, axis=1) for a in jax.tree.leaves(updates)]
+    norms = jnp.sqrt(sum(squares, jnp.zeros_like(radius)))
+    factors = jnp.minimum(1.0, radius / jnp.maximum(norms, 1e-12))
+    return jax.tree.map(lambda a: _per_row(factors, a) * a, updates)
 
 
 def _cosine(update: jax.Array, reference: jax.Array) -> jax.Array:

@@ -51,6 +51,11 @@ class LinenModel:
         return _unraveler(self)(w)
 
     @property
+    def clients_at_once(self) -> int:
+        """Most clients that train side by side, a matter of speed only; 0 for all."""
+        return getattr(self.module, "clients_at_once", 0) * (jax.default_backend() == "cpu")
+
+    @property
     def num_params(self) -> int:
         """Number of parameters, d."""
         return sum(leaf.size for leaf in jax.tree.leaves(_abstract_params(self)))
