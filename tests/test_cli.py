@@ -1,5 +1,6 @@
 """The command line: exit codes, messages, and runs that resume to the same bits."""
 
+import dataclasses
 import json
 import os
 import re
@@ -56,6 +57,8 @@ def metasg(*args, cwd):
         (["pretrain", "--fl.horizon", "0"], 2, "horizon = 0"),
         (["pretrain", "--game.assumed-share", "0.6"], 2, "assumed_share = 0.6"),
         (["pretrain", "--steps", "0"], 2, "steps = 0"),
+        (["pretrain", "--memory-gib", "-1"], 2, "memory_gib = -1"),
+        (["pretrain", "--meta.rollouts-at-once", "-2"], 2, "rollouts_at_once = -2"),
         (["pretrain", "--source", "miror"], 2, "did you mean 'mirror'"),
         (["pretrain", "--game.dataset", "mnist"], 2, "name the data set by --dataset"),
         (["data", "--dataset", "mnist", "--data-dir", "no_such_place"], 1, "no_such_place"),
@@ -131,6 +134,50 @@ def test_kill_and_resume_and_other_chunks_give_the_same_bits(tmp_path):
     assert other.returncode == 1 and "meta.discount: 0.9, not 0.5" in other.stderr
     taken = metasg(*TINY, "--out=whole", cwd=tmp_path)
     assert taken.returncode == 2 and "is not empty" in taken.stderr
+
+
+def test_dry_run_prints_the_cost_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    from metasg_jax import program
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    # the cache of the tests stays as it is
+    monkeypatch.setattr(program, "enable_compilation_cache", lambda: None)
+    assert cli.main([*TINY, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    # 4 meta-steps x 2 types x (1 adaptation + 1 play) x 2 rollouts x 3 rounds
+    for text in ("updates", "activations", "trajectory", "at the peak", "2 of 2", "96 at most",
+                 "24 a meta-step", "FLOP", "compiling the probe", "FL rounds a second"):  # fmt: skip
+        assert text in shown
+    assert list(tmp_path.iterdir()) == []
+    assert cli.main([*TINY, "--dry-run", "--memory-gib=1e-6"]) == 2
+    error = capsys.readouterr().err
+    assert "memory_gib = 1e-06: one rollout at a time needs" in error
+
+
+def test_the_chosen_chunk_is_kept_when_the_run_goes_on(tmp_path, monkeypatch):
+    """Chosen when the run began; with less memory later on it is still the same program."""
+    from rich.console import Console
+
+    from metasg_jax import checkpoint, program
+    from metasg_jax.data import load
+    from metasg_jax.presets import PRESETS
+
+    config = PRESETS["smoke"].get_config("digits")
+    game = dataclasses.replace(config.game, types=("none",), hidden=(8,), observation="paper")
+    config = dataclasses.replace(config, game=game, fl=config.fl.replace(horizon=2), steps=1)
+    assert config.meta.rollouts_at_once == -1
+    asked = []
+    monkeypatch.setattr(program.budget, "fit", lambda *args: asked.append(args) or 1)
+    args = load("digits"), tmp_path / "run"
+    program.pretrain_program(config, *args, False, Console(quiet=True))
+    written = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert written["meta"]["rollouts_at_once"] == 1 and len(asked) == 1
+    longer = dataclasses.replace(config, steps=2, memory_gib=3.0)
+    program.pretrain_program(longer, *args, True, Console(quiet=True))
+    assert len(asked) == 1
+    kept = checkpoint.load_config(tmp_path / "run" / "checkpoints")
+    assert kept.meta.rollouts_at_once == 1 and kept.steps == 2
 
 
 def test_new_directories_never_collide(tmp_path):

@@ -67,6 +67,9 @@ class Pretrain:
     """Directory of the run (default: a new one, runs/<dataset>-<preset>)."""
     resume: bool = False
     """Go on from the newest checkpoint of --out, or of the newest run of data set and preset."""
+    dry_run: bool = False
+    """Only print what the run would cost: memory by part, FL rounds, FLOPs, and the time it would
+    take by a short probe. Writes no run."""
     source: Annotated[Source, tyro.conf.arg(name="")] = Source()
     judging: Annotated[Judging, tyro.conf.arg(name="")] = Judging()
 
@@ -141,6 +144,13 @@ def _pretrain(argv: list[str], console: Console) -> int:
     if config.game.dataset != args.dataset:
         raise ConfigError(f"game.dataset = {config.game.dataset!r}: name the data set by --dataset")
     config.check()
+    if args.dry_run:
+        dataset = _load(config.game.dataset, args.source, console)
+        from metasg_jax import program
+
+        program.enable_compilation_cache()
+        program.dry_run_program(config, dataset, console)
+        return 0
     name = f"{args.dataset}-{preset}"
     if args.out is not None:
         directory = args.out
@@ -152,10 +162,10 @@ def _pretrain(argv: list[str], console: Console) -> int:
         directory = new_directory(DEFAULT_ROOT, name)
     dataset = _load(config.game.dataset, args.source, console)
 
-    from metasg_jax import program
+    from metasg_jax import budget, program
 
     program.enable_compilation_cache()
-    total = config.steps * program.rounds_per_step(config)
+    total = config.steps * budget.rounds_per_step(config)
     console.print(
         f"pre-training on {args.dataset}, preset {preset}: {config.steps} meta-steps of "
         f"{config.meta.algorithm}, at most {total:,} FL rounds, into {directory}"

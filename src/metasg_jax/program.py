@@ -1,5 +1,7 @@
 """Pre-training and evaluation as programs: progress, files, resumption. The library does none."""
 
+import dataclasses
+import os
 import time
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
-from metasg_jax import checkpoint, runs
+from metasg_jax import budget, checkpoint, runs
 from metasg_jax.config import RunConfig
 from metasg_jax.data import Dataset
 from metasg_jax.data import cache as data_cache
@@ -33,9 +35,14 @@ from metasg_jax.evaluation.tables import (
     write_csv,
 )
 from metasg_jax.game.make import make_game
-from metasg_jax.game.types import parse_type
+from metasg_jax.game.rollout import rollout_groups
 from metasg_jax.learning.pretrain import pretrain
-from metasg_jax.learning.state import MetaSGState, init_state
+from metasg_jax.learning.state import (
+    MetaSGState,
+    attacker_player,
+    defender_player,
+    init_state,
+)
 
 
 def enable_compilation_cache() -> None:
@@ -45,15 +52,132 @@ def enable_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def rounds_per_step(config: RunConfig) -> int:
-    """FL rounds of one meta-step, all types enumerated; adaptive types' responses included."""
-    meta, kinds = config.meta, len(config.game.types)
-    rollouts = meta.group_size * meta.num_groups * config.fl.horizon
-    if meta.algorithm == "meta_rl":
-        return kinds * meta.adapt_steps * rollouts
-    specs = [parse_type(text, config.fl.num_clients) for text in config.game.types]
-    adaptive = sum(spec.adaptive for spec in specs)
-    return (kinds * (meta.adapt_steps + 1) + adaptive * meta.attacker_steps) * rollouts
+def free_memory() -> int:
+    """Bytes that the first device has free: of the machine's memory on a CPU."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        table = dict(line.split(":", 1) for line in lines)
+        return int(table["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):  # not Linux: of all memory, half may well be taken
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def resolve_chunk(config: RunConfig, game) -> RunConfig:
+    """The settings with ``meta.rollouts_at_once`` chosen by memory, where it is -1.
+
+    Raises:
+        ConfigError: where not even one rollout fits.
+    """
+    if config.meta.rollouts_at_once != -1:
+        return config
+    limit = round(config.memory_gib * 2**30) or int(0.8 * free_memory())
+    chosen = budget.fit(game, config.meta, limit)
+    return dataclasses.replace(config, meta=config.meta.replace(rollouts_at_once=chosen))
+
+
+def dry_run_program(config: RunConfig, dataset: Dataset, console: Console) -> None:
+    """Prints what a run would cost, from shapes and a short probe; writes nothing."""
+    config.check()
+    free = free_memory()
+    game = make_game(config.game, config.fl, dataset)
+    config = resolve_chunk(config, game)
+    meta, cost = config.meta, budget.estimate(game, config)
+    rows = [[name, _size(bytes_)] for name, bytes_ in dataclasses.asdict(cost.memory).items()]
+    rows.append(["at the peak", f"{_size(cost.memory.total)} of {_size(free)} free"])
+    console.print(rich_table("memory, estimated", ["part", "size"], rows))
+    batch, at_once = meta.group_size * meta.num_groups, meta.rollouts_at_once
+    total = config.steps * cost.rounds
+    rows = [
+        ["rollouts at once", f"{at_once if 0 < at_once < batch else batch} of {batch}"],
+        ["FL rounds", f"{total:,} at most, {cost.rounds:,} a meta-step"],
+        ["matrix products of a round", f"{cost.flops_per_round / 1e6:,.3g} MFLOP"],
+        ["of the whole run", f"{cost.flops_per_round * total / 1e12:,.3g} TFLOP"],
+    ]
+    console.print(rich_table("work", ["what", "how much"], rows))
+    console.print("probing: compiles a short batch of the same rollouts and plays it")
+    probed = probe(game, config)
+    wall = config.steps * sum(
+        batches * seconds * config.fl.horizon
+        for batches, seconds in zip(cost.types_played, probed.seconds, strict=True)
+    )
+    mean = wall / (config.steps * sum(cost.types_played) * batch * config.fl.horizon)
+    rows = [
+        ["compiling the probe", f"{probed.compile_seconds:.1f} s"],
+        ["FL rounds a second", f"{1 / mean:,.0f}"],
+        ["the run, without compiling and judging", _duration(wall)],
+    ]
+    console.print(
+        rich_table(f"time, from {probed.rounds} rounds of each type", ["what", "time"], rows)
+    )
+    console.print("nothing was written; leave out --dry-run to run")
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """What a short piece of a run took.
+
+    Attributes:
+        compile_seconds: tracing and compiling; little where the cache had it.
+        seconds: of one round of a whole batch of rollouts, against each type.
+        rounds: that were played.
+    """
+
+    compile_seconds: float
+    seconds: tuple[float, ...]
+    rounds: int
+
+
+def probe(game, config: RunConfig, rounds: int = 5, patience: float = 30.0) -> Probe:
+    """Times a few rounds of the real batch against each type.
+
+    Types that are left after ``patience`` seconds count as the mean of the others. The fresh model
+    of an episode is in it, so it errs on the slow side.
+    """
+    meta, rounds = config.meta, min(rounds, config.fl.horizon)
+    short = game.replace(fl=game.fl.replace(horizon=rounds))
+    state = init_state(jax.random.key(0), game, meta)
+
+    @jax.jit
+    def play(key, game, state, i):
+        defender = defender_player(state, game, meta)
+        attacker = attacker_player(state, game, meta, i)
+        played = rollout_groups(
+            key, game, game.prior[i], defender, attacker,
+            meta.num_groups, meta.group_size, meta.rollouts_at_once,
+        )  # fmt: skip
+        return played.defender.reward, played.attacker.reward
+
+    begin = time.perf_counter()
+    args = (jax.random.key(1), short, state)
+    compiled = play.lower(*args, 0).compile()
+    compile_seconds = time.perf_counter() - begin
+    seconds: list[float] = []
+    begin = time.perf_counter()
+    for i in range(len(game.prior)):
+        if seconds and time.perf_counter() - begin > patience:
+            seconds.append(sum(seconds) / len(seconds))
+            continue
+        # the first call of a type pays for touching memory
+        tries = []
+        for _ in range(2):
+            start = time.perf_counter()
+            jax.block_until_ready(compiled(*args, i))
+            tries.append(time.perf_counter() - start)
+        seconds.append(min(tries) / rounds)
+    return Probe(compile_seconds, tuple(seconds), rounds)
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:,.2f} GiB" if count >= 2**28 else f"{count / 2**20:,.2f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def pretrain_program(
@@ -70,18 +194,24 @@ def pretrain_program(
     config.check()
     checkpoints = directory / "checkpoints"
     game = make_game(config.game, config.fl, dataset)
+    begun = resume and checkpoint.latest_step(checkpoints) is not None
+    if begun and config.meta.rollouts_at_once == -1:
+        # chosen once, when the run began: another choice would round otherwise
+        chosen = checkpoint.load_config(checkpoints).meta.rollouts_at_once
+        config = dataclasses.replace(config, meta=config.meta.replace(rollouts_at_once=chosen))
+    config = resolve_chunk(config, game)
     key_init, key_steps = jax.random.split(jax.random.key(config.seed))
     state = init_state(key_init, game, config.meta)
     rows: list[dict] = []
     if resume:
-        if checkpoint.latest_step(checkpoints) is None:
+        if not begun:
             console.print(f"nothing to resume in {directory}: beginning anew")
         else:
             state = checkpoint.load(checkpoints, state, config)
             rows = runs.keep_metrics_until(directory, state.num_steps)
             console.print(f"resumed {directory} after meta-step {state.num_steps}")
     runs.write_config(directory, config)
-    per_step = rounds_per_step(config)
+    per_step = budget.rounds_per_step(config)
     with SummaryWriter(str(directory)) as events, _progress(console, "{task.fields[note]}") as bar:
         task = bar.add_task(
             "meta-steps", total=config.steps, completed=state.num_steps, note="compiling"

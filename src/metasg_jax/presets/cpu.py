@@ -26,6 +26,7 @@ LEARNER = MetaConfig(
     algorithm="meta_sl",
     outer="fomaml",
     group_size=4,
+    rollouts_at_once=-1,
     adapt_steps=1,
     attacker_steps=1,
     epochs=4,

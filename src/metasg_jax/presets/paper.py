@@ -49,6 +49,7 @@ def get_config(dataset: str) -> RunConfig:
         outer="fomaml",
         num_types=10,
         group_size=2,
+        rollouts_at_once=-1,
         adapt_steps=10,
         attacker_steps=10,
         estimator="return_to_go",
