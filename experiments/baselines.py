@@ -52,9 +52,9 @@ class Baselines:
     """Where the table goes."""
 
 
-def cell(args: Baselines, dataset, rule_name: str, attack: str, seed: int):
+def cell(args: Baselines, dataset, rule_name: str, attack: str, seed: int, precision="float32"):
     """Accuracy and ASR (NaN without a backdoor) after the last round."""
-    fl = FLConfig(batch_size=128, local_lr=0.05, horizon=args.rounds)
+    fl = FLConfig(batch_size=128, local_lr=0.05, horizon=args.rounds, precision=precision)
     config = GameConfig(
         dataset=args.dataset,
         hidden=(128,),

@@ -34,6 +34,9 @@ class FLConfig(Struct):
     """S, SGD steps of an honest client ("local iterations" in the paper)."""
     horizon: int = _static(100)
     """H, rounds of an episode."""
+    precision: Literal["float32", "tensorfloat32", "bfloat16"] = _static("float32")
+    """Of the clients' local training only; what they send is float32. tensorfloat32: products on
+    tensor cores of NVIDIA GPUs, no change elsewhere. bfloat16: weights and images too."""
     local_lr: float = 0.3
     """Learning rate of the clients."""
     server_lr: float = 1.0
@@ -51,6 +54,10 @@ class FLConfig(Struct):
         _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         _require(self.local_steps >= 1, "local_steps", self.local_steps, "at least 1")
         _require(self.horizon >= 1, "horizon", self.horizon, "at least 1 round")
+        allowed = ("float32", "tensorfloat32", "bfloat16")
+        _require(
+            self.precision in allowed, "precision", self.precision, f"one of {', '.join(allowed)}"
+        )
         _require(self.local_lr > 0, "local_lr", self.local_lr, "above 0")
         _require(self.server_lr > 0, "server_lr", self.server_lr, "above 0")
 

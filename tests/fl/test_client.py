@@ -1,11 +1,15 @@
 """Local training of all clients at once against a plain loop over clients and steps."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from metasg_jax.attacks import honest_plan
+from metasg_jax.config import FLConfig
+from metasg_jax.errors import ConfigError
 from metasg_jax.fl import cross_entropy, local_updates, poison
 from tests.worlds import CLASSES, IMAGE, MODEL, start
 
@@ -51,7 +55,7 @@ def plan_of(steps, uses=(), **fields):
     return honest_plan(CLIENTS, IMAGE, CLASSES, 1.0, steps, uses).replace(lr=LR, **rows)
 
 
-train = jax.jit(local_updates, static_argnums=0)
+train = jax.jit(local_updates, static_argnums=(0, 5))
 
 
 def test_one_step_is_lr_times_the_gradient():
@@ -149,3 +153,39 @@ def test_labels_are_mapped_by_each_clients_own_table(uses):
     _, mapped = poison(jax.random.key(0), plan, x, y)
     want = [table[labels] for table, labels in zip(tables, y, strict=True)]
     np.testing.assert_array_equal(mapped, want)
+
+
+class Narrow:
+    """The test model, of whose clients only some train side by side."""
+
+    def __init__(self, clients_at_once):
+        self.clients_at_once = clients_at_once
+
+    def __getattr__(self, name):
+        return getattr(MODEL, name)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])  # 3 doesn't divide the 4 clients: 2 do
+def test_clients_in_parts_send_what_they_send_side_by_side(at_once):
+    x, y = batches(3)
+    plan = plan_of(3, radius=[0.05, 1e9, 0.2, np.inf], proximal=1.0)
+    got = train(Narrow(at_once), start(), x, y, plan)
+    np.testing.assert_allclose(got, train(MODEL, start(), x, y, plan), rtol=1e-5, atol=1e-7)
+
+
+def test_tensorfloat32_changes_nothing_on_a_cpu_and_bfloat16_costs_digits():
+    x, y = batches(3)
+    full = train(MODEL, start(), x, y, plan_of(3))
+    np.testing.assert_array_equal(
+        train(MODEL, start(), x, y, plan_of(3), "tensorfloat32"),
+        full,
+    )
+    half = train(MODEL, start(), x, y, plan_of(3), "bfloat16")
+    assert half.dtype == jnp.float32
+    error = np.linalg.norm(half - full, axis=1) / np.linalg.norm(full, axis=1)
+    assert (error > 1e-4).all() and (error < 0.05).all()
+
+
+def test_unknown_precision_is_refused():
+    with pytest.raises(ConfigError, match=r"precision = 'half': one of float32"):
+        dataclasses.replace(FLConfig(), precision="half").check()

@@ -1,5 +1,7 @@
 """Local training of many clients at once, a pure function of their batches and plans."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -13,7 +15,7 @@ _STEALTH_SMOOTHING = 0.1
 
 def cross_entropy(model: Model, params, x: jax.Array, y: jax.Array) -> jax.Array:
     """Mean cross-entropy of images f32[B, h, w, c] with labels i32[B]."""
-    logits = model.apply(params, x)
+    logits = model.apply(params, x).astype(jnp.float32)
     return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
 
@@ -41,7 +43,12 @@ def poison(key: Key, plan: LocalPlan, x: jax.Array, y: jax.Array) -> tuple[jax.A
 
 
 def local_updates(
-    model: Model, w_global: jax.Array, x: jax.Array, y: jax.Array, plan: LocalPlan
+    model: Model,
+    w_global: jax.Array,
+    x: jax.Array,
+    y: jax.Array,
+    plan: LocalPlan,
+    precision: str = "float32",
 ) -> jax.Array:
     """Trains every client from the global model and returns what it would send.
 
@@ -53,27 +60,29 @@ def local_updates(
         x: f32[n, S, B, h, w, c]; S is the longest plan's number of steps.
         y: i32[n, S, B].
         plan: n rows; a client with fewer than S steps stops early.
+        precision: static, see :class:`~metasg_jax.config.FLConfig`.
 
     Returns:
         f32[n, d], row i is ``w_global - w_i``.
     """
     n, most = x.shape[0], getattr(model, "clients_at_once", 0)
     if not 0 < most < n:
-        return _train(model, w_global, x, y, plan)
+        return _train(model, w_global, x, y, plan, precision)
     # equal parts, so that the training is compiled once
     width = next(k for k in range(most, 0, -1) if n % k == 0)
     parts = jax.tree.map(lambda a: a.reshape(n // width, width, *a.shape[1:]), (x, y, plan))
-    return jax.lax.map(lambda part: _train(model, w_global, *part), parts).reshape(n, -1)
+    train = functools.partial(_train, model, w_global, precision=precision)
+    return jax.lax.map(lambda part: train(*part), parts).reshape(n, -1)
 
 
-def _train(model: Model, w_global, x, y, plan: LocalPlan) -> jax.Array:
+def _train(model: Model, w_global, x, y, plan: LocalPlan, precision: str) -> jax.Array:
     """:func:`local_updates` of clients side by side."""
     steps, shared, ravel = x.shape[1], model.unravel(w_global), jax.vmap(model.ravel)
     # the learning rate scales the loss, a number, and not its gradient, n x d of them
     rates = plan.lr * plan.sign
 
     def descent(params, x, y, rate):
-        return jax.grad(lambda p: rate * cross_entropy(model, p, x, y))(params)
+        return jax.grad(lambda p: rate * _loss(model, p, x, y, precision))(params)
 
     moved = jax.vmap(descent, in_axes=(None, 0, 0, 0))(shared, x[:, 0], y[:, 0], rates)
     if steps == 1:
@@ -83,9 +92,10 @@ def _train(model: Model, w_global, x, y, plan: LocalPlan) -> jax.Array:
         """``shared - tree``: what clients with these weights send, and the other way round."""
         return jax.tree.map(lambda w, p: w[None] - p, shared, tree)
 
-    def step(params, batch):
-        k, x, y = batch
-        downhill = jax.vmap(descent)(params, x, y, rates)
+    def step(params, k):
+        # picked here, not scanned over: steps are the second axis, and need not become the first
+        batch_x, batch_y = (jax.lax.dynamic_index_in_dim(a, k, 1, keepdims=False) for a in (x, y))
+        downhill = jax.vmap(descent)(params, batch_x, batch_y, rates)
         pull = plan.lr * plan.proximal
         going = k < plan.steps
         if plan.reference is not None:
@@ -101,9 +111,16 @@ def _train(model: Model, w_global, x, y, plan: LocalPlan) -> jax.Array:
         return jax.tree.map(lambda a, b: jnp.where(_per_row(going, a), a, b), moved, params), None
 
     params = from_shared(_confined(moved, plan.radius))
-    rest = (jnp.arange(1, steps), x[:, 1:].swapaxes(0, 1), y[:, 1:].swapaxes(0, 1))
-    params, _ = jax.lax.scan(step, params, rest)
+    params, _ = jax.lax.scan(step, params, jnp.arange(1, steps))
     return ravel(from_shared(params))
+
+
+def _loss(model: Model, params, x, y, precision: str) -> jax.Array:
+    if precision == "bfloat16":
+        params, x = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (params, x))
+    # of the products' gradients too; a GPU would else take tensorfloat32 by itself
+    with jax.default_matmul_precision("default" if precision == "bfloat16" else precision):
+        return cross_entropy(model, params, x, y)
 
 
 def _per_row(values: jax.Array, like: jax.Array) -> jax.Array:

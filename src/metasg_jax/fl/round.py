@@ -126,7 +126,7 @@ def collect(
         first_pass = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first_pass, server)
     positions = sample_positions(key_positions, data.sizes[owners], fl.local_steps, fl.batch_size)
     x, y = poison(key_poison, first_pass, *data.batches(owners, positions))
-    trained = local_updates(model, w_global, x, y, first_pass)
+    trained = local_updates(model, w_global, x, y, first_pass, fl.precision)
     updates, root_update = trained[:n], trained[n] if needs_root else None
 
     sent = updates
@@ -172,7 +172,7 @@ def _second_pass(
             reference=weighted_sum(share, jnp.where(malicious[:, None], updates, 0.0))[None]
         )
         x, y = poison(key_poison, row, *data.batches(owner, positions))
-        return local_updates(model, w_global, x, y, row)[0]
+        return local_updates(model, w_global, x, y, row, fl.precision)[0]
 
     # the predicate is not batched, so honest types skip the work even under vmap over rollouts
     return jax.lax.cond(needed, train, lambda: jnp.zeros_like(w_global))
