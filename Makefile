@@ -12,7 +12,7 @@ METASG := $(BIN)/metasg
 PEERS_VENV := .venv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help install data pretrain evaluate test test-all lint type format bench notebooks clean
+.PHONY: help install data pretrain evaluate test test-all lint type format bench accelerator notebooks clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,9 @@ $(PEERS_VENV)/.installed: benchmarks/requirements-peers.txt
 
 bench: install $(if $(PEERS_PYTHON),,$(PEERS_VENV)/.installed)  ## speed of ours, the peers and the floor: ARGS='--suite rules --write docs/performance.md'
 	$(BIN)/python -m benchmarks.run --peers-python $(or $(PEERS_PYTHON),$(PEERS_VENV)/bin/python) $(ARGS)
+
+accelerator: install  ## what this machine's GPU does, under 9 minutes; ARGS='--write docs/accelerator.md'
+	$(BIN)/python -m benchmarks.accelerator $(ARGS)
 
 notebooks: $(BIN)/.installed-dev  ## write the .ipynb beside each jupytext .py
 	$(BIN)/jupytext --update --to ipynb notebooks/*.py

@@ -64,7 +64,8 @@ def _simulator(s: dict) -> Contestant:
     rule = make_rule(s["rule"], fl.num_sampled, inputs.SHARE)
     state = start(jax.random.key(0), model, fl, rule)
     key = jax.random.key(1)
-    rounds = 50 if s["model"] == "mlp" else 10 // s["local_steps"]
+    # one call plays many: its working memory is new to the process, page by page, in every call
+    rounds = (200 if s["model"] == "mlp" else 20) // s["local_steps"]
     return Contestant(
         lambda: jax.block_until_ready(
             simulate(key, state, model, fl, data, rule, num_rounds=rounds)

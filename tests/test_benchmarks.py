@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarks import report
+from benchmarks import accelerator, report
 from benchmarks.cases import SUITES, cases
 from benchmarks.floor import training_flops
 from benchmarks.measure import Measurement
@@ -125,3 +125,17 @@ def test_median_is_not_a_sort():
             compiled(given).block_until_ready()
             fastest[compiled] = min(fastest[compiled], time.perf_counter() - begin)
     assert fastest[by_sort] > 3 * fastest[ours]
+
+
+def test_the_accelerator_script_runs_at_toy_size_and_says_so(tmp_path, capsys):
+    written = tmp_path / "accelerator.md"
+    made = accelerator.main(accelerator.Options(tables=False, write=written))
+    assert len(made) == len(accelerator.PARTS)
+    text = written.read_text()
+    assert accelerator.TOY in text and accelerator.TOY in capsys.readouterr().out
+    assert all(f"## {table.title}" in text for table in made)
+
+
+def test_a_part_for_which_no_time_is_left_is_named_and_not_run():
+    made = accelerator.main(accelerator.Options(tables=False, minutes=-1.0))
+    assert [table.columns for table in made] == [["not run"]] * len(accelerator.PARTS)
