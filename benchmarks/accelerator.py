@@ -118,7 +118,7 @@ def _convolutions(quick: bool) -> Table:
     rows = []
     for method in ("patches", "native"):
         hidden = (2, 3, 8) if quick else (32, 64, 128)
-        model = LinenModel(CNN(hidden, 10, method, clients_at_once=0), (28, 28, 1), 10)
+        model = LinenModel(CNN(hidden, 10, method, images_at_once=None), (28, 28, 1), 10)
         for steps in (1,) if quick else (1, 2):
             seconds, flops = rounds_time(
                 model, 1 if quick else 4, "float32", quick, hidden, steps, "cnn"

@@ -158,14 +158,15 @@ def test_labels_are_mapped_by_each_clients_own_table(uses):
 class Narrow:
     """The test model, of whose clients only some train side by side."""
 
-    def __init__(self, clients_at_once):
-        self.clients_at_once = clients_at_once
+    def __init__(self, images_at_once):
+        self.images_at_once = images_at_once
 
     def __getattr__(self, name):
         return getattr(MODEL, name)
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 3])  # 3 doesn't divide the 4 clients: 2 do
+# of 3 clients at once, which don't divide the 4, it takes 2
+@pytest.mark.parametrize("at_once", [1, BATCH, 2 * BATCH + 1, 3 * BATCH])
 def test_clients_in_parts_send_what_they_send_side_by_side(at_once):
     x, y = batches(3)
     plan = plan_of(3, radius=[0.05, 1e9, 0.2, np.inf], proximal=1.0)

@@ -55,7 +55,7 @@ def local_updates(
     The first step shares the global weights between clients, so its forward pass is one product.
 
     Args:
-        model: static; may bound how many clients train at once (``model.clients_at_once``).
+        model: static; may bound how many images train at once (``model.images_at_once``).
         w_global: f32[d].
         x: f32[n, S, B, h, w, c]; S is the longest plan's number of steps.
         y: i32[n, S, B].
@@ -65,8 +65,10 @@ def local_updates(
     Returns:
         f32[n, d], row i is ``w_global - w_i``.
     """
-    n, most = x.shape[0], getattr(model, "clients_at_once", 0)
-    if not 0 < most < n:
+    n, batch = x.shape[0], x.shape[2]
+    most = getattr(model, "images_at_once", None)
+    most = n if most is None else max(1, most // batch)
+    if most >= n:
         return _train(model, w_global, x, y, plan, precision)
     # equal parts, so that the training is compiled once
     width = next(k for k in range(most, 0, -1) if n % k == 0)

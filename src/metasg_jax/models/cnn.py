@@ -16,14 +16,14 @@ class CNN(nn.Module):
         hidden: channels of the two convolutions, width of the dense layer; U is their sum.
         num_classes: C.
         method: of the convolutions, see :func:`metasg_jax.models.layers.convolve`.
-        clients_at_once: most clients that train side by side on a CPU, whose cache holds the
-            patches of a few; 0 for all.
+        images_at_once: on a CPU clients train side by side while their batches hold no more images
+            than this, whose patches fit into its cache; None for all clients at once.
     """
 
     hidden: tuple[int, int, int]
     num_classes: int
     method: Method = "auto"
-    clients_at_once: int = 5
+    images_at_once: int | None = 160
 
     @nn.compact
     def __call__(self, x: jax.Array, clip: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:

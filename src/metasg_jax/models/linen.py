@@ -51,9 +51,10 @@ class LinenModel:
         return _unraveler(self)(w)
 
     @property
-    def clients_at_once(self) -> int:
-        """Most clients that train side by side, a matter of speed only; 0 for all."""
-        return getattr(self.module, "clients_at_once", 0) * (jax.default_backend() == "cpu")
+    def images_at_once(self) -> int | None:
+        """Most images that clients train on side by side, a matter of speed only; None for all."""
+        on_cpu = jax.default_backend() == "cpu"
+        return getattr(self.module, "images_at_once", None) if on_cpu else None
 
     @property
     def num_params(self) -> int:
