@@ -128,13 +128,16 @@ def memory(game: FLGame, meta: MetaConfig) -> Memory:
     image = math.prod(model.input_shape) * 4
     # members of a group train on the same images
     batches = groups * rows * fl.local_steps * fl.batch_size * image
+    # some models train a few clients after another, in equal parts, as fl.client does it
+    most = getattr(model, "images_at_once", None) or rows * fl.batch_size
+    trained = parts(1, rows, max(1, most // fl.batch_size))[1]
     params, *batch = _batch(model, fl.batch_size)
     backward = _largest_bytes(jax.make_jaxpr(jax.grad(_loss(model)))(params, *batch).jaxpr)
     kept = _kept_bytes(model, fl.batch_size) + backward
     params, x, _ = _batch(model, game.root_y.shape[0])
     forward = _largest_bytes(jax.make_jaxpr(model.apply)(params, x).jaxpr)
     # of the root images: what goes into a layer, what comes out, and patches, which XLA keeps
-    training, rewards = rollouts * rows * kept + batches, rollouts * 3 * forward
+    training, rewards = rollouts * trained * kept + batches, rollouts * 3 * forward
     each = 2 * (game.observation_size + game.action_size)
     each += 2 * (game.attacker_observation_size + game.attacker_action_size) + 2 + _INFO
     episodes = meta.num_groups * meta.group_size * fl.horizon
