@@ -120,8 +120,10 @@ def _train(model: Model, w_global, x, y, plan: LocalPlan, precision: str) -> jax
 def _loss(model: Model, params, x, y, precision: str) -> jax.Array:
     if precision == "bfloat16":
         params, x = jax.tree.map(lambda a: a.astype(jnp.bfloat16), (params, x))
-    # of the products' gradients too; a GPU would else take tensorfloat32 by itself
-    with jax.default_matmul_precision("default" if precision == "bfloat16" else precision):
+    # Said to accelerators only, which else choose for themselves: a CPU's products are float32
+    # anyway, and the fast ones are left out as soon as it is said.
+    silent = precision == "bfloat16" or jax.default_backend() == "cpu"
+    with jax.default_matmul_precision("default" if silent else precision):
         return cross_entropy(model, params, x, y)
 
 
