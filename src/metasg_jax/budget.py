@@ -15,7 +15,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from metasg_jax.config import MetaConfig, RunConfig
 from metasg_jax.errors import ConfigError
-from metasg_jax.fl.client import cross_entropy
+from metasg_jax.fl.client import clients_at_once, cross_entropy
 from metasg_jax.game.bsmg import FLGame
 from metasg_jax.game.rollout import parts
 from metasg_jax.game.types import parse_type
@@ -128,9 +128,7 @@ def memory(game: FLGame, meta: MetaConfig) -> Memory:
     image = math.prod(model.input_shape) * 4
     # members of a group train on the same images
     batches = groups * rows * fl.local_steps * fl.batch_size * image
-    # some models train a few clients after another, in equal parts, as fl.client does it
-    most = getattr(model, "images_at_once", None) or rows * fl.batch_size
-    trained = parts(1, rows, max(1, most // fl.batch_size))[1]
+    trained = clients_at_once(model, rows, fl.batch_size)
     params, *batch = _batch(model, fl.batch_size)
     backward = _largest_bytes(jax.make_jaxpr(jax.grad(_loss(model)))(params, *batch).jaxpr)
     kept = _kept_bytes(model, fl.batch_size) + backward

@@ -65,16 +65,20 @@ def local_updates(
     Returns:
         f32[n, d], row i is ``w_global - w_i``.
     """
-    n, batch = x.shape[0], x.shape[2]
-    most = getattr(model, "images_at_once", None)
-    most = n if most is None else max(1, most // batch)
-    if most >= n:
+    n = x.shape[0]
+    width = clients_at_once(model, n, x.shape[2])
+    if width == n:
         return _train(model, w_global, x, y, plan, precision)
-    # equal parts, so that the training is compiled once
-    width = next(k for k in range(most, 0, -1) if n % k == 0)
     parts = jax.tree.map(lambda a: a.reshape(n // width, width, *a.shape[1:]), (x, y, plan))
     train = functools.partial(_train, model, w_global, precision=precision)
     return jax.lax.map(lambda part: train(*part), parts).reshape(n, -1)
+
+
+def clients_at_once(model: Model, n: int, batch_size: int) -> int:
+    """How many of ``n`` clients train side by side; divides n, so that training compiles once."""
+    most = getattr(model, "images_at_once", None)
+    most = n if most is None else min(n, max(1, most // batch_size))
+    return next(k for k in range(most, 0, -1) if n % k == 0)
 
 
 def _train(model: Model, w_global, x, y, plan: LocalPlan, precision: str) -> jax.Array:
