@@ -17,9 +17,21 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+# importing these takes no device; the first call does
+import jax
+import jax.numpy as jnp
 import tyro
 
+from benchmarks import floor, worlds
 from benchmarks.report import Table
+from metasg_jax.aggregators import Median
+from metasg_jax.budget import rounds_per_step
+from metasg_jax.config import FLConfig
+from metasg_jax.fl.simulate import simulate, start
+from metasg_jax.game.make import make_game
+from metasg_jax.learning import init_state, meta_sl_step
+from metasg_jax.models import CNN, LinenModel, make_model
+from metasg_jax.presets import PRESETS
 
 TOY = "toy sizes on a CPU: they show that everything runs, and their numbers mean nothing"
 
@@ -39,13 +51,11 @@ class Options:
 def main(options: Options) -> list[Table]:
     """Runs the parts that fit and prints them as they come."""
     begin = time.perf_counter()
-    made, note = [], ""
+    made = []
     if options.tables:
         # by another process, which gives the device's memory back before this one takes it
         with tempfile.TemporaryDirectory() as folder:
             made.append(_bench(Path(folder) / "tables.md", begin, options.minutes))
-
-    import jax
 
     quick = jax.default_backend() == "cpu"
     device = f"{jax.devices()[0].device_kind} ({jax.default_backend()}), jax {jax.__version__}"
@@ -59,7 +69,7 @@ def main(options: Options) -> list[Table]:
             )
             continue
         made.append(part(quick))
-        print(made[-1].markdown() if isinstance(made[-1], Table) else made[-1], flush=True)
+        print(made[-1].markdown(), flush=True)
     spent = f"{(time.perf_counter() - begin) / 60:.1f} minutes in all."
     print(spent)
     if options.write is not None:
@@ -92,8 +102,7 @@ def _bench(written: Path, begin: float, minutes: float) -> str:
 
 def _size(quick: bool) -> Table:
     """Rounds per second against the width of the hidden layer."""
-    rate = product_rate("float32")
-    rows = []
+    rate, rows = product_rate("float32"), []
     for width in (8,) if quick else (64, 128, 512, 2048, 8192):
         seconds, flops = rounds_time(_mlp(width), 1, "float32", quick)
         rows.append([f"{width}", *_speed(seconds, flops, rate)])
@@ -113,17 +122,13 @@ def _rollouts(quick: bool) -> Table:
 
 def _convolutions(quick: bool) -> Table:
     """The two ways to convolve; the faster one should be what ``auto`` takes on this backend."""
-    from metasg_jax.models import CNN, LinenModel
-
-    rows = []
+    rate, rows = product_rate("float32"), []
     for method in ("patches", "native"):
         hidden = (2, 3, 8) if quick else (32, 64, 128)
         model = LinenModel(CNN(hidden, 10, method, images_at_once=None), (28, 28, 1), 10)
         for steps in (1,) if quick else (1, 2):
-            seconds, flops = rounds_time(
-                model, 1 if quick else 4, "float32", quick, hidden, steps, "cnn"
-            )
-            rows.append([method, f"{steps}", *_speed(seconds, flops, product_rate("float32"))])
+            seconds, flops = rounds_time(model, 1 if quick else 4, "float32", quick, steps)
+            rows.append([method, f"{steps}", *_speed(seconds, flops, rate)])
     title = "CNN 32-64-128, 10 of 100 clients, batch 128, 4 rollouts"
     columns = ["convolution", "steps", "rounds/s", "TFLOP/s", "share of the product rate"]
     return Table(title, columns, rows)
@@ -144,15 +149,7 @@ def _precisions(quick: bool) -> Table:
 
 def _paper(quick: bool) -> Table:
     """Seconds of a meta-step of the preset ``paper`` and of the whole run."""
-    import jax
-
-    from metasg_jax.budget import rounds_per_step
-    from metasg_jax.config import RunConfig
-    from metasg_jax.game.make import make_game
-    from metasg_jax.learning import init_state, meta_sl_step
-    from metasg_jax.presets import PRESETS
-
-    config: RunConfig = PRESETS["paper"].get_config("mnist")
+    config = PRESETS["paper"].get_config("mnist")
     if quick:
         fl = dataclasses.replace(config.fl, horizon=1, batch_size=4)
         meta = dataclasses.replace(config.meta, adapt_steps=1, num_types=2, hidden=(4,))
@@ -161,7 +158,7 @@ def _paper(quick: bool) -> Table:
             config.game, hidden=(4,), types=("none", "ipm@0.2"), num_validation=100
         )
         config = dataclasses.replace(config, fl=fl, meta=meta, game=game)
-    game = make_game(config.game, config.fl, _random_mnist(2000 if quick else 60_000))
+    game = make_game(config.game, config.fl, worlds.dataset(2000 if quick else 60_000, 1000))
     state = init_state(jax.random.key(0), game, config.meta)
     begin = time.perf_counter()
     compiled = meta_sl_step.lower(jax.random.key(1), state, game, config.meta).compile()
@@ -185,43 +182,22 @@ PARTS: tuple[Callable[[bool], Table], ...] = (_size, _rollouts, _convolutions, _
 
 def product_rate(precision: str, size: int = 4096) -> float:
     """FLOP/s of a square product of this precision, the best of five."""
-    import jax
-    import jax.numpy as jnp
-
     size = size if jax.default_backend() != "cpu" else 256
     half = precision == "bfloat16"
     a = jnp.ones((size, size), jnp.bfloat16 if half else jnp.float32)
-    algorithm = "default" if half else precision
-    multiply = jax.jit(lambda a: jnp.matmul(a, a, precision=None if half else algorithm))
+    multiply = jax.jit(lambda a: jnp.matmul(a, a, precision=None if half else precision))
     return 2 * size**3 / min(_times(lambda: multiply(a).block_until_ready(), 5))
 
 
 def rounds_time(
-    model, rollouts: int, precision: str, quick: bool, hidden=None, steps: int = 1, kind="mlp"
+    model: LinenModel, rollouts: int, precision: str, quick: bool, steps: int = 1
 ) -> tuple[float, float]:
     """Seconds of a round (of all rollouts together, over their number) and its FLOPs."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from benchmarks import floor, inputs
-    from metasg_jax.aggregators import Median
-    from metasg_jax.config import FLConfig
-    from metasg_jax.fl.data import ClientData
-    from metasg_jax.fl.simulate import simulate, start
-
-    batch, count, rounds = (4, 400, 2) if quick else (128, 60_000, 50)
+    batch, images_each, rounds = (4, 4, 2) if quick else (128, 600, 50)
     fl = FLConfig(
         batch_size=batch, local_steps=steps, local_lr=0.05, horizon=1, precision=precision
     )
-    x, y = inputs.images(count)
-    owned = np.arange(count).reshape(100, -1)
-    data = ClientData(
-        images=jnp.asarray(x),
-        labels=jnp.asarray(y),
-        index=jnp.asarray(np.concatenate([owned, owned[:1]]), jnp.int32),
-        sizes=jnp.full((101,), count // 100, jnp.int32),
-    )
+    data = worlds.dealt(100, images_each)
     keys = jax.random.split(jax.random.key(1), rollouts)
     states = jax.vmap(lambda key: start(key, model, fl, Median()))(keys)
 
@@ -231,11 +207,10 @@ def rounds_time(
             lambda key, state: simulate(key, state, model, fl, data, Median(), num_rounds=rounds)
         )(keys, states)
 
-    jax.block_until_ready(play(keys, states))
-    best = sorted(_times(lambda: jax.block_until_ready(play(keys, states)), 3))[1]
-    widths = model.module.hidden if hidden is None else hidden
-    flops = steps * floor.training_flops(kind, widths, fl.num_sampled * batch)
-    return best / (rounds * rollouts), flops
+    middle = sorted(_times(lambda: jax.block_until_ready(play(keys, states)), 3))[1]
+    kind = "cnn" if isinstance(model.module, CNN) else "mlp"
+    flops = steps * floor.training_flops(kind, model.module.hidden, fl.num_sampled * batch)
+    return middle / (rounds * rollouts), flops
 
 
 def _times(run: Callable[[], object], repetitions: int) -> Iterator[float]:
@@ -252,17 +227,7 @@ def _speed(seconds: float, flops: float, rate: float) -> list[str]:
 
 
 def _mlp(width: int):
-    from metasg_jax.models import make_model
-
     return make_model("mlp", (28, 28, 1), 10, (width,))
-
-
-def _random_mnist(count: int):
-    from benchmarks import inputs
-    from metasg_jax.data import Dataset
-
-    x, y = inputs.images(count + 1000)
-    return Dataset("random", x[:-1000], y[:-1000], x[-1000:], y[-1000:], inputs.NUM_CLASSES)
 
 
 if __name__ == "__main__":

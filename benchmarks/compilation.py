@@ -9,8 +9,7 @@ import time
 
 import jax
 
-from benchmarks import inputs
-from metasg_jax.data import Dataset
+from benchmarks import worlds
 from metasg_jax.game.make import make_game
 from metasg_jax.learning import init_state, meta_sl_step
 from metasg_jax.presets import PRESETS
@@ -19,9 +18,7 @@ from metasg_jax.presets import PRESETS
 def main(preset: str) -> None:
     """Compiles the preset's step for random images of MNIST's shape; runs nothing."""
     config = PRESETS[preset].get_config("mnist")
-    x, y = inputs.images(12_000)
-    dataset = Dataset("random", x[:10_000], y[:10_000], x[10_000:], y[10_000:], inputs.NUM_CLASSES)
-    game = make_game(config.game, config.fl, dataset)
+    game = make_game(config.game, config.fl, worlds.dataset(10_000, 2000))
     state = init_state(jax.random.key(0), game, config.meta)
     key = jax.block_until_ready(jax.random.key(1))
     begin = time.perf_counter()

@@ -6,14 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import floor, inputs, scaling
+from benchmarks import floor, inputs, scaling, worlds
 from benchmarks.cases import Case
 from benchmarks.worker import Contestant, Makers, NotHere, serve
 from metasg_jax import __version__
 from metasg_jax.aggregators import AGGREGATORS
 from metasg_jax.config import FLConfig, GameConfig
-from metasg_jax.data import Dataset
-from metasg_jax.fl.data import ClientData
 from metasg_jax.fl.simulate import simulate, start
 from metasg_jax.game.make import make_game, make_rule
 from metasg_jax.game.rollout import Player, init_normalizer, rollout
@@ -52,14 +50,7 @@ def _simulator(s: dict) -> Contestant:
         local_lr=0.05,
         horizon=1,
     )
-    owned = np.arange(s["num_clients"] * s["images_each"]).reshape(s["num_clients"], -1)
-    x, y = inputs.images(owned.size)
-    data = ClientData(
-        images=jnp.asarray(x),
-        labels=jnp.asarray(y),
-        index=jnp.asarray(np.concatenate([owned, owned[:1]]), jnp.int32),
-        sizes=jnp.full((s["num_clients"] + 1,), s["images_each"], jnp.int32),
-    )
+    data = worlds.dealt(s["num_clients"], s["images_each"])
     model = make_model(s["model"], (28, 28, 1), inputs.NUM_CLASSES, s["hidden"])
     rule = make_rule(s["rule"], fl.num_sampled, inputs.SHARE)
     state = start(jax.random.key(0), model, fl, rule)
@@ -121,8 +112,7 @@ def _game(case: Case) -> Makers:
 
 
 def _episode(s: dict) -> Contestant:
-    x, y = inputs.images(s["num_images"] + 100)
-    dataset = Dataset("random", x[:-100], y[:-100], x[-100:], y[-100:], inputs.NUM_CLASSES)
+    dataset = worlds.dataset(s["num_images"], 100)
     fl = FLConfig(
         num_clients=s["num_clients"],
         num_sampled=s["num_clients"],

@@ -11,13 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import inputs
+from benchmarks import inputs, worlds
 from benchmarks.cases import Case
 from benchmarks.worker import Contestant, Makers, NotHere
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig
-from metasg_jax.data import Dataset
 from metasg_jax.errors import ConfigError
-from metasg_jax.fl.data import ClientData
 from metasg_jax.fl.simulate import simulate, start
 from metasg_jax.game.make import make_game, make_rule
 from metasg_jax.game.types import make_prior, parse_type
@@ -65,16 +63,10 @@ def _rounds(
         local_lr=0.05,
         horizon=1,
     )
-    x, y = inputs.images(s["num_images"])
     index = np.random.default_rng(1).integers(
-        0, len(x), (num_clients + 1, s["images_each"]), dtype=np.int32
+        0, s["num_images"], (num_clients + 1, s["images_each"]), dtype=np.int32
     )
-    data = ClientData(
-        images=jnp.asarray(x),
-        labels=jnp.asarray(y),
-        index=jnp.asarray(index),
-        sizes=jnp.full((num_clients + 1,), s["images_each"], jnp.int32),
-    )
+    data = worlds.indexed(s["num_images"], index)
     model = make_model("mlp", (28, 28, 1), inputs.NUM_CLASSES, s["hidden"])
     rule = make_rule("mean", fl.num_sampled, inputs.SHARE)
     prior = make_prior([spec], (jnp.zeros((28, 28, 1)), jnp.zeros((28, 28, 1))), 0)
@@ -136,10 +128,8 @@ def _meta_step(s: dict, axis: str, factor: int) -> Contestant:
 
 
 def _pooled_game(num_images: int, hidden: tuple[int, ...], fl: FLConfig, types: tuple[str, ...]):
-    x, y = inputs.images(num_images + 100)
-    dataset = Dataset("random", x[:-100], y[:-100], x[-100:], y[-100:], inputs.NUM_CLASSES)
     config = GameConfig(pool=2, hidden=hidden, types=types, num_root=100, num_validation=100)
-    return make_game(config, fl, dataset)
+    return make_game(config, fl, worlds.dataset(num_images, 100))
 
 
 def _compilations(preset: str) -> Makers:

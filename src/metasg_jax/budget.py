@@ -95,13 +95,10 @@ def estimate(game: FLGame, config: RunConfig) -> Estimate:
 
 def rounds_per_step(config: RunConfig) -> int:
     """FL rounds of one meta-step, all types enumerated; adaptive types' responses included."""
-    meta, kinds = config.meta, len(config.game.types)
-    rollouts = meta.group_size * meta.num_groups * config.fl.horizon
-    if meta.algorithm == "meta_rl":
-        return kinds * meta.adapt_steps * rollouts
+    meta = config.meta
     specs = [parse_type(text, config.fl.num_clients) for text in config.game.types]
-    adaptive = sum(spec.adaptive for spec in specs)
-    return (kinds * (meta.adapt_steps + 1) + adaptive * meta.attacker_steps) * rollouts
+    batches = sum(_batches(meta, spec.adaptive) for spec in specs)
+    return batches * meta.group_size * meta.num_groups * config.fl.horizon
 
 
 def batches_of_types(game: FLGame, meta: MetaConfig) -> tuple[float, ...]:
@@ -111,12 +108,16 @@ def batches_of_types(game: FLGame, meta: MetaConfig) -> tuple[float, ...]:
     """
     played = []
     for q, adaptive in zip(game.prior.probabilities.tolist(), game.prior.adaptive, strict=True):
-        batches = meta.adapt_steps
-        if meta.algorithm == "meta_sl":
-            batches += 1 + adaptive * meta.attacker_steps
         drawn = 1 - (1 - q) ** meta.num_types if meta.num_types else 1.0
-        played.append(batches * drawn)
+        played.append(_batches(meta, adaptive) * drawn)
     return tuple(played)
+
+
+def _batches(meta: MetaConfig, adaptive: bool) -> int:
+    """Batches of episodes that a meta-step plays against a type that is drawn."""
+    if meta.algorithm == "meta_rl":
+        return meta.adapt_steps
+    return meta.adapt_steps + 1 + adaptive * meta.attacker_steps
 
 
 def memory(game: FLGame, meta: MetaConfig) -> Memory:

@@ -3,7 +3,7 @@
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.norms import clip_factors
 from metasg_jax.aggregators.order import median_window, order_statistics
-from metasg_jax.aggregators.presence import present_norms, present_rows
+from metasg_jax.aggregators.presence import presence, present_norms
 
 
 class ClippedMedian(AggregatorBase):
@@ -22,7 +22,7 @@ class ClippedMedian(AggregatorBase):
 
     def __call__(self, key, state, received, action=None):
         """(f32[d], state, info)."""
-        _, present = present_rows(received)
+        present = presence(received)
         factors = clip_factors(present_norms(received, present), self.max_norm)
         window = median_window(present)
         return order_statistics(received.updates, present, window, factors), state, {}

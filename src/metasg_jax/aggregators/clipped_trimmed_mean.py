@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.norms import clip_factors, median_norm
 from metasg_jax.aggregators.order import order_statistics, trimmed_window
-from metasg_jax.aggregators.presence import present_norms, present_rows
+from metasg_jax.aggregators.presence import presence, present_norms
 
 
 class ClippedTrimmedMean(AggregatorBase):
@@ -43,7 +43,7 @@ class ClippedTrimmedMean(AggregatorBase):
         clip, trim = (self.clip, self.trim) if action is None else (action[0], action[1])
         multiple = self.clip_multiple(clip)
         share = self.trim_share(trim)
-        _, present = present_rows(received)
+        present = presence(received)
         norms = present_norms(received, present)
         # +inf times a median norm of 0 would be NaN
         bound = jnp.where(jnp.isinf(multiple), jnp.inf, multiple * median_norm(norms, present))

@@ -28,8 +28,8 @@ def centred_gram(received: Received) -> tuple[jax.Array, jax.Array]:
     it becomes c, and the product is made again. No minority of far rows can be chosen as c, or
     cost the others their digits.
 
-    A row is absent as in :func:`~metasg_jax.aggregators.present_rows`: without positive weight, or
-    with a squared norm that is not finite, which its own diagonal entry tells.
+    A row is absent as in :func:`~metasg_jax.aggregators.presence.presence`: without positive
+    weight, or with a squared norm that is not finite, which its own diagonal entry tells.
 
     Returns:
         (f32[n, n], bool[n]): products, 0 where a row is absent; which rows are present. Products

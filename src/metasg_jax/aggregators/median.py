@@ -2,7 +2,7 @@
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.order import median_window, order_statistics
-from metasg_jax.aggregators.presence import present_rows
+from metasg_jax.aggregators.presence import presence
 
 
 class Median(AggregatorBase):
@@ -16,5 +16,5 @@ class Median(AggregatorBase):
 
     def __call__(self, key, state, received, action=None):
         """(f32[d], state, info)."""
-        _, present = present_rows(received)
+        present = presence(received)
         return order_statistics(received.updates, present, median_window(present)), state, {}

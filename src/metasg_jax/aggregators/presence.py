@@ -7,17 +7,23 @@ from metasg_jax.rows import row_norms
 from metasg_jax.types import Received
 
 
-def present_rows(received: Received) -> tuple[jax.Array, jax.Array]:
-    """The updates with every absent row set to zero, and which rows are present.
+def presence(received: Received) -> jax.Array:
+    """Which rows are present, bool[n].
 
     A row is absent where its weight is not a positive number, or where it holds a NaN, an infinity
     or entries so large that its squared norm is not finite in float32 (about 1.8e19).
-
-    Returns:
-        (f32[n, d], bool[n]).
     """
     squares = jnp.sum(received.updates**2, axis=1)
-    present = (received.weights > 0) & jnp.isfinite(received.weights) & jnp.isfinite(squares)
+    return (received.weights > 0) & jnp.isfinite(received.weights) & jnp.isfinite(squares)
+
+
+def present_rows(received: Received) -> tuple[jax.Array, jax.Array]:
+    """The updates with every absent row set to zero, and which rows are present.
+
+    Returns:
+        (f32[n, d], bool[n], see :func:`presence`).
+    """
+    present = presence(received)
     # select, don't multiply: 0 * NaN is NaN
     return jnp.where(present[:, None], received.updates, 0.0), present
 
@@ -26,7 +32,7 @@ def present_norms(received: Received, present: jax.Array) -> jax.Array:
     """Norms f32[n] of the updates, 0 for absent rows.
 
     Of the updates as received: their sum of squares is then computed once, for this and for
-    :func:`present_rows`.
+    :func:`presence`.
     """
     return jnp.where(present, row_norms(received.updates), 0.0)
 

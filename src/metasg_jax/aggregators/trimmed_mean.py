@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.order import order_statistics, trimmed_window
-from metasg_jax.aggregators.presence import present_rows
+from metasg_jax.aggregators.presence import presence
 
 
 class TrimmedMean(AggregatorBase):
@@ -24,7 +24,7 @@ class TrimmedMean(AggregatorBase):
 
     def __call__(self, key, state, received, action=None):
         """(f32[d], state, info); n is the number of present rows."""
-        _, present = present_rows(received)
+        present = presence(received)
         # 0.2 * 10 must be 2 although 0.2f is a little more or less than a fifth
         cut = jnp.floor(self.beta * present.sum() + 1e-4)
         return order_statistics(received.updates, present, trimmed_window(present, cut)), state, {}

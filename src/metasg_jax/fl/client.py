@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from metasg_jax.attacks.plan import LocalPlan
+from metasg_jax.divisors import largest_divisor
 from metasg_jax.types import Key, Model
 
 # Keeps the cosine's gradient finite where the update is still zero; in units of the reference.
@@ -77,8 +78,7 @@ def local_updates(
 def clients_at_once(model: Model, n: int, batch_size: int) -> int:
     """How many of ``n`` clients train side by side; divides n, so that training compiles once."""
     most = getattr(model, "images_at_once", None)
-    most = n if most is None else min(n, max(1, most // batch_size))
-    return next(k for k in range(most, 0, -1) if n % k == 0)
+    return n if most is None else largest_divisor(n, max(1, most // batch_size))
 
 
 def _train(model: Model, w_global, x, y, plan: LocalPlan, precision: str) -> jax.Array:

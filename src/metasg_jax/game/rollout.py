@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from metasg_jax.divisors import largest_divisor
 from metasg_jax.struct import Struct, field
 from metasg_jax.types import Game, Info, Key, Params, Policy
 
@@ -212,12 +213,8 @@ def parts(num_groups: int, group_size: int, at_once: int) -> tuple[int, int]:
     if not 0 < at_once < num_groups * group_size:
         return num_groups, group_size
     if at_once < group_size:
-        return 1, _divisor(group_size, at_once)
-    return _divisor(num_groups, at_once // group_size), group_size
-
-
-def _divisor(count: int, most: int) -> int:
-    return max(k for k in range(1, most + 1) if count % k == 0)
+        return 1, largest_divisor(group_size, at_once)
+    return largest_divisor(num_groups, at_once // group_size), group_size
 
 
 def _map(fun, count: int, at_once: int):

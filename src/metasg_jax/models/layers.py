@@ -80,20 +80,21 @@ def _convolve_forward(x, kernel, size):
     _, h, w, batch = x.shape
     patches = _patches(x, size)
     out = _product(kernel, patches).reshape(-1, h - size + 1, w - size + 1, batch)
-    return out, (patches, kernel, x.shape)
+    return out, (patches, kernel)
 
 
 def _convolve_backward(size, residuals, gradient):
-    patches, kernel, (channels, h, w, batch) = residuals
-    gradient = gradient.reshape(gradient.shape[0], -1)
+    patches, kernel = residuals
+    features, out_h, out_w, batch = gradient.shape
+    gradient = gradient.reshape(features, -1)
     d_kernel = jnp.einsum("ks,fs->kf", patches, gradient)
     # unused, and so never computed, for the first layer
     d_patches = _product(kernel.T, gradient)
-    parts = d_patches.reshape(size, size, channels, h - size + 1, w - size + 1, batch)
-    d_x = jnp.zeros((channels, h, w, batch), parts.dtype)
+    parts = d_patches.reshape(size, size, -1, out_h, out_w, batch)
+    d_x = jnp.zeros((parts.shape[2], out_h + size - 1, out_w + size - 1, batch), parts.dtype)
     for i in range(size):
         for j in range(size):
-            window = d_x[:, i : h - size + 1 + i, j : w - size + 1 + j]
+            window = d_x[:, i : i + out_h, j : j + out_w]
             d_x = jax.lax.dynamic_update_slice(d_x, window + parts[i, j], (0, i, j, 0))
     return d_x, d_kernel
 
@@ -124,13 +125,17 @@ def _product_batched(axis_size, in_batched, kernel, patches):
     return jnp.einsum("...kf,...ks->...fs", kernel, patches), True
 
 
-@jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
     """Maximum over 2x2 blocks of f32[F, h, w, B]; odd edges are dropped.
 
     The gradient goes to the first largest value of a block. XLA's reduce-window is many times
     slower on a CPU, forward and back, and so is the gradient that JAX derives for this one.
     """
+    return _pool(x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2])
+
+
+@jax.custom_vjp
+def _pool(x: jax.Array) -> jax.Array:
     return functools.reduce(_larger, _quarters(x))
 
 
@@ -138,22 +143,19 @@ def _pool_forward(x):
     a, b, c, d = _quarters(x)
     first, second = jnp.where(b > a, 1, 0), jnp.where(d > c, 3, 2)
     winner = jnp.where(_larger(c, d) > _larger(a, b), second, first).astype(jnp.int8)
-    return max_pool(x), (winner, jnp.zeros((0, *x.shape[1:3], 0)))
+    return _pool(x), winner
 
 
-def _pool_backward(residuals, gradient):
-    winner, (_, height, width, _) = residuals[0], residuals[1].shape
+def _pool_backward(winner, gradient):
     features, h, w, batch = gradient.shape
     place = jnp.arange(4, dtype=jnp.int8).reshape(1, 1, 2, 1, 2, 1)
     chosen = winner[:, :, None, :, None, :] == place
     spread = jnp.where(chosen, gradient[:, :, None, :, None, :], 0.0)
-    spread = spread.reshape(features, 2 * h, 2 * w, batch)
-    return (jnp.pad(spread, ((0, 0), (0, height - 2 * h), (0, width - 2 * w), (0, 0))),)
+    return (spread.reshape(features, 2 * h, 2 * w, batch),)
 
 
 def _quarters(x: jax.Array) -> list[jax.Array]:
-    h, w = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
-    return [x[:, i:h:2, j:w:2] for i in (0, 1) for j in (0, 1)]
+    return [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
 
 
 def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -162,4 +164,4 @@ def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 _convolve_patches.defvjp(_convolve_forward, _convolve_backward)
-max_pool.defvjp(_pool_forward, _pool_backward)
+_pool.defvjp(_pool_forward, _pool_backward)
