@@ -67,9 +67,14 @@ class MetaConfig(Struct):
 
     algorithm: Literal["meta_sl", "meta_rl"] = _static("meta_sl")
     """Algorithm 2 (meta-Stackelberg) or Algorithm 1 (Reptile meta-RL, attackers never respond)."""
-    outer: Literal["fomaml", "reptile"] = _static("fomaml")
-    """Line 23 of Algorithm 2 as printed (first-order MAML), or section 4.1's average of the adapted
-    policies (Reptile). Read by meta_sl."""
+    outer: Literal["fomaml", "reptile", "debiased", "debiased_exact"] = _static("fomaml")
+    """The meta gradient of Algorithm 2. First order: line 23 as printed (fomaml), or section 4.1's
+    average of the adapted policies (reptile). Through the adaptation, lines 18-21, by
+    Hessian-vector products: unbiased for adaptation by a sampled gradient (debiased), or by the
+    exact one (debiased_exact; here with a sampled one in its place). Read by meta_sl."""
+    gradient: Literal["score", "evolution", "pathwise"] = _static("score")
+    """How grad J is estimated: from the policies' scores (C1); from returns at perturbed
+    parameters, in antithetic pairs; or through the simulator, where actions are knobs."""
     num_types: int = _static(0)
     """K types sampled from the prior in a meta-step; 0 enumerates the table with weights Q."""
     group_size: int = _static(4)
@@ -90,8 +95,12 @@ class MetaConfig(Struct):
     """Weight of a step's score: the whole discounted return (C1 as printed), the discounted return
     from that step on (the same gradient in expectation), or the discounted average of what is still
     to come minus the previous reward, every step counting alike (not the paper's)."""
-    baseline: Literal["none", "group"] = _static("group")
-    """Subtract the mean of the other rollouts of the group at the same step: unbiased."""
+    baseline: Literal["none", "batch", "leave_one_out", "group"] = _static("group")
+    """What a score's return is compared with at the same step: nothing; the mean of the batch
+    (biased by its own share); that of the batch's other episodes; that of the other rollouts of the
+    group, which share the environment's randomness."""
+    window: int = _static(0)
+    """Rounds that pathwise derivatives flow through, a divisor of the horizon; 0 is all."""
     normalize_advantages: bool = _static(False)
     """Divide advantages by their standard deviation over the batch (not the paper's)."""
     optimizer: Literal["sgd", "adam"] = _static("sgd")
@@ -100,6 +109,10 @@ class MetaConfig(Struct):
     """Widths of the policies' hidden layers."""
     init_std: float = _static(0.5)
     """Standard deviation of a fresh policy, before the tanh."""
+    learn_std: bool = _static(True)
+    """Whether that deviation is learned, or stays."""
+    normalize: bool = _static(True)
+    """Normalise observations by their running mean and deviation, frozen within a meta-step."""
     discount: float = 0.99
     """gamma, in (0, 1]; J discounts by gamma^(t-1) for t = 1..H."""
     adapt_lr: float = 0.01
@@ -110,10 +123,17 @@ class MetaConfig(Struct):
     """kappa_A."""
     outer_lr: float = 1.0
     """Step size of the outer optimizer."""
+    perturbation: float = 0.05
+    """Standard deviation of the parameters' perturbation in evolution strategies."""
     ratio_clip: float = 1e9
     """Clip of the likelihood ratio when epochs > 1; 1e9 never binds."""
     max_grad_norm: float = 1e9
     """Norm bound of each outer update; 1e9 never binds."""
+
+    @property
+    def adapts_again(self) -> bool:
+        """Whether the meta policy is adapted to the best response before it is played (line 18)."""
+        return self.algorithm == "meta_sl" and self.outer.startswith("debiased")
 
     def check(self) -> None:
         """Raises ConfigError where a value is out of range."""
@@ -140,6 +160,33 @@ class MetaConfig(Struct):
             self.group_size,
             f"at least {least} with baseline {self.baseline!r}",
         )
+        batch = self.group_size * self.num_groups
+        _require(
+            self.baseline != "leave_one_out" or batch >= 2,
+            "baseline",
+            self.baseline,
+            "needs group_size x num_groups of at least 2",
+        )
+        _require(
+            self.gradient != "evolution" or batch % 2 == 0,
+            "gradient",
+            self.gradient,
+            f"needs pairs: group_size x num_groups = {batch} is odd",
+        )
+        _require(self.window >= 0, "window", self.window, "at least 1, or 0 (the whole episode)")
+        score_only = self.epochs > 1 or self.outer.startswith("debiased")
+        _require(
+            self.gradient == "score" or not score_only,
+            "gradient",
+            self.gradient,
+            "with epochs above 1 or a debiased outer update, score",
+        )
+        _require(
+            not self.outer.startswith("debiased") or self.epochs == 1,
+            "epochs",
+            self.epochs,
+            f"1 with outer = {self.outer!r}",
+        )
         _require(
             self.epochs == 1 or self.ratio_clip < 1,
             "ratio_clip",
@@ -149,7 +196,7 @@ class MetaConfig(Struct):
         _require(0 < self.discount <= 1, "discount", self.discount, "in (0, 1]")
         for name in ("adapt_lr", "defender_lr", "attacker_lr", "outer_lr"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        for name in ("ratio_clip", "max_grad_norm", "init_std"):
+        for name in ("perturbation", "ratio_clip", "max_grad_norm", "init_std"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
 
 

@@ -116,6 +116,7 @@ class ProbeGame(Struct):
     attacker_action_size: int = field(static=True, default=1)
     observation_size: int = field(static=True, default=1)
     attacker_observation_size: int = field(static=True, default=1)
+    finite: bool = field(static=True, default=False)
 
     def reset(self, key, xi):
         """The round's number. ``key`` is consumed."""

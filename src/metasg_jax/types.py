@@ -168,7 +168,7 @@ class Policy(Protocol):
     def init(self, key: Key, observation_size: int) -> Params: ...
 
     def sample(self, key: Key, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Draws (action f32[A] in [-1, 1], raw f32[A]); ``raw`` is what ``log_prob`` takes."""
+        """Draws (action f32[A], raw f32[A]); ``raw`` is what ``log_prob`` takes."""
         ...
 
     def log_prob(self, params: Params, obs: jax.Array, raw: jax.Array) -> jax.Array: ...
@@ -184,6 +184,11 @@ class Game(Protocol):
 
     @property
     def horizon(self) -> int: ...
+
+    @property
+    def finite(self) -> bool:
+        """Whether actions are choices, one-hot f32[A], and not knobs in [-1, 1]^A."""
+        ...
 
     @property
     def action_size(self) -> int: ...

@@ -28,7 +28,7 @@ def exact_gradient(params):
 
     def objective(params):
         obs = jnp.asarray([0.5])
-        mean, log_std = POLICY._moments(params, obs)
+        mean, log_std = POLICY.moments(params, obs)
         action = jnp.tanh(mean[0] + jnp.exp(log_std[0]) * jnp.asarray(nodes, jnp.float32))
         reward = weights @ -((action - 0.5) ** 2)
         return reward * (1 + 0.8 + 0.64)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metasg_jax.policies import POLICIES, Gaussian
+from metasg_jax.policies import POLICIES, Categorical, Gaussian
 
 A, OBS = 3, 4
 DRAWS = 4000
@@ -44,7 +44,7 @@ def test_actions_are_in_range(name):
         assert np.isfinite(action).all() and (np.abs(action) <= 1).all()
 
 
-@every_policy
+@pytest.mark.parametrize("name", sorted(POLICIES.keys() - {"categorical"}))
 def test_a_fresh_policy_plays_about_the_centre(name):
     policy = POLICIES[name](A)
     params = policy.init(jax.random.key(0), OBS)
@@ -114,6 +114,40 @@ def test_gaussian_deviation_is_bounded(log_std, bound):
 def test_gaussian_starts_with_the_deviation_it_is_given():
     params = Gaussian(A, init_std=0.25).init(jax.random.key(0), OBS)
     np.testing.assert_allclose(np.exp(params["log_std"]), 0.25, rtol=1e-6)
+
+
+def test_gaussian_can_keep_its_deviation():
+    policy = Gaussian(A, init_std=0.25, learn_std=False)
+    params = policy.init(jax.random.key(0), OBS)
+    assert set(params) == {"mean"}
+    _, raw = draw(policy, params, observation())
+    assert (np.abs(raw.std(axis=0) - 0.25) < 4 * 0.25 / np.sqrt(2 * DRAWS)).all()
+
+
+def test_a_fresh_categorical_policy_is_about_uniform():
+    policy = Categorical(A, (8,))
+    logits = policy.logits(policy.init(jax.random.key(0), OBS), observation())
+    np.testing.assert_allclose(jax.nn.softmax(logits), 1 / A, atol=0.05)
+
+
+def test_categorical_draws_one_hot_actions_with_its_probabilities():
+    policy, params = build("categorical")
+    obs = observation()
+    actions, _ = draw(policy, params, obs)
+    assert (np.sort(actions, axis=1) == [0, 0, 1]).all()
+    p = np.exp([policy.log_prob(params, obs, row) for row in np.eye(A, dtype=np.float32)])
+    np.testing.assert_allclose(p.sum(), 1.0, rtol=1e-5)
+    assert (np.abs(actions.mean(axis=0) - p) < 4 * np.sqrt(p * (1 - p) / DRAWS)).all()
+    assert policy.mode(params, obs).argmax() == p.argmax()
+
+
+def test_a_tabular_categorical_policy_has_a_row_an_observation_and_no_idle_parameter():
+    policy = Categorical(A)
+    params = policy.init(jax.random.key(0), OBS)
+    assert jax.tree.map(jnp.shape, params) == {"Dense_0": {"kernel": (OBS, A - 1)}}
+    obs = np.eye(OBS, dtype=np.float32)[1]
+    row = params["Dense_0"]["kernel"][1]
+    np.testing.assert_allclose(policy.logits(params, obs), np.append(0, row), rtol=1e-6)
 
 
 def test_fixed_plays_its_parameters():

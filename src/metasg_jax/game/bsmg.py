@@ -117,6 +117,11 @@ class FLGame(Struct):
         return self.fl.horizon
 
     @property
+    def finite(self) -> bool:
+        """False: actions are knobs."""
+        return False
+
+    @property
     def action_names(self) -> tuple[str, ...]:
         """The defender's knobs: the rule's, then those of the post-training defence."""
         return (*self.rule.action_spec, *self.post_defense.action_spec)

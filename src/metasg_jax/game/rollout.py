@@ -186,18 +186,37 @@ def rollout_groups(
     Returns:
         A trajectory with leading axes [num_groups, group_size, H].
     """
+
+    def member(key_environment, key_policies):
+        return rollout(key_environment, key_policies, game, xi, defender, attacker)[1]
+
+    return map_groups(member, key, num_groups, group_size, at_once)
+
+
+def map_groups(member, key: Key, num_groups: int, group_size: int, at_once: int = 0):
+    """``member(key_environment, key_policies)`` for each member of each group, in :func:`parts`.
+
+    Args:
+        member: returns a pytree; the members of a group get the same first key.
+        key: consumed.
+        num_groups: static.
+        group_size: static.
+        at_once: static.
+
+    Returns:
+        member's results with leading axes [num_groups, group_size].
+    """
     groups, members = parts(num_groups, group_size, at_once)
 
     # keys by fold_in of counters, innermost: a loop may not use up a key from outside
     def group(i):
-        def member(j):
+        def each(j):
             key_environment, key_policies = jax.random.split(jax.random.fold_in(key, i))
-            key_member = jax.random.fold_in(key_policies, j)
-            return rollout(key_environment, key_member, game, xi, defender, attacker)[1]
+            return member(key_environment, jax.random.fold_in(key_policies, j))
 
-        return _map(member, group_size, members)
+        return map_at_once(each, group_size, members)
 
-    return _map(group, num_groups, groups)
+    return map_at_once(group, num_groups, groups)
 
 
 def parts(num_groups: int, group_size: int, at_once: int) -> tuple[int, int]:
@@ -217,7 +236,7 @@ def parts(num_groups: int, group_size: int, at_once: int) -> tuple[int, int]:
     return largest_divisor(num_groups, at_once // group_size), group_size
 
 
-def _map(fun, count: int, at_once: int):
+def map_at_once(fun, count: int, at_once: int):
     """``fun`` of 0 .. count - 1, ``at_once`` side by side; results with a leading axis count."""
     if count == 1:  # a vmap less is seconds less to trace
         return jax.tree.map(lambda leaf: leaf[None], fun(jnp.int32(0)))

@@ -7,24 +7,35 @@ import jax.numpy as jnp
 import optax
 
 from metasg_jax.config import MetaConfig
-from metasg_jax.game.rollout import Player, Trajectory, rollout_groups
-from metasg_jax.learning.adaptation import adapt_step
-from metasg_jax.learning.estimators import policy_gradient
+from metasg_jax.game.rollout import Player, Trajectory
+from metasg_jax.learning.estimators import ESTIMATORS
 from metasg_jax.learning.state import attacker_optimizer
-from metasg_jax.types import Key
+from metasg_jax.struct import Struct
+from metasg_jax.types import Key, Params
 
 _ADAPT, _RESPOND, _PLAY = 0, 1, 2
 
 
-def respond_step(
-    attacker: Player, opt_state: Any, played: Trajectory, config: MetaConfig
-) -> tuple[Player, Any]:
-    """One step of ascent on J_A, from episodes [E, G, H] that ``attacker`` has played (line 12)."""
-    ascent = policy_gradient(attacker.policy, attacker.params, played.attacker, config)
-    updates, opt_state = attacker_optimizer(config).update(
-        optax.tree.scale(-1.0, ascent), opt_state, attacker.params
-    )
-    return attacker.replace(params=optax.apply_updates(attacker.params, updates)), opt_state
+class Inner(Struct):
+    """What the inner loop of one type leaves behind.
+
+    Attributes:
+        defender: parameters of the adapted policy, theta_xi.
+        attacker: parameters of the best response, phi_xi(N_A).
+        opt_state: of the attacker's optimizer.
+        gradient: the estimate of grad J_D at the adapted policy, from the last batch (line 16).
+        first: the first batch, line 6's: the meta policy against the attacker as it was.
+        played: the last batches [l + 1, E, G, H]: line 18's episodes, l steps of adaptation to the
+            best response, then line 20's; or [1, ..], line 15's alone, where nothing is adapted
+            again.
+    """
+
+    defender: Params
+    attacker: Params
+    opt_state: Any
+    gradient: Params
+    first: Trajectory
+    played: Trajectory
 
 
 def inner_loop(
@@ -36,8 +47,9 @@ def inner_loop(
     attacker: Player,
     opt_state: Any,
     config: MetaConfig,
-) -> tuple[Player, Player, Any, Trajectory]:
-    """Lines 6-15 of Algorithm 2 for one type.
+    adapt_again: bool = False,
+) -> Inner:
+    """Lines 6-15 of Algorithm 2 for one type, or lines 6-13 and 18-20.
 
     ``adapt_steps`` steps of the defender against the attacker as it was, then ``attacker_steps``
     steps of an adaptive attacker against the adapted defender, then a batch of both. One scan over
@@ -53,52 +65,62 @@ def inner_loop(
         attacker: as this type's last meta-step left it.
         opt_state: of the attacker's optimizer.
         config: the learner's settings.
-
-    Returns:
-        (adapted defender, attacker, optimizer state, episodes [E, G, H] of both).
+        adapt_again: static. Before the last batch the meta policy is adapted afresh, to the
+            attacker's best response: line 18 samples with phi(N_A), so line 21 is the gradient of
+            L_D(theta, phi(N_A)) only if theta_xi is adapted on that batch too.
     """
     any_adaptive = any(game.prior.adaptive)
     kinds = [_ADAPT] * config.adapt_steps
     kinds += [_RESPOND] * (config.attacker_steps if any_adaptive else 0)
+    restart = len(kinds) if adapt_again else -1
+    kinds += [_ADAPT] * config.adapt_steps * adapt_again
     kinds += [_PLAY]
+    estimate = ESTIMATORS[config.gradient]
 
     @jax.jit  # its trace is kept: one for the shapes, below, and the same for the program
-    def play(key, theta, phi) -> Trajectory:
-        return rollout_groups(
-            key,
-            game,
-            xi,
-            defender.replace(params=theta),
-            attacker.replace(params=phi),
-            config.num_groups,
-            config.group_size,
-            config.rollouts_at_once,
+    def run(carry, i, kind):
+        theta, phi, opt = carry
+        theta = jax.tree.map(lambda a, b: jnp.where(i == restart, a, b), defender.params, theta)
+        leader, follower = defender.replace(params=theta), attacker.replace(params=phi)
+        grad_theta, grad_phi, played = estimate(
+            jax.random.fold_in(key, i), game, xi, leader, follower, kind != _RESPOND, config
         )
+
+        def adapted():
+            return optax.tree.add_scale(theta, config.adapt_lr, grad_theta), phi, opt
+
+        def responded():
+            return theta, *respond_step(phi, opt, grad_phi, config)
+
+        carry = jax.lax.switch(kind, [adapted, responded, lambda: (theta, phi, opt)])
+        return carry, (grad_theta, played)
+
+    carry = (defender.params, attacker.params, opt_state)
+    _, shapes = jax.eval_shape(run, carry, 0, 0)
+    blank = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
     def phase(carry, scanned):
         i, kind = scanned
-
-        def run(theta, phi, opt, _):
-            played = play(jax.random.fold_in(key, i), theta, phi)
-
-            def adapted():
-                leader = defender.replace(params=theta)
-                return adapt_step(leader, played, config.adapt_lr, config).params, phi, opt
-
-            def responded():
-                follower = attacker.replace(params=phi)
-                follower, new_opt = respond_step(follower, opt, played, config)
-                return theta, follower.params, new_opt
-
-            after = jax.lax.switch(kind, [adapted, responded, lambda: (theta, phi, opt)])
-            return *after, played
-
         skipped = (kind == _RESPOND) & ~adaptive
-        return jax.lax.cond(skipped, lambda *same: same, run, *carry), None
+        return jax.lax.cond(skipped, lambda c: (c, blank), lambda c: run(c, i, kind), carry)
 
-    shapes = jax.eval_shape(play, key, defender.params, attacker.params)
-    blank = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    carry = (defender.params, attacker.params, opt_state, blank)
-    carry, _ = jax.lax.scan(phase, carry, (jnp.arange(len(kinds)), jnp.array(kinds)))
-    theta, phi, opt_state, played = carry
-    return defender.replace(params=theta), attacker.replace(params=phi), opt_state, played
+    phases = (jnp.arange(len(kinds)), jnp.array(kinds))
+    (theta, phi, opt_state), (gradients, played) = jax.lax.scan(phase, carry, phases)
+    last = config.adapt_steps * adapt_again + 1
+    return Inner(
+        defender=theta,
+        attacker=phi,
+        opt_state=opt_state,
+        gradient=jax.tree.map(lambda leaf: leaf[-1], gradients),
+        first=jax.tree.map(lambda leaf: leaf[0], played),
+        played=jax.tree.map(lambda leaf: leaf[-last:], played),
+    )
+
+
+def respond_step(
+    phi: Params, opt_state: Any, ascent: Params, config: MetaConfig
+) -> tuple[Params, Any]:
+    """One step of ascent on J_A (line 12): (phi, optimizer state)."""
+    descent = optax.tree.scale(-1.0, ascent)
+    updates, opt_state = attacker_optimizer(config).update(descent, opt_state, phi)
+    return optax.apply_updates(phi, updates), opt_state

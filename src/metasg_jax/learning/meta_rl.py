@@ -43,7 +43,7 @@ def meta_rl_update(
     adapted, played = scan_types(game, play, weights, state.phi, skip_absent=config.num_types > 0)
     pseudo = optax.tree.sub(weighted_mean(weights, adapted), state.theta)
     theta, opt_d = apply_pseudo_gradient(state.theta, state.opt_D, pseudo, config)
-    normalizer, normalizer_a = learn_normalizers(state, played, weights)
+    normalizer, normalizer_a = learn_normalizers(state, played, weights, config)
     change = optax.tree.sub(theta, state.theta)
     new_state = state.replace(
         theta=theta,

@@ -1,13 +1,16 @@
 """Algorithm 2: (Reptile) meta-Stackelberg learning."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from metasg_jax.config import MetaConfig
 from metasg_jax.game.rollout import Player
-from metasg_jax.learning.best_response import inner_loop
-from metasg_jax.learning.estimators import advantages, log_probs, surrogate
+from metasg_jax.learning.best_response import Inner, inner_loop
+from metasg_jax.learning.debiased import Objective, meta_gradient
+from metasg_jax.learning.estimators import advantages, discounted_return, log_probs, surrogate
 from metasg_jax.learning.outer import (
     apply_pseudo_gradient,
     learn_normalizers,
@@ -17,7 +20,7 @@ from metasg_jax.learning.outer import (
     weighted_mean,
 )
 from metasg_jax.learning.state import MetaSGState, policies
-from metasg_jax.types import Info, Key
+from metasg_jax.types import Info, Key, Policy
 
 
 def meta_sl_update(
@@ -26,7 +29,8 @@ def meta_sl_update(
     """One step of Algorithm 2, meta-Stackelberg learning; pure, not jitted.
 
     For each type of the prior: adapt the meta policy to it (lines 6-8), let an adaptive attacker
-    respond to the adapted policy (9-13), play both (15). Then the outer update (16, 23-25).
+    respond to the adapted policy (9-13), play both (15), the debiased branch after adapting to that
+    response (18, 20). Then the outer update (16 or 21, 23-25).
 
     Args:
         key: consumed.
@@ -41,6 +45,7 @@ def meta_sl_update(
     key_types, key_play = jax.random.split(key)
     weights = type_weights(key_types, game, config)
     adaptive = jnp.array(game.prior.adaptive)
+    update = OUTER[config.outer]
 
     def play(xi, phi, opt_a):
         defender = Player(state.theta, state.normalizer, policy_d)
@@ -48,14 +53,15 @@ def meta_sl_update(
         # the index is a loop counter, so that types which can't respond skip the work
         responds = adaptive[xi.index]
         key_type = jax.random.fold_in(key_play, xi.index)
-        defender, attacker, opt_a, played = inner_loop(
-            key_type, game, xi, responds, defender, attacker, opt_a, config
-        )
-        return defender.params, attacker.params, opt_a, played
+        return inner_loop(
+            key_type, game, xi, responds, defender, attacker, opt_a, config,
+            adapt_again=config.adapts_again,
+        )  # fmt: skip
 
-    adapted, phi, opt_a, played = scan_types(
+    inner = scan_types(
         game, play, weights, state.phi, state.opt_A, skip_absent=config.num_types > 0
     )
+    phi, opt_a = inner.attacker, inner.opt_state
     if config.num_types > 0:
         # types that were not drawn keep what they had
         drawn = weights > 0
@@ -64,23 +70,9 @@ def meta_sl_update(
             (phi, opt_a),
             (state.phi, state.opt_A),
         )
-
-    side = played.defender
-    step_weights = jax.vmap(lambda r: advantages(r, config.discount, config))(side.reward)
-    behaviour = jax.vmap(lambda p, s: log_probs(policy_d, p, s))(adapted, side)
-
-    def gradients(params):
-        """Grad J_D at each type's own parameters, leading axis K."""
-
-        def one(params, side, step_weights, behaviour):
-            return jax.grad(surrogate, argnums=1)(
-                policy_d, params, side, step_weights, behaviour, config.ratio_clip
-            )
-
-        return jax.vmap(one)(params, side, step_weights, behaviour)
-
-    theta, opt_d = OUTER[config.outer](state, adapted, gradients, weights, config)
-    normalizer, normalizer_a = learn_normalizers(state, played, weights)
+    theta, opt_d = update(policy_d, state, inner, weights, config)
+    played = jax.tree.map(lambda leaf: leaf[:, -1], inner.played)
+    normalizer, normalizer_a = learn_normalizers(state, played, weights, config)
     change = optax.tree.sub(theta, state.theta)
     new_state = MetaSGState(
         theta=theta,
@@ -94,12 +86,32 @@ def meta_sl_update(
     return new_state, summarize(played, weights, theta, change)
 
 
-def fomaml(state: MetaSGState, adapted, gradients, weights, config: MetaConfig):
+def gradients_at(policy: Policy, inner: Inner, config: MetaConfig):
+    """Params [K, ..] -> grad J_D at each type's own, by the last batch of each.
+
+    One step needs the estimate that came with the batch; more take the clipped likelihood ratio.
+    """
+    if config.epochs == 1:
+        return lambda params: inner.gradient
+    side = jax.tree.map(lambda leaf: leaf[:, -1], inner.played.defender)
+    step_weights = jax.vmap(lambda r: advantages(r, config.discount, config))(side.reward)
+    behaviour = jax.vmap(lambda p, s: log_probs(policy, p, s))(inner.defender, side)
+
+    def one(params, side, step_weights, behaviour):
+        return jax.grad(surrogate, argnums=1)(
+            policy, params, side, step_weights, behaviour, config.ratio_clip
+        )
+
+    return lambda params: jax.vmap(one)(params, side, step_weights, behaviour)
+
+
+def fomaml(policy: Policy, state: MetaSGState, inner: Inner, weights, config: MetaConfig):
     """Line 23 as printed: theta moves by the gradients taken at the adapted policies.
 
     With several epochs the types' offsets from theta stay fixed while theta moves.
     """
-    offset = jax.tree.map(lambda a, t: a - t[None], adapted, state.theta)
+    gradients = gradients_at(policy, inner, config)
+    offset = jax.tree.map(lambda a, t: a - t[None], inner.defender, state.theta)
 
     def epoch(carry, _):
         theta, opt = carry
@@ -112,18 +124,50 @@ def fomaml(state: MetaSGState, adapted, gradients, weights, config: MetaConfig):
     return jax.lax.scan(epoch, (state.theta, state.opt_D), None, length=config.epochs)[0]
 
 
-def reptile(state: MetaSGState, adapted, gradients, weights, config: MetaConfig):
+def reptile(policy: Policy, state: MetaSGState, inner: Inner, weights, config: MetaConfig):
     """Section 4.1: theta moves towards the average of the policies adapted once more."""
+    gradients = gradients_at(policy, inner, config)
 
     def epoch(params, _):
         return optax.tree.add_scale(params, config.defender_lr, gradients(params)), None
 
-    final, _ = jax.lax.scan(epoch, adapted, None, length=config.epochs)
+    final, _ = jax.lax.scan(epoch, inner.defender, None, length=config.epochs)
     pseudo = optax.tree.sub(weighted_mean(weights, final), state.theta)
     return apply_pseudo_gradient(state.theta, state.opt_D, pseudo, config)
 
 
-OUTER = {"fomaml": fomaml, "reptile": reptile}
+def debiased(
+    policy: Policy,
+    state: MetaSGState,
+    inner: Inner,
+    weights,
+    config: MetaConfig,
+    objective: Objective = "sampled",
+):
+    """Lines 18-23: theta moves by the gradient of L_D, through the adaptation.
+
+    The score's baseline is the return of line 6's episodes, which no later batch depends on but
+    through the attacker: independent given phi(N_A).
+    """
+
+    def one(inner: Inner):
+        batches = jax.tree.map(lambda leaf: leaf[:-1], inner.played.defender)
+        final = jax.tree.map(lambda leaf: leaf[-1], inner.played.defender)
+        baseline = discounted_return(inner.first.defender.reward, config.discount).mean()
+        return meta_gradient(policy, state.theta, batches, final, baseline, config, objective)
+
+    mean = weighted_mean(weights, jax.vmap(one)(inner))
+    return apply_pseudo_gradient(
+        state.theta, state.opt_D, optax.tree.scale(config.defender_lr, mean), config
+    )
+
+
+OUTER = {
+    "fomaml": fomaml,
+    "reptile": reptile,
+    "debiased": debiased,
+    "debiased_exact": functools.partial(debiased, objective="exact"),
+}
 
 meta_sl_step = jax.jit(meta_sl_update)
 """Jitted :func:`meta_sl_update`: ``(key, state, game, config) -> (state, info)``.

@@ -67,8 +67,12 @@ def apply_pseudo_gradient(theta: Params, opt_state, pseudo_gradient: Params, con
     return optax.apply_updates(theta, updates), opt_state
 
 
-def learn_normalizers(state: MetaSGState, played: Trajectory, weights: jax.Array):
+def learn_normalizers(
+    state: MetaSGState, played: Trajectory, weights: jax.Array, config: MetaConfig
+):
     """The normalisers after this step's episodes [K, ...]; each type counts by its weight."""
+    if not config.normalize:
+        return state.normalizer, state.normalizer_A
 
     def learn(normalizer, obs):
         size = obs.shape[-1]

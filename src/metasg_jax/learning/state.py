@@ -8,9 +8,9 @@ import optax
 
 from metasg_jax.config import MetaConfig
 from metasg_jax.game.rollout import Normalizer, Player, init_normalizer
-from metasg_jax.policies import Gaussian
+from metasg_jax.policies import Categorical, Gaussian
 from metasg_jax.struct import Struct
-from metasg_jax.types import Key, Params
+from metasg_jax.types import Key, Params, Policy
 
 
 class MetaSGState(Struct):
@@ -40,12 +40,15 @@ class MetaSGState(Struct):
         return int(self.step)
 
 
-def policies(game, config: MetaConfig) -> tuple[Gaussian, Gaussian]:
+def policies(game, config: MetaConfig) -> tuple[Policy, Policy]:
     """The defender's and the attacker's policy of a game; static."""
-    return (
-        Gaussian(game.action_size, tuple(config.hidden), config.init_std),
-        Gaussian(game.attacker_action_size, tuple(config.hidden), config.init_std),
-    )
+
+    def policy(size) -> Policy:
+        if game.finite:
+            return Categorical(size, tuple(config.hidden))
+        return Gaussian(size, tuple(config.hidden), config.init_std, config.learn_std)
+
+    return policy(game.action_size), policy(game.attacker_action_size)
 
 
 def outer_optimizer(config: MetaConfig) -> optax.GradientTransformation:

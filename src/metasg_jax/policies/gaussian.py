@@ -35,37 +35,44 @@ class Gaussian:
         action_size: A.
         hidden: widths of the hidden layers.
         init_std: standard deviation of a fresh policy.
+        learn_std: whether the deviation is a parameter or stays ``init_std``.
     """
 
     action_size: int
     hidden: tuple[int, ...] = (32,)
     init_std: float = 0.5
+    learn_std: bool = True
 
     def init(self, key: Key, observation_size: int) -> Params:
         """Draws parameters; the mean is almost 0 everywhere at first. ``key`` is consumed."""
         network = _MeanNetwork(self.hidden, self.action_size)
-        return {
-            "mean": network.init(key, jnp.zeros((observation_size,)))["params"],
-            "log_std": jnp.full((self.action_size,), jnp.log(self.init_std), jnp.float32),
-        }
+        mean = network.init(key, jnp.zeros((observation_size,)))["params"]
+        if not self.learn_std:
+            return {"mean": mean}
+        return {"mean": mean, "log_std": self._initial_log_std()}
 
     def sample(self, key: Key, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(action f32[A], raw f32[A]) for an observation f32[O]. ``key`` is consumed."""
-        mean, log_std = self._moments(params, obs)
+        mean, log_std = self.moments(params, obs)
         raw = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
         return jnp.tanh(raw), raw
 
     def log_prob(self, params: Params, obs: jax.Array, raw: jax.Array) -> jax.Array:
         """Log density f32[] of ``raw`` f32[A]."""
-        mean, log_std = self._moments(params, obs)
+        mean, log_std = self.moments(params, obs)
         z = (raw - mean) * jnp.exp(-log_std)
         return jnp.sum(-0.5 * z**2 - log_std - 0.5 * jnp.log(2 * jnp.pi))
 
     def mode(self, params: Params, obs: jax.Array) -> jax.Array:
         """Tanh of the mean, f32[A]."""
-        return jnp.tanh(self._moments(params, obs)[0])
+        return jnp.tanh(self.moments(params, obs)[0])
 
-    def _moments(self, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def moments(self, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean f32[A] and log of the standard deviation f32[A] of ``raw``."""
         network = _MeanNetwork(self.hidden, self.action_size)
         mean: Any = network.apply({"params": params["mean"]}, obs)
-        return mean, jnp.clip(params["log_std"], _MIN_LOG_STD, _MAX_LOG_STD)
+        log_std = params["log_std"] if self.learn_std else self._initial_log_std()
+        return mean, jnp.clip(log_std, _MIN_LOG_STD, _MAX_LOG_STD)
+
+    def _initial_log_std(self) -> jax.Array:
+        return jnp.full((self.action_size,), jnp.log(self.init_std), jnp.float32)
