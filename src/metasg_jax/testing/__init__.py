@@ -1,0 +1,57 @@
+"""Small inputs, and games with known answers, for tests, notebooks and experiments."""
+
+from metasg_jax.testing.bandit import BanditAnswer, bandit
+from metasg_jax.testing.exact import (
+    ExactGame,
+    best_response,
+    count_batches,
+    exact_meta_values,
+    exact_values,
+)
+from metasg_jax.testing.finite import (
+    FiniteGame,
+    FiniteType,
+    action_probabilities,
+    best_response_table,
+    count_trajectories,
+    finite_game,
+    probability,
+    trajectories,
+    value,
+)
+from metasg_jax.testing.fl import received, tiny_dataset, tiny_game
+from metasg_jax.testing.matrix import MatrixAnswer, commitment_game, matrix_answer, matrix_game
+from metasg_jax.testing.prior import TypeTable, type_table
+from metasg_jax.testing.probe import ProbeGame, ProbePrior, ProbeType, probe_game
+
+__all__ = [
+    "BanditAnswer",
+    "ExactGame",
+    "FiniteGame",
+    "FiniteType",
+    "MatrixAnswer",
+    "ProbeGame",
+    "ProbePrior",
+    "ProbeType",
+    "TypeTable",
+    "action_probabilities",
+    "bandit",
+    "best_response",
+    "best_response_table",
+    "commitment_game",
+    "count_batches",
+    "count_trajectories",
+    "exact_meta_values",
+    "exact_values",
+    "finite_game",
+    "matrix_answer",
+    "matrix_game",
+    "probability",
+    "probe_game",
+    "received",
+    "tiny_dataset",
+    "tiny_game",
+    "trajectories",
+    "type_table",
+    "value",
+]
