@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from metasg_jax.config import MetaConfig
+from metasg_jax.errors import ConfigError
 from metasg_jax.game.rollout import Normalizer, Player, init_normalizer
 from metasg_jax.policies import Categorical, Gaussian
 from metasg_jax.struct import Struct
@@ -72,9 +73,11 @@ def init_state(key: Key, game, config: MetaConfig) -> MetaSGState:
         config: the learner's settings.
 
     Raises:
-        ConfigError: where a setting is out of range.
+        ConfigError: where a setting is out of range, or does not go with the game.
     """
     config.check()  # here and not below, where floats are traced
+    if game.finite and config.gradient == "pathwise":
+        raise ConfigError("gradient = 'pathwise': a finite game's actions have no derivative")
     return _fresh(key, game, config)
 
 
