@@ -1,6 +1,7 @@
 """Small inputs, and games with known answers, for tests, notebooks and experiments."""
 
 from metasg_jax.testing.bandit import BanditAnswer, bandit
+from metasg_jax.testing.belief import perfect_bayesian_value, posterior
 from metasg_jax.testing.exact import (
     ExactGame,
     best_response,
@@ -23,6 +24,7 @@ from metasg_jax.testing.fl import received, tiny_dataset, tiny_game
 from metasg_jax.testing.matrix import MatrixAnswer, commitment_game, matrix_answer, matrix_game
 from metasg_jax.testing.prior import TypeTable, type_table
 from metasg_jax.testing.probe import ProbeGame, ProbePrior, ProbeType, probe_game
+from metasg_jax.testing.two_types import TwoTypesAnswer, two_types, two_types_answer
 
 __all__ = [
     "BanditAnswer",
@@ -33,6 +35,7 @@ __all__ = [
     "ProbeGame",
     "ProbePrior",
     "ProbeType",
+    "TwoTypesAnswer",
     "TypeTable",
     "action_probabilities",
     "bandit",
@@ -46,12 +49,16 @@ __all__ = [
     "finite_game",
     "matrix_answer",
     "matrix_game",
+    "perfect_bayesian_value",
+    "posterior",
     "probability",
     "probe_game",
     "received",
     "tiny_dataset",
     "tiny_game",
     "trajectories",
+    "two_types",
+    "two_types_answer",
     "type_table",
     "value",
 ]
