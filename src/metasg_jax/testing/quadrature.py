@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metasg_jax.game.rollout import Player
+from metasg_jax.config import MetaConfig
+from metasg_jax.game.rollout import Played, Player, Trajectory
 from metasg_jax.policies import Fixed, Gaussian
 from metasg_jax.struct import Struct
 
@@ -71,6 +72,50 @@ def draws(player: Player, obs: jax.Array, nodes: int) -> Draws:
     z, weights = (jnp.asarray(a, mean.dtype) for a in _grid(nodes, mean.shape[0]))
     stretched = mean[None] + std[None] * z
     return Draws(player.normalizer(obs), stretched, jnp.tanh(stretched), stretched, weights)
+
+
+def one_round_episodes(
+    defender: Player, attacker: Player, payoff, nodes: int, config: MetaConfig
+) -> tuple[Trajectory, jax.Array]:
+    """The episodes of a game of one round without chance, at the nodes of both players' noise.
+
+    A sum over them with their weights is the expectation of what is a polynomial of degree
+    2 nodes - 1 in each dimension of the noise, and close to it for other smooth functions.
+
+    Args:
+        defender: sees f32[1] zeros.
+        attacker: likewise.
+        payoff: (stretched u f32[A], stretched v f32[A]) -> (r_D, r_A).
+        nodes: static, per dimension.
+        config: the batch that the episodes are for.
+
+    Returns:
+        (trajectory with leading axis T = nodes^(A_D + A_A), weights f32[T] of sum 1).
+
+    Raises:
+        ValueError: where the adapted value is no such polynomial: with a deviation that is learned,
+            more than one step, or advantages divided by their deviation.
+    """
+    if getattr(defender.policy, "learn_std", False):
+        raise ValueError("learn_std = True: sampled adaptation is integrated with a fixed std only")
+    if config.adapt_steps > 1:
+        raise ValueError(f"adapt_steps = {config.adapt_steps}: at most 1 by quadrature")
+    if config.normalize_advantages:
+        raise ValueError("normalize_advantages = True: not integrated by quadrature")
+    obs = jnp.zeros((1,))
+    own, theirs = draws(defender, obs, nodes), draws(attacker, obs, nodes)
+    count_d, count_a = own.weights.shape[0], theirs.weights.shape[0]
+    i, j = np.divmod(np.arange(count_d * count_a), count_a)
+    r_d, r_a = jax.vmap(payoff)(own.stretched[i], theirs.stretched[j])
+
+    def side(which, index, reward):
+        raw, action = which.raw[index][:, None], which.action[index][:, None]
+        seen = jnp.broadcast_to(which.obs[None, None], (len(index), 1, 1))
+        return Played(seen, jnp.zeros_like(seen), raw, action, reward[:, None])
+
+    info = {"loss": -r_d[:, None], "diverged": jnp.zeros((len(i), 1), bool)}
+    trajectory = Trajectory(side(own, i, r_d), side(theirs, j, r_a), info)
+    return trajectory, own.weights[i] * theirs.weights[j]
 
 
 def newton_maximum(fun, low: float, high: float, grid: int = 401, steps: int = 8) -> jax.Array:
