@@ -42,6 +42,7 @@ class ExactGame(Game, Protocol):
         ...
 
 
+@jax.jit
 def exact_values(
     game: ExactGame, xi, defender: Player, attacker: Player, discount
 ) -> tuple[jax.Array, jax.Array]:
@@ -59,6 +60,7 @@ def exact_values(
     return game.exact_values(xi, defender, attacker, discount)
 
 
+@jax.jit
 def best_response(game: ExactGame, xi, defender: Player, attacker: Player, discount=1.0) -> Player:
     """The attacker with parameters that maximise J_A against a fixed defender.
 
@@ -72,6 +74,7 @@ def best_response(game: ExactGame, xi, defender: Player, attacker: Player, disco
     return game.best_response(xi, defender, attacker, discount)
 
 
+@functools.partial(jax.jit, static_argnames=("objective", "max_batches"))
 def exact_meta_values(
     game: ExactGame,
     xi,
@@ -141,8 +144,10 @@ def _sampled(game, xi, defender, attacker, config, max_batches):
                 f"{count} sequences of batches of {shape[1]} x {shape[2]} out of {shape[0]} "
                 f"episodes: too many to enumerate (at most {max_batches})"
             )
-        batches, multiplicity = _batches(*shape)
-        weights = probability[batches].prod(axis=(1, 2)) * multiplicity.astype(probability.dtype)
+        batches, log_orders = _batches(*shape)
+        # a root of the orders to each factor: their number alone may be beyond float32
+        root = np.exp(log_orders / (shape[1] * shape[2])).astype(probability.dtype)
+        weights = (probability[batches] * root[:, None, None]).prod(axis=(1, 2))
         played = jax.tree.map(lambda leaf: leaf[batches], trajectory.defender)
 
         def adapted(batch):
@@ -168,24 +173,23 @@ def count_batches(episodes: int, num_groups: int, group_size: int) -> int:
 
 @functools.lru_cache(maxsize=16)
 def _batches(episodes: int, num_groups: int, group_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(episodes of each batch i32[M, E, G], in how many orders it may come f64[M]).
+    """(episodes of each batch i32[M, E, G], log of the number of orders it may come in f64[M]).
 
     The learner's estimates do not depend on the order, so one batch stands for all of its orders.
     """
-    members, ways = _multisets(episodes, group_size)
-    groups, orders = _multisets(len(members), num_groups)
-    return members[groups], orders * ways[groups].prod(axis=1)
+    members, log_ways = _multisets(episodes, group_size)
+    groups, log_orders = _multisets(len(members), num_groups)
+    return members[groups], log_orders + log_ways[groups].sum(axis=1)
 
 
 def _multisets(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Multisets of range(count), i32[M, size], and how many sequences sort to each, f64[M]."""
+    """Multisets of range(count), i32[M, size], and log of how many sequences sort to each."""
     sets = np.array(
         list(itertools.combinations_with_replacement(range(count), size)), dtype=np.int32
     )
-    factorial = np.array([math.factorial(i) for i in range(size + 1)], dtype=np.float64)
-    # repetitions within a sorted row: run lengths, whose factorials divide size!
-    run, repeats = np.ones(len(sets)), np.ones(len(sets))
+    # size! over the factorials of the lengths of runs of equal entries, which are side by side
+    run, log_repeats = np.ones(len(sets)), np.zeros(len(sets))
     for j in range(1, size):
         run = np.where(sets[:, j] == sets[:, j - 1], run + 1, 1.0)
-        repeats *= run
-    return sets, factorial[size] / repeats
+        log_repeats += np.log(run)
+    return sets, math.lgamma(size + 1) - log_repeats
