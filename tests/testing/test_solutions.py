@@ -133,7 +133,7 @@ def test_meta_equilibrium_beats_the_bayesian_stackelberg_equilibrium():
     thetas = np.array(list(itertools.product(grid, repeat=2)))
     fixed_policies = sum(q * memoryless(thetas, k) for k, q in enumerate(Q))
     np.testing.assert_allclose(fixed_policies.max(), answer.bse, atol=1e-4)
-    # multilinear in the probabilities of each state up to squares: the corners are the extremes
+    # nothing in between is better than the corner that plays one arm throughout
     assert (fixed_policies <= answer.bse + 1e-6).all()
     constant = [sum(q * memoryless(np.full(2, x), k) for k, q in enumerate(Q)) for x in (-40, 40)]
     np.testing.assert_allclose(max(constant), answer.fixed, atol=1e-9)
