@@ -16,7 +16,7 @@ from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
 from metasg_jax.errors import CheckpointError
 
 # settings that may differ between a checkpoint and the run that goes on from it
-_FREE = ("steps", "chunk", "memory_gib")
+_FREE = ("steps", "chunk", "keep", "memory_gib")
 
 
 def config_to_json(config: RunConfig) -> dict:
@@ -51,7 +51,8 @@ def _build(cls, values: dict):
 def differing_fields(a: RunConfig, b: RunConfig) -> list[str]:
     """Names of the fields in which two runs differ, as ``meta.group_size: 4, not 8``.
 
-    ``steps``, ``chunk`` and ``memory_gib`` may differ: they change nothing in what was computed.
+    ``steps``, ``chunk``, ``keep`` and ``memory_gib`` may differ: they change nothing in what was
+    computed.
     """
     flat_a, flat_b = _flatten(config_to_json(a)), _flatten(config_to_json(b))
     return [
@@ -68,24 +69,26 @@ def _flatten(tree: dict, prefix: str = "") -> dict:
     return flat
 
 
-def _open(directory: Path, **kwargs) -> ocp.training.Checkpointer:
+def _open(directory: Path, keep: int = 0, **kwargs) -> ocp.training.Checkpointer:
+    """``keep`` is how many are left when another is saved, 0 all."""
+    policy = ocp.training.preservation_policies.LatestN(keep or None)
     return ocp.training.Checkpointer(
         str(directory.resolve()),
-        preservation_policy=ocp.training.preservation_policies.LatestN(2),  # pyrefly: ignore
+        preservation_policy=policy,  # pyrefly: ignore
         save_decision_policy=None,
         **kwargs,
     )
 
 
 def save(directory: Path, step: int, state, config: RunConfig) -> None:
-    """Saves a state as of ``step``; keeps the last two.
+    """Saves a state as of ``step``; leaves the newest ``config.keep``, all if that is 0.
 
     Raises:
         CheckpointError: where it can't be written; earlier checkpoints stay as they are.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with _open(directory, cleanup_tmp_directories=True) as checkpointer:
+        with _open(directory, config.keep, cleanup_tmp_directories=True) as checkpointer:
             checkpointer.save(
                 step, state, custom_metadata=config_to_json(config), force=True, overwrite=True
             )
@@ -98,38 +101,45 @@ def save(directory: Path, step: int, state, config: RunConfig) -> None:
 
 def latest_step(directory: Path) -> int | None:
     """The newest complete checkpoint's step, or None."""
+    steps = saved_steps(directory)
+    return steps[-1] if steps else None
+
+
+def saved_steps(directory: Path) -> list[int]:
+    """The steps of all complete checkpoints, in order."""
     if not directory.is_dir() or not any(directory.iterdir()):
-        return None
+        return []
     with _open(directory) as checkpointer:
-        return None if checkpointer.latest is None else checkpointer.latest.step
+        return sorted(saved.step for saved in checkpointer.checkpoints)
 
 
-def load_config(directory: Path) -> RunConfig:
-    """The settings that the newest checkpoint was made with.
+def load_config(directory: Path, step: int | None = None) -> RunConfig:
+    """The settings that a checkpoint was made with, the newest by default.
 
     Raises:
         CheckpointError: where there is none.
     """
-    step = _require_step(directory)
+    step = _require_step(directory, step)
     with _open(directory) as checkpointer:
         return config_from_json(checkpointer.metadata(step).custom_metadata)
 
 
-def load(directory: Path, abstract_state, config: RunConfig | None = None):
-    """Loads the newest checkpoint.
+def load(directory: Path, abstract_state, config: RunConfig | None = None, step: int | None = None):
+    """Loads a checkpoint, the newest by default.
 
     Args:
         directory: as given to :func:`save`.
         abstract_state: a state of the same structure, concrete or from ``jax.eval_shape``.
         config: if given, must be that of the checkpoint.
+        step: which one.
 
     Raises:
         CheckpointError: where there is none, it can't be read, or ``config`` differs (names the
             fields).
     """
-    step = _require_step(directory)
+    step = _require_step(directory, step)
     if config is not None:
-        fields = differing_fields(load_config(directory), config)
+        fields = differing_fields(load_config(directory, step), config)
         if fields:
             raise CheckpointError(
                 f"the checkpoint in {directory} was made with other settings: {'; '.join(fields)}"
@@ -146,10 +156,15 @@ def load(directory: Path, abstract_state, config: RunConfig | None = None):
     return jax.tree.map(lambda a: jax.numpy.array(np.asarray(a)), state)
 
 
-def _require_step(directory: Path) -> int:
-    step = latest_step(directory)
-    if step is None:
+def _require_step(directory: Path, step: int | None) -> int:
+    steps = saved_steps(directory)
+    if not steps:
         raise CheckpointError(f"there is no complete checkpoint in {directory}")
+    if step is None:
+        return steps[-1]
+    if step not in steps:
+        there = ", ".join(map(str, steps))
+        raise CheckpointError(f"there is no checkpoint of step {step} in {directory}: {there}")
     return step
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``metasg pretrain | evaluate | data | list``."""
+"""The command line: ``metasg pretrain | evaluate | certify | data | list``."""
 
 import argparse
 import dataclasses
@@ -89,6 +89,27 @@ class Evaluate:
 
 
 @dataclasses.dataclass(frozen=True)
+class Certify:
+    """Measure how far checkpoints are from a meta equilibrium: residuals with their errors, strict
+    competitiveness, PL and smoothness constants, and the step sizes that Theorem D.7 would choose.
+    """
+
+    checkpoint: tyro.conf.Positional[Path]
+    """A run's directory (all of its checkpoints), or one checkpoint, <run>/checkpoints/<step>."""
+    batches: int = 32
+    """Independent batches for each type, the same at every checkpoint; even. Errors of small
+    residuals fall as 1 / batches."""
+    points: int = 4
+    """Points of each adaptive attacker's ascent, for the constants; 0 leaves these out."""
+    seed: int = 0
+    """Of the random numbers, the same for all checkpoints."""
+    out: Path | None = None
+    """Directory of certify.md, certify.csv and certify.png (default: the run's). Checkpoints whose
+    rows are there already are not computed again."""
+    source: Annotated[Source, tyro.conf.arg(name="")] = Source()
+
+
+@dataclasses.dataclass(frozen=True)
 class Data:
     """Fetch, check and cache a data set."""
 
@@ -102,7 +123,13 @@ class List:
     """Show every registered data set, attack, rule, post-training defence and so on."""
 
 
-COMMANDS = {"pretrain": Pretrain, "evaluate": Evaluate, "data": Data, "list": List}
+COMMANDS = {
+    "pretrain": Pretrain,
+    "evaluate": Evaluate,
+    "certify": Certify,
+    "data": Data,
+    "list": List,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -116,16 +143,22 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if command not in COMMANDS:
             raise unknown_name("command", command, COMMANDS)
-        return {"pretrain": _pretrain, "evaluate": _evaluate, "data": _data, "list": _list}[
-            command
-        ](rest, console)
+        run = {
+            "pretrain": _pretrain,
+            "evaluate": _evaluate,
+            "certify": _certify,
+            "data": _data,
+            "list": _list,
+        }[command]
+        return run(rest, console)
     except _ERRORS as error:
         Console(stderr=True, soft_wrap=True).print(
             f"metasg {command}: {error}", style="red", markup=False, highlight=False
         )
         return 2 if isinstance(error, (ConfigError, UnknownNameError)) else 1
     except KeyboardInterrupt:
-        console.print("\nstopped; go on with --resume")
+        again = "run it again to go on" if command == "certify" else "go on with --resume"
+        console.print(f"\nstopped; {again}")
         return 130
 
 
@@ -201,6 +234,21 @@ def _evaluate(argv: list[str], console: Console) -> int:
         state, config, dataset, directory,
         judging.eval_seeds, judging.grid, judging.selection_seeds, console,
     )  # fmt: skip
+    return 0
+
+
+def _certify(argv: list[str], console: Console) -> int:
+    args = tyro.cli(Certify, args=argv, prog="metasg certify")
+
+    from metasg_jax import certificate, checkpoint, program
+
+    run, steps = certificate.find_checkpoints(args.checkpoint)
+    config = checkpoint.load_config(run / "checkpoints", steps[-1])
+    budget = certificate.Budget(args.batches, args.points, args.seed)
+    budget.check(config.meta)
+    dataset = _load(config.game.dataset, args.source, console)
+    program.enable_compilation_cache()
+    certificate.certify_program(run, steps, config, dataset, budget, args.out or run, console)
     return 0
 
 

@@ -294,6 +294,8 @@ class RunConfig:
     """Meta-steps (T of Algorithm 1, N_D of Algorithm 2)."""
     chunk: int = 5
     """Meta-steps between checkpoints; changes nothing in the result."""
+    keep: int = 2
+    """Checkpoints that are kept, the newest; 0 keeps all. Changes nothing in the result."""
     seed: int = 0
     """Of the learner."""
     memory_gib: float = 0.0
@@ -307,4 +309,5 @@ class RunConfig:
         self.meta.check()
         _require(self.steps >= 1, "steps", self.steps, "at least 1")
         _require(self.chunk >= 1, "chunk", self.chunk, "at least 1")
+        _require(self.keep >= 0, "keep", self.keep, "at least 1, or 0 (all)")
         _require(self.memory_gib >= 0, "memory_gib", self.memory_gib, "0 (80 % of free) or more")

@@ -212,7 +212,7 @@ def pretrain_program(
             console.print(f"resumed {directory} after meta-step {state.num_steps}")
     runs.write_config(directory, config)
     per_step = budget.rounds_per_step(config)
-    with SummaryWriter(str(directory)) as events, _progress(console, "{task.fields[note]}") as bar:
+    with SummaryWriter(str(directory)) as events, progress(console, "{task.fields[note]}") as bar:
         task = bar.add_task(
             "meta-steps", total=config.steps, completed=state.num_steps, note="compiling"
         )
@@ -258,7 +258,7 @@ def evaluate_program(
 ) -> Results:
     """Evaluates, prints the tables and writes results.md, results.csv and accuracy.png."""
     begin = time.perf_counter()
-    with _progress(console, "worlds") as bar:
+    with progress(console, "worlds") as bar:
         task = bar.add_task("evaluating", total=None)
 
         def on_progress(what, done, total):
@@ -344,7 +344,8 @@ def _require_finite(info: dict, first: int, checkpoints: Path) -> None:
     )
 
 
-def _progress(console: Console, note: str) -> Progress:
+def progress(console: Console, note: str) -> Progress:
+    """A bar with a text of its task at the right; nothing where the console is no terminal."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),

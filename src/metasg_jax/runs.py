@@ -4,11 +4,12 @@
 
     runs/mnist-cpu/
       config.json        the settings
-      checkpoints/       the last two states, by Orbax
+      checkpoints/       the last states, two of them or as --keep says, by Orbax
       metrics.jsonl      one line a meta-step
       events.out.*       the same for TensorBoard
       learning.png       reward over meta-steps
       results.md, results.csv, accuracy.png    of the last evaluation
+      certify.md, certify.csv, certify.png     of `metasg certify`
 """
 
 import json

@@ -62,5 +62,75 @@ def learning_curve(steps: np.ndarray, returns: np.ndarray, finals: np.ndarray, p
     _save(figure, path)
 
 
+def residual_course(series: dict[tuple[str, str], list], path: Path) -> None:
+    """Residuals over meta-steps, with one standard error.
+
+    First the headline's squared norm, whose estimate is unbiased and may be negative, and the
+    square of the plain norm for comparison. Then norms on a log scale: the defender's, the average
+    over the prior in black, and the attackers'; where one is not resolved an arrow hangs from its
+    upper 95 % bound.
+
+    Args:
+        series: by (type, quantity), rows with step, estimate, error, bound, plain, squared and
+            squared_error; the first is the headline.
+        path: of the picture.
+    """
+    panels = [
+        (title, {key: rows for key, rows in series.items() if key[1].startswith(player)})
+        for title, player in (("defender", "defender"), ("attackers", "attacker"))
+    ]
+    panels = [(title, lines) for title, lines in panels if lines]
+    figure = Figure(figsize=(5.4 * (len(panels) + 1), 5.6))
+    first, *others = figure.subplots(1, len(panels) + 1)
+    headline = next(iter(series.values()))
+    steps, squared, error, plain = _columns(headline, "step", "squared", "squared_error", "plain")
+    first.axhline(0.0, color="black", lw=0.8)
+    first.plot(steps, plain**2, color="tab:red", ls="--", lw=1.2, label="plain norm, biased up")
+    first.errorbar(
+        steps, squared, error, color="black", fmt="o-", lw=1.8, ms=5, capsize=4,
+        label="mean over pairs of batches",
+    )  # fmt: skip
+    first.set_title("defender, average over the prior", fontsize=9)
+    first.set_ylabel("squared norm of the gradient")
+    first.legend(frameon=False, fontsize=8)
+    for axis, (title, lines) in zip(others, panels, strict=True):
+        for i, ((kind, quantity), rows) in enumerate(lines.items()):
+            main = rows is headline
+            label = "average over the prior" if main else kind
+            if quantity != "defender":
+                label = f"{kind}, {quantity.removeprefix('attacker ')}"
+            _norms(axis, rows, label, "black" if main else f"C{i % 10}", 2.2 if main else 0.7)
+        axis.set_yscale("log")
+        axis.set_ylabel("norm of the gradient")
+        axis.set_title(f"{title} (arrow: unresolved, below its 95 % bound)", fontsize=9)
+        axis.legend(
+            frameon=False, fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12)
+        )
+    for axis in (first, *others):
+        axis.set_xlabel("meta-step")
+        axis.grid(alpha=0.25, which="both")
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def _norms(axis, rows: list, label: str, color: str, width: float) -> None:
+    steps, estimates, errors, bounds = _columns(rows, "step", "estimate", "error", "bound")
+    resolved = np.isfinite(estimates)
+    level = np.where(resolved, estimates, bounds)
+    axis.plot(steps, level, color=color, lw=width, alpha=0.7, label=label)
+    axis.errorbar(
+        steps[resolved], estimates[resolved], errors[resolved], fmt="o",
+        color=color, lw=width, ms=2 * width + 1, capsize=2 * width,
+    )  # fmt: skip
+    axis.plot(
+        steps[~resolved], bounds[~resolved], color=color, ls="",
+        marker=r"$\downarrow$", ms=6 + 2 * width,
+    )  # fmt: skip
+
+
+def _columns(rows: list, *names: str) -> list[np.ndarray]:
+    return [np.array([getattr(row, name) for row in rows], np.float64) for name in names]
+
+
 def _save(figure, path: Path) -> None:
     figure.savefig(path, dpi=140)

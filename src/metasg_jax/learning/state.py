@@ -9,6 +9,7 @@ import optax
 from metasg_jax.config import MetaConfig
 from metasg_jax.errors import ConfigError
 from metasg_jax.game.rollout import Normalizer, Player, init_normalizer
+from metasg_jax.learning.check import check_game
 from metasg_jax.policies import Categorical, Gaussian
 from metasg_jax.struct import Struct
 from metasg_jax.types import Key, Params, Policy
@@ -73,9 +74,11 @@ def init_state(key: Key, game, config: MetaConfig) -> MetaSGState:
         config: the learner's settings.
 
     Raises:
-        ConfigError: where a setting is out of range, or does not go with the game.
+        ConfigError: where a setting is out of range, or does not go with the game, or the game is
+            outside of the method's assumptions.
     """
     config.check()  # here and not below, where floats are traced
+    check_game(game)
     if game.finite and config.gradient == "pathwise":
         raise ConfigError("gradient = 'pathwise': a finite game's actions have no derivative")
     return _fresh(key, game, config)
