@@ -169,7 +169,8 @@ def test_the_learner_adapts_again_to_the_best_response():
         jax.random.key(3), game, game.prior[0], jnp.ones((), bool), defender, attacker, opt,
         config, adapt_again=True,
     )  # fmt: skip
-    assert inner.played.defender.reward.shape == (3, 1, 4, 1)
+    assert inner.again.defender.reward.shape == (2, 1, 4, 1)
+    assert inner.played.defender.reward.shape == inner.unadapted.defender.reward.shape == (1, 4, 1)
     assert abs(float(inner.attacker["Dense_0"]["kernel"][0, 0])) > 0.1
     again = adapt_on(inner, defender, config)
     np.testing.assert_allclose(again, inner.defender["Dense_0"]["kernel"], rtol=1e-5)
@@ -177,8 +178,8 @@ def test_the_learner_adapts_again_to_the_best_response():
 
 def adapt_on(inner, defender, config):
     """Psi by hand on line 18's batches."""
-    batches = jax.tree.map(lambda leaf: leaf[:-1], inner.played.defender)
-    theta, _ = replay(defender.policy, defender.params, batches, config, curvature=False)
+    again = inner.again.defender
+    theta, _ = replay(defender.policy, defender.params, again, config, curvature=False)
     return theta["Dense_0"]["kernel"]
 
 

@@ -20,7 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from metasg_jax.errors import ConfigError
-from metasg_jax.learning.equilibrium import Gradients, NormEstimate, estimate_norm
+from metasg_jax.learning.equilibrium import (
+    Gradients,
+    NormEstimate,
+    combine,
+    estimate_norm,
+    mean_gradient,
+)
 from metasg_jax.types import Params
 
 
@@ -121,7 +127,7 @@ def walk(
     directions, measured = start
     found, distances = [measured], [0.0]
     for p in range(points):
-        step = np.asarray(directions.attacker_full, np.float64).mean(axis=0)
+        step = mean_gradient(directions.attacker)
         at = at + step / max(float(np.linalg.norm(step)), 1e-30) / points
         there = unravel(jnp.asarray(at, flat.dtype))
         found.append(draw(theta, there, True))
@@ -166,7 +172,7 @@ def pl_bound(walk: Walk) -> PLBound:
         gap_error = float(differences.std(ddof=1)) / math.sqrt(differences.size)
         if gap <= 0 or gap < 2 * gap_error:
             continue
-        norm = estimate_norm(np.asarray(point.attacker_full))
+        norm = estimate_norm(point.attacker)
         squared = norm.squared if norm.resolved else norm.bound**2
         if squared / (2 * gap) < bound.value:
             relative = math.hypot(norm.squared_error / squared, gap_error / gap)
@@ -199,8 +205,8 @@ def smoothness(walk: Walk) -> Smoothness:
     """
 
     def ratio(name: str, other: Gradients, distance: float) -> NormEstimate:
-        a, b = (np.asarray(getattr(g, name), np.float64) for g in (walk.points[0], other))
-        return estimate_norm(b - a).scaled(1 / distance)
+        here, there = getattr(walk.points[0], name), getattr(other, name)
+        return estimate_norm(combine((1.0, -1.0), [there, here])).scaled(1 / distance)
 
     def along(name: str) -> NormEstimate:
         others = zip(walk.points[1:], walk.distances[1:], strict=True)
@@ -212,8 +218,8 @@ def smoothness(walk: Walk) -> Smoothness:
     return Smoothness(
         L11=ratio("defender", walk.moved, walk.shift),
         L12=along("defender"),
-        L21=ratio("attacker_full", walk.moved, walk.shift),
-        L22=along("attacker_full"),
+        L21=ratio("attacker", walk.moved, walk.shift),
+        L22=along("attacker"),
     )
 
 

@@ -13,7 +13,7 @@ from metasg_jax.learning.state import attacker_optimizer
 from metasg_jax.struct import Struct
 from metasg_jax.types import Key, Params
 
-_ADAPT, _RESPOND, _PLAY = 0, 1, 2
+_ADAPT, _RESPOND, _PLAY, _PLAY_UNADAPTED = 0, 1, 2, 3
 
 
 class Inner(Struct):
@@ -23,19 +23,21 @@ class Inner(Struct):
         defender: parameters of the adapted policy, theta_xi.
         attacker: parameters of the best response, phi_xi(N_A).
         opt_state: of the attacker's optimizer.
-        gradient: the estimate of grad J_D at the adapted policy, from the last batch (line 16).
-        first: the first batch, line 6's: the meta policy against the attacker as it was.
-        played: the last batches [l + 1, E, G, H]: line 18's episodes, l steps of adaptation to the
-            best response, then line 20's; or [1, ..], line 15's alone, where nothing is adapted
-            again.
+        gradient: the estimate of grad J_D at the adapted policy, from ``played`` (line 16).
+        played: both players' last batch [E, G, H], of line 15 or 20.
+        again: with ``adapt_again``, line 18's batches [l, E, G, H], which the meta policy was
+            adapted on to the best response; else None.
+        unadapted: with ``adapt_again``, the meta policy in the place of the adapted one in
+            ``played``, under the same random numbers; else None.
     """
 
     defender: Params
     attacker: Params
     opt_state: Any
     gradient: Params
-    first: Trajectory
     played: Trajectory
+    again: Trajectory | None
+    unadapted: Trajectory | None
 
 
 def inner_loop(
@@ -67,32 +69,40 @@ def inner_loop(
         config: the learner's settings.
         adapt_again: static. Before the last batch the meta policy is adapted afresh, to the
             attacker's best response: line 18 samples with phi(N_A), so line 21 is the gradient of
-            L_D(theta, phi(N_A)) only if theta_xi is adapted on that batch too.
+            L_D(theta, phi(N_A)) only if theta_xi is adapted on that batch too. After it the meta
+            policy plays under the same random numbers, for the baseline of that gradient.
     """
     any_adaptive = any(game.prior.adaptive)
     kinds = [_ADAPT] * config.adapt_steps
     kinds += [_RESPOND] * (config.attacker_steps if any_adaptive else 0)
     restart = len(kinds) if adapt_again else -1
     kinds += [_ADAPT] * config.adapt_steps * adapt_again
+    last = len(kinds)
     kinds += [_PLAY]
+    kinds += [_PLAY_UNADAPTED] * adapt_again
     estimate = ESTIMATORS[config.gradient]
 
     @jax.jit  # its trace is kept: one for the shapes, below, and the same for the program
     def run(carry, i, kind):
         theta, phi, opt = carry
-        theta = jax.tree.map(lambda a, b: jnp.where(i == restart, a, b), defender.params, theta)
-        leader, follower = defender.replace(params=theta), attacker.replace(params=phi)
+        from_meta = (i == restart) | (kind == _PLAY_UNADAPTED)
+        plays = jax.tree.map(lambda a, b: jnp.where(from_meta, a, b), defender.params, theta)
+        leader, follower = defender.replace(params=plays), attacker.replace(params=phi)
+        key_phase = jax.random.fold_in(key, jnp.minimum(i, last))
         grad_theta, grad_phi, played = estimate(
-            jax.random.fold_in(key, i), game, xi, leader, follower, kind != _RESPOND, config
+            key_phase, game, xi, leader, follower, kind != _RESPOND, config
         )
 
         def adapted():
-            return optax.tree.add_scale(theta, config.adapt_lr, grad_theta), phi, opt
+            return optax.tree.add_scale(plays, config.adapt_lr, grad_theta), phi, opt
 
         def responded():
             return theta, *respond_step(phi, opt, grad_phi, config)
 
-        carry = jax.lax.switch(kind, [adapted, responded, lambda: (theta, phi, opt)])
+        def neither():
+            return theta, phi, opt
+
+        carry = jax.lax.switch(kind, [adapted, responded, neither, neither])
         return carry, (grad_theta, played)
 
     carry = (defender.params, attacker.params, opt_state)
@@ -106,14 +116,18 @@ def inner_loop(
 
     phases = (jnp.arange(len(kinds)), jnp.array(kinds))
     (theta, phi, opt_state), (gradients, played) = jax.lax.scan(phase, carry, phases)
-    last = config.adapt_steps * adapt_again + 1
+
+    def at(index, tree=played):
+        return jax.tree.map(lambda leaf: leaf[index], tree)
+
     return Inner(
         defender=theta,
         attacker=phi,
         opt_state=opt_state,
-        gradient=jax.tree.map(lambda leaf: leaf[-1], gradients),
-        first=jax.tree.map(lambda leaf: leaf[0], played),
-        played=jax.tree.map(lambda leaf: leaf[-last:], played),
+        gradient=at(last, gradients),
+        played=at(last),
+        again=at(slice(restart, last)) if adapt_again else None,
+        unadapted=at(last + 1) if adapt_again else None,
     )
 
 

@@ -13,12 +13,15 @@ L_D and L_A are the objectives of adaptation by a sampled gradient (:mod:`.debia
 The norm of a mean of noisy gradients is biased up: at an equilibrium it is the noise, and shrinks
 with the budget alone. The mean over pairs of *different* batches of the inner product of their
 gradients is an unbiased estimate of the squared norm, and may be negative.
+
+Most of that noise is the score of the episodes adapted on, a sum over all of their steps, in L_D as
+in L_A. Residuals without it (``fixed``) are shown too, as what they are.
 """
 
 import dataclasses
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.flatten_util
@@ -40,13 +43,49 @@ MIN_BATCHES = 4
 _Z = 1.6449  # of a one-sided bound at 95 %
 
 
-class Gradients(Struct):
-    """Unbiased estimates of one type's gradients from B independent batches, ravelled.
+class Draws(Struct):
+    """B independent, unbiased estimates of a gradient, ravelled; and what can quieten them.
+
+    The score's part of a gradient is a gain times the score. Any baseline may be taken from the
+    gain that is independent of the batch, for a score has mean 0.
 
     Attributes:
-        defender: f32[B, D], of grad_theta L_D.
-        attacker_fixed: f32[B, P], of grad_phi of J_A at the adapted policy, that held fixed.
-        attacker_full: f32[B, P], of grad_phi L_A.
+        gradient: f32[B, D].
+        score: f32[B, M, D], of M terms.
+        gain: f32[B, M], the factors that these have in the gradient.
+    """
+
+    gradient: Any
+    score: Any
+    gain: Any
+
+
+def draws_of(gradient: Any) -> Draws:
+    """Draws [B, D] without a score in them."""
+    b, d = gradient.shape
+    return Draws(gradient, np.zeros((b, 0, d)), np.zeros((b, 0)))
+
+
+def combine(weights: Any, draws: list[Draws]) -> Draws:
+    """Draws of ``sum_k weights_k gradient_k``; those of different k may depend on each other."""
+    weights = [float(w) for w in weights]
+    pairs = list(zip(weights, draws, strict=True))
+    return Draws(
+        gradient=sum(w * np.asarray(d.gradient, np.float64) for w, d in pairs),
+        score=np.concatenate([w * np.asarray(d.score, np.float64) for w, d in pairs], axis=1),
+        gain=np.concatenate([np.asarray(d.gain, np.float64) for _, d in pairs], axis=1),
+    )
+
+
+class Gradients(Struct):
+    """Estimates of one type's gradients from B independent batches.
+
+    Attributes:
+        defender: of grad_theta L_D.
+        defender_fixed: without the score's term: the law of the episodes of the adaptation is held
+            fixed.
+        attacker: of grad_phi L_A.
+        attacker_fixed: of grad_phi of J_A at the adapted policy, that held fixed.
         return_D: f32[B], mean discounted return of the adapted policy: an estimate of L_D.
         return_A: f32[B], of L_A.
         reward_D: f32[B, R], of all rounds of the adaptation and of the adapted policy.
@@ -55,9 +94,10 @@ class Gradients(Struct):
             that do not say.
     """
 
-    defender: jax.Array
-    attacker_fixed: jax.Array
-    attacker_full: jax.Array
+    defender: Draws
+    defender_fixed: Draws
+    attacker: Draws
+    attacker_fixed: Draws
     return_D: jax.Array
     return_A: jax.Array
     reward_D: jax.Array
@@ -108,9 +148,9 @@ def sample_gradients(
     """Gradients of L_D and L_A against one type, from ``count`` independent batches.
 
     A batch adapts the defender on ``config.adapt_steps`` batches of episodes and plays the adapted
-    policy (lines 18-21 of Algorithm 2). The baseline of the score term is what the policy before
-    the adaptation earns under the random numbers of that last play: independent of what was adapted
-    on, so nothing is biased, and so close to the adapted policy's return that little noise is left.
+    policy (lines 18-21 of Algorithm 2). The gain in the score's term is what the adapted policy
+    earns more than the one before, under the same random numbers: the latter's return is
+    independent of what was adapted on, so nothing is biased, and most noise is common to both.
 
     Args:
         key: consumed; batch i draws from ``fold_in(key, i)``, so that the same key at other
@@ -158,22 +198,41 @@ def sample_gradients(
             log_q = jax.vmap(lambda b: log_probs(attacker.policy, phi, b))(batches.attacker).sum()
             return _value(attacker.policy, phi, final.attacker, final_config), log_q
 
-        value_d, score_d = _both_gradients(lead, defender.params)
-        value_a, score_a = _both_gradients(follow, attacker.params)
         malicious = played.info.get("malicious", jnp.ones_like(played.defender.reward))
-        return Gradients(
-            defender=value_d + gains[0] * score_d,
-            attacker_fixed=value_a,
-            attacker_full=value_a + gains[1] * score_a,
-            return_D=returns[0][last],
-            return_A=returns[1][last],
+        return (
+            Parts(*_both_gradients(lead, defender.params), gains[0]),
+            Parts(*_both_gradients(follow, attacker.params), gains[1]),
+            (returns[0][last], returns[1][last]),
             # without the last play, whose rounds are almost those of the one before
-            reward_D=played.defender.reward[:-1].reshape(-1),
-            reward_A=played.attacker.reward[:-1].reshape(-1),
-            malicious=malicious[:-1].reshape(-1) > 0,
+            (
+                played.defender.reward[:-1].reshape(-1),
+                played.attacker.reward[:-1].reshape(-1),
+                malicious[:-1].reshape(-1) > 0,
+            ),
         )
 
-    return map_at_once(one, count, _batches_at_once(config, count))
+    d, a, returns, rounds = map_at_once(one, count, _batches_at_once(config, count))
+    return Gradients(d.full, d.fixed, a.full, a.fixed, *returns, *rounds)
+
+
+class Parts(NamedTuple):
+    """A gradient's: its value's part f32[B, D], the score f32[B, D] and the gain f32[B]."""
+
+    value: jax.Array
+    score: jax.Array
+    gain: jax.Array
+
+    @property
+    def full(self) -> Draws:
+        """With the score."""
+        score = self.gain[:, None] * self.score
+        return Draws(self.value + score, self.score[:, None], self.gain[:, None])
+
+    @property
+    def fixed(self) -> Draws:
+        """Without it."""
+        b, d = self.value.shape
+        return Draws(self.value, jnp.zeros((b, 0, d)), jnp.zeros((b, 0)))
 
 
 def _value(policy, params, final: Played, config: MetaConfig) -> jax.Array:
@@ -257,21 +316,21 @@ class NormEstimate:
         )
 
 
-def estimate_norm(draws: np.ndarray) -> NormEstimate:
-    """The norm of the expectation of B independent, identically distributed vectors.
+def estimate_norm(draws: Draws) -> NormEstimate:
+    """The norm of the expectation of B independent, identically distributed gradients.
 
-    The squared norm is the mean over pairs of the Gram matrix's off-diagonal entries; two halves
-    are B = 2. Its error is the jackknife's over draws, which, for a statistic of pairs, counts the
-    part that is due to pairs alone twice (Efron and Stein, 1981): that excess is taken off.
+    The squared norm is the mean over pairs of batches of the inner product of their gradients; two
+    halves are B = 2. Each gain is compared with its mean over the batches that are not in the pair:
+    compared with that over all others, the two gradients of a pair would depend on each other.
+
+    The error is the jackknife's over batches, which, for a statistic of pairs, counts the part that
+    is due to pairs alone twice (Efron and Stein, 1981): that excess is taken off.
 
     Args:
-        draws: [B, D], B at least 4.
+        draws: B of them, at least 4.
     """
-    draws = np.asarray(draws, np.float64)
-    b = len(draws)
-    if b < MIN_BATCHES:
-        raise ValueError(f"{b} draws: at least {MIN_BATCHES}")
-    gram = draws @ draws.T
+    gram = _gram(draws)
+    b = len(gram)
     total, trace = gram.sum(), np.trace(gram)
     squared = (total - trace) / (b * (b - 1))
     # gram[i, j] = squared + part_i + part_j + rest[i, j], for i != j
@@ -280,7 +339,7 @@ def estimate_norm(draws: np.ndarray) -> NormEstimate:
     rest = gram - squared - part[:, None] - part[None, :]
     np.fill_diagonal(rest, 0.0)
     pairs = (rest**2).sum() / (b * (b - 3))
-    pure = 2 * pairs / (b * (b - 1))
+    pure = _pure_variance(math.sqrt(pairs), b)
     jackknife = 4 * (part**2).sum() / (b * (b - 1))
     variance = max(jackknife - 4 * pairs / (b * (b - 2)) + pure, pure)
     return NormEstimate(
@@ -288,8 +347,39 @@ def estimate_norm(draws: np.ndarray) -> NormEstimate:
         squared_error=math.sqrt(variance),
         noise=math.sqrt(pairs),
         batches=b,
-        plain=math.sqrt(max(total, 0.0)) / b,
+        plain=float(np.linalg.norm(mean_gradient(draws))),
     )
+
+
+def mean_gradient(draws: Draws) -> np.ndarray:
+    """f64[D]; each gain is compared with the mean of the other batches'."""
+    gradient, score, gain = _float64(draws)
+    b = len(gradient)
+    baseline = (gain.sum(axis=0) - gain) / (b - 1)
+    return gradient.mean(axis=0) - np.einsum("bm,bmd->d", baseline, score) / b
+
+
+def _gram(draws: Draws) -> np.ndarray:
+    """f64[B, B], inner products of gradients, baselines as :func:`estimate_norm` has them."""
+    gradient, score, gain = _float64(draws)
+    b = len(gradient)
+    if b < MIN_BATCHES:
+        raise ValueError(f"{b} draws: at least {MIN_BATCHES}")
+    # baseline[m][i, j]: the mean of the gains but those of i and j
+    baselines = [(g.sum() - g[:, None] - g[None, :]) / (b - 2) for g in gain.T]
+    gram = gradient @ gradient.T
+    for m, own in enumerate(baselines):
+        cross = own * (score[:, m] @ gradient.T)
+        gram -= cross + cross.T
+        for n, other in enumerate(baselines):
+            gram += own * other * (score[:, m] @ score[:, n].T)
+    return gram
+
+
+def _float64(draws: Draws) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    fields = draws.gradient, draws.score, draws.gain
+    gradient, score, gain = (np.asarray(a, np.float64) for a in fields)
+    return gradient, score, gain
 
 
 def _pure_variance(noise: float, b: int) -> float:
@@ -298,19 +388,24 @@ def _pure_variance(noise: float, b: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Residuals:
-    """The residuals of Definition 4.1 at one point.
+    """The residuals of Definition 4.1 at one point, and what they are without the score's term.
 
     Attributes:
         defender: of E_Q L_D.
+        defender_fixed: the same with the law of the adaptation's episodes held fixed. Far less
+            noisy, but not the gradient of anything: a diagnostic.
         types: of L_D for each of the K types.
-        attacker_fixed: for each type, None where it is not adaptive.
-        attacker_full: likewise.
+        types_fixed: likewise with that law held fixed.
+        attacker: of L_A for each type, None where it is not adaptive.
+        attacker_fixed: of J_A with the adaptation held fixed, likewise.
     """
 
     defender: NormEstimate
+    defender_fixed: NormEstimate
     types: tuple[NormEstimate, ...]
+    types_fixed: tuple[NormEstimate, ...]
+    attacker: tuple[NormEstimate | None, ...]
     attacker_fixed: tuple[NormEstimate | None, ...]
-    attacker_full: tuple[NormEstimate | None, ...]
 
 
 def residuals(
@@ -319,25 +414,16 @@ def residuals(
     """Residuals from the gradients of all K types, B batches each.
 
     Args:
-        gradients: of each type.
+        gradients: of each type, from independent episodes.
         probabilities: [K], Q.
         adaptive: whether each type's attacker has parameters that respond.
     """
+    responding = list(zip(gradients, adaptive, strict=True))
     return Residuals(
-        defender=estimate_norm(average(gradients, probabilities)),
-        types=tuple(estimate_norm(np.asarray(g.defender)) for g in gradients),
-        attacker_fixed=tuple(
-            estimate_norm(np.asarray(g.attacker_fixed)) if responds else None
-            for g, responds in zip(gradients, adaptive, strict=True)
-        ),
-        attacker_full=tuple(
-            estimate_norm(np.asarray(g.attacker_full)) if responds else None
-            for g, responds in zip(gradients, adaptive, strict=True)
-        ),
+        defender=estimate_norm(combine(probabilities, [g.defender for g in gradients])),
+        defender_fixed=estimate_norm(combine(probabilities, [g.defender_fixed for g in gradients])),
+        types=tuple(estimate_norm(g.defender) for g in gradients),
+        types_fixed=tuple(estimate_norm(g.defender_fixed) for g in gradients),
+        attacker=tuple(estimate_norm(g.attacker) if a else None for g, a in responding),
+        attacker_fixed=tuple(estimate_norm(g.attacker_fixed) if a else None for g, a in responding),
     )
-
-
-def average(gradients: list[Gradients], probabilities: Any) -> np.ndarray:
-    """f64[B, D]: draws of grad_theta E_Q L_D; batches of different types are independent."""
-    stacked = np.stack([np.asarray(g.defender, np.float64) for g in gradients])
-    return np.tensordot(np.asarray(probabilities, np.float64), stacked, axes=1)

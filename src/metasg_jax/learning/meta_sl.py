@@ -71,8 +71,7 @@ def meta_sl_update(
             (state.phi, state.opt_A),
         )
     theta, opt_d = update(policy_d, state, inner, weights, config)
-    played = jax.tree.map(lambda leaf: leaf[:, -1], inner.played)
-    normalizer, normalizer_a = learn_normalizers(state, played, weights, config)
+    normalizer, normalizer_a = learn_normalizers(state, inner.played, weights, config)
     change = optax.tree.sub(theta, state.theta)
     new_state = MetaSGState(
         theta=theta,
@@ -83,7 +82,7 @@ def meta_sl_update(
         normalizer_A=normalizer_a,
         step=state.step + 1,
     )
-    return new_state, summarize(played, weights, theta, change)
+    return new_state, summarize(inner.played, weights, theta, change)
 
 
 def gradients_at(policy: Policy, inner: Inner, config: MetaConfig):
@@ -93,7 +92,7 @@ def gradients_at(policy: Policy, inner: Inner, config: MetaConfig):
     """
     if config.epochs == 1:
         return lambda params: inner.gradient
-    side = jax.tree.map(lambda leaf: leaf[:, -1], inner.played.defender)
+    side = inner.played.defender
     step_weights = jax.vmap(lambda r: advantages(r, config.discount, config))(side.reward)
     behaviour = jax.vmap(lambda p, s: log_probs(policy, p, s))(inner.defender, side)
 
@@ -146,17 +145,18 @@ def debiased(
 ):
     """Lines 18-23: theta moves by the gradient of L_D, through the adaptation.
 
-    The score's baseline is the return of line 6's episodes, which no later batch depends on but
-    through the attacker: independent given phi(N_A).
+    The score's baseline is what the meta policy earns in the place of the adapted one, under the
+    same random numbers: it depends on nothing that was adapted on, and follows the adapted
+    policy's return closely.
     """
+    assert inner.again is not None and inner.unadapted is not None
 
-    def one(inner: Inner):
-        batches = jax.tree.map(lambda leaf: leaf[:-1], inner.played.defender)
-        final = jax.tree.map(lambda leaf: leaf[-1], inner.played.defender)
-        baseline = discounted_return(inner.first.defender.reward, config.discount).mean()
-        return meta_gradient(policy, state.theta, batches, final, baseline, config, objective)
+    def one(again, final, unadapted):
+        baseline = discounted_return(unadapted.reward, config.discount).mean()
+        return meta_gradient(policy, state.theta, again, final, baseline, config, objective)
 
-    mean = weighted_mean(weights, jax.vmap(one)(inner))
+    sides = (inner.again.defender, inner.played.defender, inner.unadapted.defender)
+    mean = weighted_mean(weights, jax.vmap(one)(*sides))
     return apply_pseudo_gradient(
         state.theta, state.opt_D, optax.tree.scale(config.defender_lr, mean), config
     )
