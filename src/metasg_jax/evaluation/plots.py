@@ -1,5 +1,7 @@
 """Pictures, drawn without a display and without touching a notebook's."""
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,22 +69,25 @@ def residual_course(series: dict[tuple[str, str], list], path: Path) -> None:
 
     First the headline's squared norm, whose estimate is unbiased and may be negative, and the
     square of the plain norm for comparison. Then norms on a log scale: the defender's, the average
-    over the prior in black, and the attackers'; where one is not resolved an arrow hangs from its
-    upper 95 % bound.
+    over the prior in black, and the attackers', if there are any; where one is not resolved an
+    arrow hangs from its upper 95 % bound. In full, and with what the defender adapts to held fixed.
 
     Args:
         series: by (type, quantity), rows with step, estimate, error, bound, plain, squared and
-            squared_error; the first is the headline.
+            squared_error; the first is the headline. Quantities are ``defender``, ``defender
+            fixed``, ``attacker``, ``attacker fixed``.
         path: of the picture.
     """
-    panels = [
-        (title, {key: rows for key, rows in series.items() if key[1].startswith(player)})
-        for title, player in (("defender", "defender"), ("attackers", "attacker"))
-    ]
-    panels = [(title, lines) for title, lines in panels if lines]
-    figure = Figure(figsize=(5.4 * (len(panels) + 1), 5.6))
-    first, *others = figure.subplots(1, len(panels) + 1)
-    headline = next(iter(series.values()))
+    titles = {
+        "defender": "defender",
+        "defender fixed": "defender, law of the adaptation's episodes fixed",
+        "attacker": "attackers",
+    }
+    there = {quantity for _, quantity in series}
+    titles = {player: title for player, title in titles.items() if player in there}
+    figure = Figure(figsize=(5.2 * (len(titles) + 1), 5.8))
+    first, *others = figure.subplots(1, len(titles) + 1)
+    kind, headline = next(iter(series.items()))
     steps, squared, error, plain = _columns(headline, "step", "squared", "squared_error", "plain")
     first.axhline(0.0, color="black", lw=0.8)
     first.plot(steps, plain**2, color="tab:red", ls="--", lw=1.2, label="plain norm, biased up")
@@ -93,16 +98,18 @@ def residual_course(series: dict[tuple[str, str], list], path: Path) -> None:
     first.set_title("defender, average over the prior", fontsize=9)
     first.set_ylabel("squared norm of the gradient")
     first.legend(frameon=False, fontsize=8)
-    for axis, (title, lines) in zip(others, panels, strict=True):
-        for i, ((kind, quantity), rows) in enumerate(lines.items()):
-            main = rows is headline
-            label = "average over the prior" if main else kind
-            if quantity != "defender":
-                label = f"{kind}, {quantity.removeprefix('attacker ')}"
+    for axis, (player, title) in zip(others, titles.items(), strict=True):
+        shown = [player] if player != "attacker" else ["attacker", "attacker fixed"]
+        lines = {key: rows for key, rows in series.items() if key[1] in shown}
+        for i, ((name, quantity), rows) in enumerate(lines.items()):
+            main = name == kind[0]
+            label = "average over the prior" if main else name
+            if player == "attacker":
+                label += ", adaptation fixed" if quantity.endswith("fixed") else ", in full"
             _norms(axis, rows, label, "black" if main else f"C{i % 10}", 2.2 if main else 0.7)
         axis.set_yscale("log")
         axis.set_ylabel("norm of the gradient")
-        axis.set_title(f"{title} (arrow: unresolved, below its 95 % bound)", fontsize=9)
+        axis.set_title(title, fontsize=9)
         axis.legend(
             frameon=False, fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12)
         )
@@ -130,6 +137,76 @@ def _norms(axis, rows: list, label: str, color: str, width: float) -> None:
 
 def _columns(rows: list, *names: str) -> list[np.ndarray]:
     return [np.array([getattr(row, name) for row in rows], np.float64) for name in names]
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A line of a :class:`Panel`.
+
+    Attributes:
+        label: its name in the legend.
+        x: f64[n].
+        y: f64[n], or f64[S, n] over S seeds: their geometric mean is drawn, a band of their range.
+        dashed: a line without markers, for what a theory predicts.
+    """
+
+    label: str
+    x: np.ndarray
+    y: np.ndarray
+    dashed: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """Lines that share axes.
+
+    Attributes:
+        title: above it.
+        xlabel: below it.
+        ylabel: beside it.
+        lines: what is drawn.
+        log_y: whether the vertical axis is logarithmic; the horizontal one always is.
+    """
+
+    title: str
+    xlabel: str
+    ylabel: str
+    lines: Sequence[Line]
+    log_y: bool = True
+
+
+def log_log(panels: Sequence[Panel], path: Path, columns: int = 2) -> None:
+    """Panels with logarithmic axes; values that aren't finite or positive are left out."""
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(5.2 * columns, 3.8 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for i, axis in enumerate(axes.flat):
+        if i >= len(panels):
+            axis.set_visible(False)
+            continue
+        panel = panels[i]
+        for j, line in enumerate(panel.lines):
+            y = np.atleast_2d(np.asarray(line.y, np.float64))
+            whole = (np.isfinite(y) & (y > 0)).all(axis=0)
+            if not whole.any():
+                continue
+            x, y = np.asarray(line.x, np.float64)[whole], y[:, whole]
+            style = dict(color="0.5", ls="--", lw=1.0) if line.dashed else dict(marker="o", ms=3)
+            color = {} if line.dashed else dict(color=f"C{j % 10}")
+            axis.plot(x, np.exp(np.log(y).mean(axis=0)), label=line.label, **style, **color)
+            if len(y) > 1:
+                axis.fill_between(x, y.min(axis=0), y.max(axis=0), alpha=0.15, lw=0, **color)
+        axis.set_xscale("log")
+        if panel.log_y:
+            axis.set_yscale("log")
+        axis.set_title(panel.title, fontsize=10)
+        axis.set_xlabel(panel.xlabel)
+        axis.set_ylabel(panel.ylabel)
+        axis.grid(alpha=0.25, which="both", lw=0.5)
+        axis.legend(fontsize=7, frameon=False)
+    figure.tight_layout()
+    _save(figure, path)
 
 
 def _save(figure, path: Path) -> None:
