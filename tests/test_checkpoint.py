@@ -86,6 +86,27 @@ def test_the_last_two_are_kept(tmp_path, state):
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["2", "3"]
 
 
+@pytest.mark.parametrize(("keep", "left"), [(0, [1, 2, 3, 4]), (1, [4]), (3, [2, 3, 4])])
+def test_as_many_are_kept_as_asked_for(tmp_path, state, keep, left):
+    config = dataclasses.replace(CONFIG, keep=keep)
+    for step in (1, 2, 3, 4):
+        checkpoint.save(tmp_path, step, state, config)
+    assert checkpoint.saved_steps(tmp_path) == left
+    checkpoint.load(tmp_path, state, CONFIG)  # goes on with another number
+
+
+def test_a_given_step_is_loaded(tmp_path, state):
+    other = state.replace(step=state.step + 7)
+    checkpoint.save(tmp_path, 1, state, CONFIG)
+    checkpoint.save(tmp_path, 2, other, dataclasses.replace(CONFIG, steps=99))
+    assert checkpoint.load(tmp_path, state, CONFIG, 1).num_steps == 0
+    assert checkpoint.load(tmp_path, state, CONFIG).num_steps == 7
+    assert checkpoint.load_config(tmp_path, 1).steps == CONFIG.steps
+    assert checkpoint.load_config(tmp_path).steps == 99
+    with pytest.raises(CheckpointError, match=r"no checkpoint of step 3 in .*: 1, 2"):
+        checkpoint.load(tmp_path, state, CONFIG, 3)
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path, state):
     checkpoint.save(tmp_path, 1, state, CONFIG)
     for path in (tmp_path / "1" / "state").rglob("*"):

@@ -58,6 +58,7 @@ def metasg(*args, cwd):
         (["pretrain", "--game.assumed-share", "0.6"], 2, "assumed_share = 0.6"),
         (["pretrain", "--steps", "0"], 2, "steps = 0"),
         (["pretrain", "--memory-gib", "-1"], 2, "memory_gib = -1"),
+        (["pretrain", "--keep", "-1"], 2, "keep = -1"),
         (["pretrain", "--meta.rollouts-at-once", "-2"], 2, "rollouts_at_once = -2"),
         (["pretrain", "--source", "miror"], 2, "did you mean 'mirror'"),
         (["pretrain", "--game.dataset", "mnist"], 2, "name the data set by --dataset"),
@@ -85,7 +86,7 @@ def test_list_shows_every_variant(capsys, monkeypatch):
 def test_help_names_the_commands(capsys):
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in ("pretrain", "evaluate", "data", "list"))
+    assert all(name in shown for name in ("pretrain", "evaluate", "certify", "data", "list"))
 
 
 def state_of(directory: Path):
