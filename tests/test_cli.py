@@ -16,7 +16,7 @@ import pytest
 from metasg_jax import cli, runs
 from metasg_jax.aggregators import AGGREGATORS
 from metasg_jax.attacks import BACKDOOR, UNTARGETED
-from metasg_jax.errors import NonFinitePolicyError
+from metasg_jax.errors import ConfigError, NonFinitePolicyError
 
 # a run of the whole chain, as small as it gets
 TINY = [
@@ -192,6 +192,19 @@ def test_metrics_cut_off_in_the_middle_of_a_line_are_mended(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
     assert [row["step"] for row in runs.keep_metrics_until(tmp_path, 2)] == [1, 2]
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_a_reward_that_is_not_finite_names_the_type():
+    from metasg_jax.program import _require_finite_rewards
+
+    fine = {"type/return_D": np.zeros((3, 2)), "type/return_A": np.zeros((3, 2))}
+    fine["update_norm"] = np.zeros(3)
+    _require_finite_rewards(fine, 4, ("none", "ipm"))
+    bad = {**fine, "type/return_A": np.array([[0, 0], [0, np.inf], [np.nan, np.nan]])}
+    with pytest.raises(ConfigError, match="type 'ipm' pays r_A that is not finite in meta-step 6"):
+        _require_finite_rewards(bad, 4, ("none", "ipm"))
+    # a policy that broke before pays NaN too: that is another error
+    _require_finite_rewards({**bad, "update_norm": np.array([np.nan, 0, 0])}, 4, ("none", "ipm"))
 
 
 def test_a_policy_gone_non_finite_names_the_step(tmp_path):

@@ -23,7 +23,7 @@ from metasg_jax import budget, checkpoint, runs
 from metasg_jax.config import RunConfig
 from metasg_jax.data import Dataset
 from metasg_jax.data import cache as data_cache
-from metasg_jax.errors import CheckpointError, NonFinitePolicyError
+from metasg_jax.errors import CheckpointError, ConfigError, NonFinitePolicyError
 from metasg_jax.evaluation.evaluate import evaluate
 from metasg_jax.evaluation.plots import accuracy_curves, learning_curve
 from metasg_jax.evaluation.tables import (
@@ -224,6 +224,7 @@ def pretrain_program(
             info = jax.tree.map(np.asarray, jax.block_until_ready(info))
             seconds = time.perf_counter() - begin
             new = _metric_rows(info, first, seconds / count, per_step)
+            _require_finite_rewards(info, first, game.prior.names)
             _require_finite(info, first, checkpoints)
             # lines first: resuming drops those past the checkpoint, but can't make missing ones
             runs.append_metrics(directory, new)
@@ -330,6 +331,17 @@ def _metric_rows(info: dict, first: int, seconds: float, per_step: int) -> list[
                 row.setdefault("types", {})[name.removeprefix("type/")] = value[i].tolist()
         rows.append(row)
     return rows
+
+
+def _require_finite_rewards(info: dict, first: int, names: tuple[str, ...]) -> None:
+    for player in ("D", "A"):
+        bad = ~np.isfinite(info[f"type/return_{player}"])
+        if bad.any() and np.isfinite(info["update_norm"][: np.argwhere(bad)[0, 0]]).all():
+            step, k = np.argwhere(bad)[0]
+            raise ConfigError(
+                f"type {names[k]!r} pays r_{player} that is not finite in meta-step "
+                f"{first + step + 1}: rewards must be finite, or the objectives J do not exist"
+            )
 
 
 def _require_finite(info: dict, first: int, checkpoints: Path) -> None:

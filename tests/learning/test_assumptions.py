@@ -19,6 +19,7 @@ from metasg_jax.learning.assumptions import (
     competition_by_presence,
     fit_competition,
     pl_bound,
+    probe_rewards,
     smoothness,
     step_sizes,
     walk,
@@ -224,6 +225,9 @@ def test_a_reward_that_is_not_finite_is_named():
     state = init_state(jax.random.key(0), game, config)
     with pytest.raises(ConfigError, match=r"type 'type 1' pays r_D = nan: rewards must be finite"):
         certify_state(state, game, config, Budget(8, 0))
+    with pytest.raises(ConfigError, match=r"type 'type 1' pays r_D = nan"):
+        probe_rewards(jax.random.key(0), game, config)
+    probe_rewards(jax.random.key(0), matrix_game(), config)  # shorter than the probe
     fine = quadratic(0.1)({"a": jnp.zeros(2)}, {"b": jnp.zeros(2)}, True)
     check_rewards("fine", fine)
     broken = fine.replace(reward_A=np.full(3, np.inf))

@@ -19,7 +19,9 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
+from metasg_jax.config import MetaConfig
 from metasg_jax.errors import ConfigError
+from metasg_jax.game.rollout import rollout
 from metasg_jax.learning.equilibrium import (
     Gradients,
     NormEstimate,
@@ -27,7 +29,8 @@ from metasg_jax.learning.equilibrium import (
     estimate_norm,
     mean_gradient,
 )
-from metasg_jax.types import Params
+from metasg_jax.learning.state import attacker_player, defender_player, init_state
+from metasg_jax.types import Key, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,10 +264,44 @@ def step_sizes(constants: Smoothness, mu: PLBound) -> StepSizes:
 def check_rewards(name: str, gradients: Gradients) -> None:
     """Raises ConfigError where a reward that was played is not finite; ``name`` is the type's."""
     for player in ("D", "A"):
-        rewards = np.asarray(getattr(gradients, f"reward_{player}"))
-        if not np.isfinite(rewards).all():
-            bad = rewards[~np.isfinite(rewards)][0]
-            raise ConfigError(
-                f"type {name!r} pays r_{player} = {bad}: rewards must be finite, or the "
-                "objectives J do not exist (section 2.2)"
-            )
+        _require_finite(name, player, getattr(gradients, f"reward_{player}"))
+
+
+def probe_rewards(key: Key, game, config: MetaConfig, num_rounds: int = 2) -> None:
+    """Plays a few rounds of fresh policies against each type, for games that are new.
+
+    Args:
+        key: consumed.
+        game: any game with a prior.
+        config: the learner's settings.
+        num_rounds: at most; no more than the game's horizon.
+
+    Raises:
+        ConfigError: for a reward that is not finite, and where a learner can't begin.
+    """
+    key_init, key_play = jax.random.split(key)
+    state = init_state(key_init, game, config)
+
+    @jax.jit
+    def play(key, game, state, k):
+        defender = defender_player(state, game, config)
+        attacker = attacker_player(state, game, config, k)
+        key_environment, key_policies = jax.random.split(jax.random.fold_in(key, k))
+        _, played = rollout(
+            key_environment, key_policies, game, game.prior[k], defender, attacker,
+            num_rounds=min(num_rounds, game.horizon),
+        )  # fmt: skip
+        return played.defender.reward, played.attacker.reward
+
+    for k, name in enumerate(game.prior.names):
+        for player, rewards in zip("DA", play(key_play, game, state, k), strict=True):
+            _require_finite(name, player, rewards)
+
+
+def _require_finite(name: str, player: str, rewards: Any) -> None:
+    rewards = np.asarray(rewards)
+    if not np.isfinite(rewards).all():
+        raise ConfigError(
+            f"type {name!r} pays r_{player} = {rewards[~np.isfinite(rewards)][0]}: rewards must be "
+            "finite, or the objectives J do not exist (section 2.2)"
+        )

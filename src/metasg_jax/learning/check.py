@@ -9,8 +9,8 @@ from metasg_jax.errors import ConfigError
 def check_game(game) -> None:
     """Refuses a game that the method can't be applied to; on the host, nothing is played.
 
-    What is traced is not looked at: checks are for where a game enters. Rewards are looked at once
-    they were played (:func:`~metasg_jax.learning.assumptions.check_rewards`).
+    What is traced is not looked at: checks are for where a game enters. Rewards are looked at when
+    they are played; :func:`~metasg_jax.learning.assumptions.probe_rewards` plays some.
 
     Raises:
         ConfigError: for no types; probabilities that are not a distribution; a defender with
