@@ -1,8 +1,8 @@
 """Algorithm 2, every branch, on every game whose solution is known: ten seeds each.
 
 Sampled gradients leave the last iterate in a cloud around where the algorithm stops, so the mean of
-the last half of the iterates is compared. The debiased branch's score over whole batches is noisier
-by far: it takes ten times as many, shorter steps, and a wider tolerance of a single seed.
+the last half of the iterates is compared. The debiased branch's score over whole batches is
+noisier: it takes more, shorter steps.
 """
 
 import jax
@@ -45,14 +45,13 @@ every_branch = pytest.mark.parametrize("outer", ["fomaml", "reptile", "debiased"
 def branch(outer):
     """(config, meta-steps) for games with knobs."""
     if outer == "debiased":
-        config = CONFIG.replace(outer=outer, defender_lr=0.005, num_groups=8, init_std=0.5)
-        return config.replace(attacker_steps=2), 2400
+        config = CONFIG.replace(outer=outer, defender_lr=0.01, num_groups=8, init_std=0.5)
+        return config.replace(attacker_steps=2), 1200
     return CONFIG.replace(outer=outer), 250
 
 
-def assert_near(found, want, outer="fomaml"):
+def assert_near(found, want, every=0.08, mean=0.03):
     """Every seed, and closer still their mean."""
-    every, mean = (0.13, 0.04) if outer == "debiased" else (0.08, 0.02)
     assert found.shape[0] == SEEDS
     np.testing.assert_allclose(found, np.broadcast_to(want, found.shape), atol=every)
     np.testing.assert_allclose(
@@ -103,7 +102,7 @@ def test_matrix_game(outer):
     config = CONFIG.replace(outer=outer, attacker_lr=2.0, defender_lr=0.05)
     theta, _ = learn(game, config, 800)
     first_row = 1 - np.asarray(jax.nn.sigmoid(logits(theta))).reshape(-1)
-    assert_near(first_row, matrix_answer(game).first_row, "debiased")
+    assert_near(first_row, matrix_answer(game).first_row)
 
 
 @pytest.mark.parametrize("outer", ["fomaml", "debiased"])
@@ -146,7 +145,7 @@ def test_leader_follower(outer):
     theta, _ = learn(game, config, steps)
     answer = adapted_answer(game, 0.2, float(config.defender_lr))
     want = answer.debiased_exact if outer == "debiased" else getattr(answer, outer)
-    assert_near(means(theta), want, outer)
+    assert_near(means(theta), want)
 
 
 @pytest.mark.parametrize("dial", [0.0, 0.6])
@@ -168,12 +167,12 @@ def test_leader_follower_without_adaptation(dial):
 def test_quadratic_fl(outer):
     game = quadratic_fl(horizon=1)
     config, steps = branch(outer)
-    # the clients' noise is in every return: larger batches
-    config = config.replace(num_groups=32, adapt_lr=0.01)
+    # the clients' noise is in every return
+    config = config.replace(num_groups=2 * config.num_groups, adapt_lr=0.01)
     theta, _ = learn(game, config, steps)
     std = config.init_std
     want = quadratic_fl_answer(game, std_D=std, std_A=std).alpha
-    assert_near((1 + np.tanh(means(theta))) / 2, want, outer)
+    assert_near((1 + np.tanh(means(theta))) / 2, want)
 
 
 @every_branch
@@ -182,7 +181,7 @@ def test_double_well_up_to_its_threshold(outer):
     config, steps = branch(outer)
     theta, phi = learn(game, config.replace(adapt_lr=0.02, attacker_lr=0.1), steps)
     answer = double_well_answer(game, config.init_std, config.init_std)
-    assert_near(means(theta), answer.leader, outer)
+    assert_near(means(theta), answer.leader)
     np.testing.assert_allclose(means(phi)[:, 0], answer.attacker, atol=0.1)
 
 
