@@ -11,6 +11,7 @@ from metasg_jax.aggregators.composed import Composed
 from metasg_jax.aggregators.fltrust import FLTrust
 from metasg_jax.aggregators.geometric_median import GeometricMedian
 from metasg_jax.aggregators.krum import Krum
+from metasg_jax.aggregators.meamed import MeaMed
 from metasg_jax.aggregators.mean import Mean
 from metasg_jax.aggregators.median import Median
 from metasg_jax.aggregators.multi_krum import MultiKrum
@@ -32,6 +33,7 @@ AGGREGATORS = Registry(
         "multi_krum": MultiKrum,
         "geometric_median": GeometricMedian,
         "fltrust": FLTrust,
+        "meamed": MeaMed,
     },
 )
 
@@ -43,6 +45,7 @@ __all__ = [
     "FLTrust",
     "GeometricMedian",
     "Krum",
+    "MeaMed",
     "Mean",
     "Median",
     "MultiKrum",
