@@ -3,9 +3,12 @@
 ``oracle(rows[n, d], weights[n], root[d], **fields)``, of present rows only.
 """
 
+import itertools
+
 import numpy as np
 
 from tests import oracles
+from tests.oracles import clip_rows, krum_scores
 
 
 def mean_around_median(rows, kept):
@@ -27,6 +30,41 @@ def meamed(rows, weights, root, f):
     return mean_around_median(rows, max(int(len(rows) - f), 1))
 
 
+def centered_clip(rows, weights, root, max_norm, iterations, centre=0.0):
+    """Karimireddy et al. 2021, equation 4: l steps from the last round's result, here 0."""
+    centre = np.zeros(rows.shape[1]) + centre
+    for _ in range(iterations):
+        centre = centre + clip_rows(rows - centre, max_norm).mean(axis=0)
+    return centre
+
+
+def sign_majority(rows, weights, root, scale):
+    """Bernstein et al. 2019, algorithm 1: sign of the sum of signs."""
+    return scale * np.sign(np.sum(np.sign(rows), axis=0))
+
+
+def bulyan(rows, weights, root, f):
+    """El Mhamdi et al. 2018, section 4: Krum until theta are chosen, then each coordinate."""
+    left, theta = list(range(len(rows))), max(int(len(rows) - 2 * f), 1)
+    chosen = []
+    while len(chosen) < theta:
+        scores = krum_scores(rows[left], f) if len(left) > 1 else [0.0]
+        chosen.append(left.pop(int(np.argmin(scores))))
+    return mean_around_median(rows[chosen], max(int(theta - 2 * f), 1))
+
+
+def mda(rows, weights, root, f):
+    """El Mhamdi et al. 2020: the n - f rows of the smallest diameter; then of the smallest sum."""
+    distances = np.sum((rows[:, None] - rows[None]) ** 2, axis=2)
+    best, chosen = (np.inf, np.inf), None
+    for subset in itertools.combinations(range(len(rows)), int(len(rows) - f)):
+        between = distances[np.ix_(subset, subset)]
+        if (between.max(), between.sum()) < best:
+            best, chosen = (between.max(), between.sum()), list(subset)
+    return rows[chosen].mean(axis=0)
+
+
 RULES = oracles.RULES | {
     "meamed": meamed,
+    "centered_clip": centered_clip,
 }

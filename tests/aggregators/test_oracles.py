@@ -9,6 +9,7 @@ import pytest
 
 from metasg_jax.aggregators import (
     AGGREGATORS,
+    CenteredClip,
     ClippedTrimmedMean,
     GeometricMedian,
     Krum,
@@ -99,6 +100,9 @@ def test_rule_equals_its_oracle(name, n):
         ("geometric_median", {"smoothing": 0.3}),
         ("meamed", {"f": 0.0}),
         ("meamed", {"f": 3.0}),
+        ("centered_clip", {"max_norm": 0.1}),
+        ("centered_clip", {"max_norm": 2.0, "iterations": 5}),
+        ("centered_clip", {"max_norm": 1e6}),
         ("clipped_trimmed_mean", {"clip": 1.0, "trim": -1.0}),
         ("clipped_trimmed_mean", {"clip": 1.0, "trim": 1.0}),
         ("clipped_trimmed_mean", {"clip": -1.0, "trim": -0.3}),
@@ -252,3 +256,25 @@ def test_fractional_trim_interpolates_with_absent_rows(trim):
         "clipped_trimmed_mean", rule, np.delete(rows, [2, 7], axis=0), np.ones(8), rows[0]
     )
     np.testing.assert_allclose(update, want, rtol=1e-4, atol=1e-6)
+
+
+def test_centered_clip_goes_on_from_its_last_result():
+    """From far away a round moves the centre by ``max_norm``, and 61 rounds find the rows."""
+    rows, rule = rows_of("distinct", 10, 4), CenteredClip(max_norm=2.0)
+    centre = np.full(6, 30.0, np.float32)
+    step = jax.jit(lambda state: rule(None, state, round_of(rows)))
+    update, state, info = step(centre)
+    np.testing.assert_array_equal(update, state)
+    want = RULES["centered_clip"](np.float64(rows), None, None, 2.0, 1, centre)
+    np.testing.assert_allclose(update, want, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(state - centre), 2.0, rtol=0.01)
+    assert info["clipped"] == 1
+    for _ in range(60):
+        update, state, info = step(state)
+    assert np.linalg.norm(update - rows.mean(axis=0)) < 1 and info["clipped"] < 1
+
+
+def test_centered_clip_waits_where_nobody_is_present():
+    got = round_of(rows_of("distinct", 10, 4), np.zeros(10))
+    update, state, _ = CenteredClip()(None, jnp.ones(6), got)
+    assert not update.any() and state.all()

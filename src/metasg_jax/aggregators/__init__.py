@@ -5,6 +5,7 @@ with a non-finite entry is absent everywhere: n in a formula is the number of pr
 assumed number of malicious clients shrinks by the rows that were rejected.
 """
 
+from metasg_jax.aggregators.centered_clip import CenteredClip
 from metasg_jax.aggregators.clipped_median import ClippedMedian
 from metasg_jax.aggregators.clipped_trimmed_mean import ClippedTrimmedMean
 from metasg_jax.aggregators.composed import Composed
@@ -34,11 +35,13 @@ AGGREGATORS = Registry(
         "geometric_median": GeometricMedian,
         "fltrust": FLTrust,
         "meamed": MeaMed,
+        "centered_clip": CenteredClip,
     },
 )
 
 __all__ = [
     "AGGREGATORS",
+    "CenteredClip",
     "ClippedMedian",
     "ClippedTrimmedMean",
     "Composed",
