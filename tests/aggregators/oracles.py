@@ -67,4 +67,5 @@ def mda(rows, weights, root, f):
 RULES = oracles.RULES | {
     "meamed": meamed,
     "centered_clip": centered_clip,
+    "sign_majority": sign_majority,
 }

@@ -62,7 +62,8 @@ def test_shape_and_type(name):
     assert update.shape == (D,) and update.dtype == jnp.float32
     assert jax.tree.structure(state) == jax.tree.structure(rule.init(N, D))
     assert isinstance(info, dict)
-    assert np.abs(update).max() > 0.01
+    # a sign has the length of a step of the optimiser
+    assert np.abs(update).max() > (1e-4 if name == "sign_majority" else 0.01)
 
 
 @every_rule

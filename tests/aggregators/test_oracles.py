@@ -103,6 +103,7 @@ def test_rule_equals_its_oracle(name, n):
         ("centered_clip", {"max_norm": 0.1}),
         ("centered_clip", {"max_norm": 2.0, "iterations": 5}),
         ("centered_clip", {"max_norm": 1e6}),
+        ("sign_majority", {"scale": 0.5}),
         ("clipped_trimmed_mean", {"clip": 1.0, "trim": -1.0}),
         ("clipped_trimmed_mean", {"clip": 1.0, "trim": 1.0}),
         ("clipped_trimmed_mean", {"clip": -1.0, "trim": -0.3}),

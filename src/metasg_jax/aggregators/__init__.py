@@ -18,6 +18,7 @@ from metasg_jax.aggregators.median import Median
 from metasg_jax.aggregators.multi_krum import MultiKrum
 from metasg_jax.aggregators.norm_bound import NormBound
 from metasg_jax.aggregators.presence import present_rows
+from metasg_jax.aggregators.sign_majority import SignMajority
 from metasg_jax.aggregators.trimmed_mean import TrimmedMean
 from metasg_jax.registry import Registry
 
@@ -36,6 +37,7 @@ AGGREGATORS = Registry(
         "fltrust": FLTrust,
         "meamed": MeaMed,
         "centered_clip": CenteredClip,
+        "sign_majority": SignMajority,
     },
 )
 
@@ -53,6 +55,7 @@ __all__ = [
     "Median",
     "MultiKrum",
     "NormBound",
+    "SignMajority",
     "TrimmedMean",
     "present_rows",
 ]
