@@ -394,14 +394,20 @@ def tables(
             "score of the episodes adapted on, which is most of the noise; a diagnostic.",
         )
     )
-    for quantity, label in (("defender", ""), ("defender fixed", ", law fixed")):
+    for quantity, label, note in (
+        (
+            "defender",
+            "",
+            "Diagnostics: at an equilibrium they average to 0 over Q as vectors, not one by one.",
+        ),
+        ("defender fixed", ", law fixed", "Diagnostics: the same without the score's term."),
+    ):
         found.append(
             (
                 f"the defender's residual by type, ‖∇θ L_D(·, ξ)‖{label}",
                 ["type", *(f"step {s}" for s in steps)],
                 [[name, *(at(s, name, quantity).short for s in steps)] for name in names],
-                "Diagnostics: at an equilibrium they average to 0 over Q as vectors, not one by "
-                "one.",
+                note,
             )
         )
     body = [
@@ -471,10 +477,8 @@ def tables(
                     "unknown" if math.isinf(mu.estimate) else f"at most {mu.text}",
                     *(at(s, name, f"L{ij}").short for ij in ("11", "12", "21", "22")),
                     "unknown" if total == 0 else f"{total:.3g}" + ("" if whole else " (in part)"),
-                    *(
-                        _at_most(at(s, name, f"kappa_{p}").estimate) + f" ({u})"
-                        for p, u in zip("AD", used, strict=True)
-                    ),
+                    f"{_step_size(at(s, name, 'kappa_A'), at(s, name, 'L22').bound)} ({used[0]})",
+                    f"{_step_size(at(s, name, 'kappa_D'))} ({used[1]})",
                 ]
             )
     found.append(
@@ -484,8 +488,9 @@ def tables(
             body,
             "By the points visited within the unit ball: the L are lower bounds on the constants "
             "of Assumption D.2, μ an upper bound on that of Assumption 4.4; κ_A = 1 / L22 and "
-            "κ_D = 1 / L with L = L11 + L12 L21 / μ are then at most what is shown. In part: only "
-            "those terms that are resolved.",
+            "κ_D = 1 / L with L = L11 + L12 L21 / μ are then at most what is shown; above, where "
+            "these points only show that L22 is below a bound. In part: only those terms that are "
+            "resolved.",
         )
     )
     return found
@@ -548,8 +553,11 @@ def _number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.3g}"
 
 
-def _at_most(value: float) -> str:
-    return "unknown" if math.isinf(value) else f"at most {value:.2g}"
+def _step_size(row: Row, bound: float = math.nan) -> str:
+    """At most 1 / L; above 1 / bound, where L is only known to lie below that at these points."""
+    if math.isinf(row.estimate):
+        return f"above {1 / bound:.2g}" if bound > 0 else "unknown"
+    return f"at most {row.estimate:.2g}"
 
 
 def _rounded(value: float) -> str:

@@ -85,8 +85,12 @@ def residual_course(series: dict[tuple[str, str], list], path: Path) -> None:
     }
     there = {quantity for _, quantity in series}
     titles = {player: title for player, title in titles.items() if player in there}
-    figure = Figure(figsize=(5.2 * (len(titles) + 1), 5.8))
-    first, *others = figure.subplots(1, len(titles) + 1)
+    height = (len(titles) + 2) // 2
+    figure = Figure(figsize=(11, 5.2 * height))
+    first, *others = figure.subplots(height, 2).flat
+    for axis in others[len(titles) :]:
+        axis.set_visible(False)
+    others = others[: len(titles)]
     kind, headline = next(iter(series.items()))
     steps, squared, error, plain = _columns(headline, "step", "squared", "squared_error", "plain")
     first.axhline(0.0, color="black", lw=0.8)
@@ -123,8 +127,7 @@ def residual_course(series: dict[tuple[str, str], list], path: Path) -> None:
 def _norms(axis, rows: list, label: str, color: str, width: float) -> None:
     steps, estimates, errors, bounds = _columns(rows, "step", "estimate", "error", "bound")
     resolved = np.isfinite(estimates)
-    level = np.where(resolved, estimates, bounds)
-    axis.plot(steps, level, color=color, lw=width, alpha=0.7, label=label)
+    axis.plot(steps, estimates, color=color, lw=width, alpha=0.7, label=label)
     axis.errorbar(
         steps[resolved], estimates[resolved], errors[resolved], fmt="o",
         color=color, lw=width, ms=2 * width + 1, capsize=2 * width,
@@ -204,7 +207,8 @@ def log_log(panels: Sequence[Panel], path: Path, columns: int = 2) -> None:
         axis.set_xlabel(panel.xlabel)
         axis.set_ylabel(panel.ylabel)
         axis.grid(alpha=0.25, which="both", lw=0.5)
-        axis.legend(fontsize=7, frameon=False)
+        if axis.lines:
+            axis.legend(fontsize=7, frameon=False)
     figure.tight_layout()
     _save(figure, path)
 
