@@ -44,12 +44,17 @@ def sign_majority(rows, weights, root, scale):
 
 
 def bulyan(rows, weights, root, f):
-    """El Mhamdi et al. 2018, section 4: Krum until theta are chosen, then each coordinate."""
+    """El Mhamdi et al. 2018, section 4: Krum until theta are chosen, then each coordinate.
+
+    The paper names no tie; by the sum of all distances then, which the order of rows can't change.
+    """
     left, theta = list(range(len(rows))), max(int(len(rows) - 2 * f), 1)
     chosen = []
     while len(chosen) < theta:
         scores = krum_scores(rows[left], f) if len(left) > 1 else [0.0]
-        chosen.append(left.pop(int(np.argmin(scores))))
+        sums = np.sum((rows[left][:, None] - rows[left][None]) ** 2, axis=(1, 2))
+        best = min(range(len(left)), key=lambda i: (scores[i], sums[i]))
+        chosen.append(left.pop(best))
     return mean_around_median(rows[chosen], max(int(theta - 2 * f), 1))
 
 
@@ -68,4 +73,5 @@ RULES = oracles.RULES | {
     "meamed": meamed,
     "centered_clip": centered_clip,
     "sign_majority": sign_majority,
+    "bulyan": bulyan,
 }

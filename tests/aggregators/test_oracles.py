@@ -9,6 +9,7 @@ import pytest
 
 from metasg_jax.aggregators import (
     AGGREGATORS,
+    Bulyan,
     CenteredClip,
     ClippedTrimmedMean,
     GeometricMedian,
@@ -64,6 +65,11 @@ def check(name, rule, rows, weights=None):
     np.testing.assert_allclose(update, want, rtol=1e-4, atol=1e-5 * np.abs(want).max() + 1e-12)
 
 
+def fitting(rule, n):
+    """The rule with as large an ``f`` as it allows for n clients, where its own is larger."""
+    return rule.replace(f=min(rule.f, float((n - 3) // 4))) if isinstance(rule, Bulyan) else rule
+
+
 def test_every_registered_rule_has_an_oracle():
     assert set(RULES) == set(AGGREGATORS)
 
@@ -75,7 +81,12 @@ def test_rule_equals_its_oracle(name, n):
     for kind in ("distinct", "ties", "outliers"):
         for seed in range(3):
             rows = rows_of(kind, n, 100 * n + seed)
-            check(name, AGGREGATORS[name](), rows, np.random.default_rng(seed).integers(1, 9, n))
+            check(
+                name,
+                fitting(AGGREGATORS[name](), n),
+                rows,
+                np.random.default_rng(seed).integers(1, 9, n),
+            )
 
 
 @pytest.mark.parametrize(
@@ -104,6 +115,7 @@ def test_rule_equals_its_oracle(name, n):
         ("centered_clip", {"max_norm": 2.0, "iterations": 5}),
         ("centered_clip", {"max_norm": 1e6}),
         ("sign_majority", {"scale": 0.5}),
+        ("bulyan", {"f": 0.0}),
         ("clipped_trimmed_mean", {"clip": 1.0, "trim": -1.0}),
         ("clipped_trimmed_mean", {"clip": 1.0, "trim": 1.0}),
         ("clipped_trimmed_mean", {"clip": -1.0, "trim": -0.3}),
@@ -112,7 +124,7 @@ def test_rule_equals_its_oracle(name, n):
 )
 @pytest.mark.parametrize("n", [7, 10])
 def test_other_settings_equal_the_oracle(name, fields, n):
-    check(name, AGGREGATORS[name](**fields), rows_of("outliers", n, n))
+    check(name, fitting(AGGREGATORS[name](**fields), n), rows_of("outliers", n, n))
 
 
 @pytest.mark.parametrize("n", range(1, 65))
@@ -184,6 +196,21 @@ def test_the_network_is_one_loop():
     text = lowered.compile().as_text()
     passes = [line for line in text[text.index("ENTRY") :].splitlines() if "4096" in line]
     assert sum(" fusion(" in line for line in passes) == 1
+
+
+@pytest.mark.parametrize("f", [1.0, 2.0, 4.0])
+def test_bulyan_scores_again_after_each_choice(f):
+    """19 clients, as 4f + 3 asks for f = 4; some rounds choose other rows than one scoring does."""
+    differ = 0
+    for seed in range(5):
+        rows = rows_of("outliers", 19, seed)
+        update, _, info = run(Bulyan(f=f), round_of(rows))
+        want = expected("bulyan", Bulyan(f=f), rows, np.ones(19), rows[0])
+        np.testing.assert_allclose(update, want, rtol=1e-4, atol=1e-5)
+        assert info["selected"].sum() == 19 - 2 * f
+        once = run(MultiKrum(f=f, m=19 - 2 * f), round_of(rows))[2]["selected"]
+        differ += (once != info["selected"]).any()
+    assert differ
 
 
 @pytest.mark.parametrize("f", [0.0, 2.0])

@@ -5,6 +5,7 @@ with a non-finite entry is absent everywhere: n in a formula is the number of pr
 assumed number of malicious clients shrinks by the rows that were rejected.
 """
 
+from metasg_jax.aggregators.bulyan import Bulyan
 from metasg_jax.aggregators.centered_clip import CenteredClip
 from metasg_jax.aggregators.clipped_median import ClippedMedian
 from metasg_jax.aggregators.clipped_trimmed_mean import ClippedTrimmedMean
@@ -38,11 +39,13 @@ AGGREGATORS = Registry(
         "meamed": MeaMed,
         "centered_clip": CenteredClip,
         "sign_majority": SignMajority,
+        "bulyan": Bulyan,
     },
 )
 
 __all__ = [
     "AGGREGATORS",
+    "Bulyan",
     "CenteredClip",
     "ClippedMedian",
     "ClippedTrimmedMean",

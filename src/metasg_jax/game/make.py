@@ -47,7 +47,8 @@ def check_rule(rule, num_sampled: int):
 
     Raises:
         ConfigError: where f is not in [0, n / 2), beta not in [0, 0.5), m not in [1, n], smoothing
-            not in (0, 1), a bound, a scale or a tolerance not positive, or iterations below 1.
+            not in (0, 1), a bound, a scale or a tolerance not positive, or iterations below 1;
+            and what ``check_clients`` of a rule refuses.
     """
     if isinstance(rule, Composed):
         for pre in rule.pre:
@@ -70,6 +71,9 @@ def check_rule(rule, num_sampled: int):
         value = getattr(rule, field, None)
         if value is not None and not holds(value):
             raise ConfigError(f"{type(rule).__name__}: {field} = {value:g}: {allowed}")
+    # a rule that asks more of the number of clients says so itself
+    if hasattr(rule, "check_clients"):
+        rule.check_clients(num_sampled)
     return rule
 
 
