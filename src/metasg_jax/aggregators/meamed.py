@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
-from metasg_jax.aggregators.order import Window, median_window, order_statistics
+from metasg_jax.aggregators.order import MAX_NETWORK, Window, median_window, order_statistics
 from metasg_jax.aggregators.presence import presence, remaining_byzantine
-from metasg_jax.rows import weighted_sum
 
 
 class MeaMed(AggregatorBase):
@@ -45,19 +44,35 @@ def mean_around_median(updates: jax.Array, present: jax.Array, kept: jax.Array) 
         kept: f32[], at most their number; taken as 1 below that.
     """
     kept = jnp.maximum(kept, 1.0)
-    median = order_statistics(updates, present, median_window(present))
-    away = jnp.abs(updates - median[None])
     last = jnp.ceil(kept).astype(jnp.int32) - 1
-    one, zero = jnp.ones(()), jnp.zeros(())
-    bound = order_statistics(away, present, Window(last, last, one, zero, zero))
-    inside = present[:, None] & (away < bound[None])
-    tied = present[:, None] & (away == bound[None])
+    nearest = Window(last, last, jnp.ones(()), jnp.zeros(()), jnp.zeros(()))
+    windows = jax.tree.map(lambda *w: jnp.stack(w), median_window(present), nearest)
 
-    def total(values):
-        return weighted_sum(jnp.ones(values.shape[0]), values)
+    def select(i, found):
+        median, _ = found
+        values = jnp.where(i == 0, updates, jnp.abs(updates - median[None]))
+        window = jax.tree.map(lambda leaf: leaf[i], windows)
+        statistic = order_statistics(values, present, window)
+        return jnp.where(i == 0, statistic, median), statistic
 
-    places = kept - total(inside * 1.0)
-    share = places / jnp.maximum(total(tied * 1.0), 1.0)
-    return (
-        total(jnp.where(inside, updates, 0.0)) + share * total(jnp.where(tied, updates, 0.0))
-    ) / kept
+    # a loop, or XLA fuses the selections into what follows and makes them again for every row
+    start = jnp.zeros_like(updates[0])
+    median, bound = jax.lax.fori_loop(0, 2, select, (start, start))
+
+    def add(i, sums):
+        nearer, at_bound, num_nearer, num_at_bound = sums
+        away = jnp.abs(updates[i] - median)
+        inside, tied = present[i] & (away < bound), present[i] & (away == bound)
+        return (
+            nearer + jnp.where(inside, updates[i], 0.0),
+            at_bound + jnp.where(tied, updates[i], 0.0),
+            num_nearer + inside,
+            num_at_bound + tied,
+        )
+
+    n = updates.shape[0]
+    sums = jax.lax.fori_loop(0, n, add, (start,) * 4, unroll=n <= MAX_NETWORK)
+    nearer, at_bound, num_nearer, num_at_bound = sums
+    # what is left of the places is shared among those at the bound
+    share = (kept - num_nearer) / jnp.maximum(num_at_bound, 1.0)
+    return (nearer + share * at_bound) / kept
