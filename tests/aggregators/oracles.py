@@ -74,4 +74,5 @@ RULES = oracles.RULES | {
     "centered_clip": centered_clip,
     "sign_majority": sign_majority,
     "bulyan": bulyan,
+    "mda": mda,
 }

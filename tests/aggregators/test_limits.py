@@ -1,10 +1,13 @@
 """Numbers of a rule that fit no round of this size are refused where the rule enters."""
 
+import jax
+import numpy as np
 import pytest
 
-from metasg_jax.aggregators import Bulyan, SignMajority
+from metasg_jax.aggregators import MDA, Bulyan, SignMajority
 from metasg_jax.errors import ConfigError
 from metasg_jax.game.make import check_rule, make_rule
+from tests.rounds import round_of
 
 
 @pytest.mark.parametrize(
@@ -36,3 +39,16 @@ def test_a_rule_by_name_is_refused_for_too_large_a_share():
 def test_bulyan_refuses_two_clients():
     with pytest.raises(ConfigError, match="f = 0: none, not even 0 with num_sampled = 2"):
         check_rule(Bulyan(f=0.0), 2)
+
+
+def test_mda_counts_the_subsets_that_are_too_many():
+    assert make_rule("mda", 20, 0.2).f == 4  # 4845 subsets
+    with pytest.raises(ConfigError, match="MDA: f = 10: 30045015 subsets with num_sampled = 30"):
+        check_rule(MDA(f=10.0), 30)
+    with pytest.raises(ConfigError, match=r"f = 1\.5: a whole"):
+        check_rule(MDA(f=1.5), 10)
+
+
+def test_mda_refuses_them_at_trace_time_too():
+    with pytest.raises(ConfigError, match="10272278170 subsets"):
+        jax.eval_shape(MDA(f=10.0), None, (), round_of(np.zeros((50, 2))))

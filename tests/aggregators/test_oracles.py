@@ -116,6 +116,8 @@ def test_rule_equals_its_oracle(name, n):
         ("centered_clip", {"max_norm": 1e6}),
         ("sign_majority", {"scale": 0.5}),
         ("bulyan", {"f": 0.0}),
+        ("mda", {"f": 0.0}),
+        ("mda", {"f": 3.0}),
         ("clipped_trimmed_mean", {"clip": 1.0, "trim": -1.0}),
         ("clipped_trimmed_mean", {"clip": 1.0, "trim": 1.0}),
         ("clipped_trimmed_mean", {"clip": -1.0, "trim": -0.3}),

@@ -13,6 +13,7 @@ from metasg_jax.aggregators.composed import Composed
 from metasg_jax.aggregators.fltrust import FLTrust
 from metasg_jax.aggregators.geometric_median import GeometricMedian
 from metasg_jax.aggregators.krum import Krum
+from metasg_jax.aggregators.mda import MDA
 from metasg_jax.aggregators.meamed import MeaMed
 from metasg_jax.aggregators.mean import Mean
 from metasg_jax.aggregators.median import Median
@@ -40,11 +41,13 @@ AGGREGATORS = Registry(
         "centered_clip": CenteredClip,
         "sign_majority": SignMajority,
         "bulyan": Bulyan,
+        "mda": MDA,
     },
 )
 
 __all__ = [
     "AGGREGATORS",
+    "MDA",
     "Bulyan",
     "CenteredClip",
     "ClippedMedian",
