@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 
 from tests import oracles
-from tests.oracles import clip_rows, krum_scores
+from tests.oracles import clip_rows, krum_scores, norms
 
 
 def mean_around_median(rows, kept):
@@ -69,10 +69,50 @@ def mda(rows, weights, root, f):
     return rows[chosen].mean(axis=0)
 
 
+def weak_dp(rows, weights, root, max_norm, sigma):
+    """Sun et al. 2019, section 4: norm bounding, and noise apart."""
+    assert sigma == 0
+    return oracles.norm_bound(rows, weights, root, max_norm)
+
+
+def crfl(rows, weights, root, max_norm, sigma, w_global=0.0):
+    """Xie et al. 2021, algorithm 1: Clip of the averaged model; its noise apart."""
+    assert sigma == 0
+    model = w_global - np.average(rows, axis=0, weights=weights)
+    return w_global - model / max(1.0, np.linalg.norm(model) / max_norm)
+
+
+def foolsgold(rows, weights, root, num_clients):
+    """Fung et al. 2020, algorithm 1, with the rows as histories; one pair at a time."""
+    n = len(rows)
+    length = norms(rows)
+    cs = np.array(
+        [
+            [rows[i] @ rows[j] / length[i] / length[j] if i != j else 0 for j in range(n)]
+            for i in range(n)
+        ]
+    )
+    v = cs.max(axis=1)
+    for i in range(n):
+        for j in range(n):
+            if v[j] > v[i]:
+                cs[i, j] *= v[i] / v[j]
+    alpha = 1 - cs.max(axis=1)
+    alpha = np.where(np.abs(alpha) < 1e-9, 0, alpha)  # parallel rows
+    if alpha.max() == 0:
+        return np.zeros(rows.shape[1])
+    alpha = alpha / alpha.max()
+    alpha[alpha == 1] = 0.99
+    with np.errstate(divide="ignore"):
+        alpha = np.clip(np.log(alpha / (1 - alpha)) + 0.5, 0, 1)
+    return alpha @ rows / alpha.sum()
+
+
 RULES = oracles.RULES | {
     "meamed": meamed,
     "centered_clip": centered_clip,
     "sign_majority": sign_majority,
     "bulyan": bulyan,
     "mda": mda,
+    "weak_dp": weak_dp,
 }

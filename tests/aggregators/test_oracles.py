@@ -15,6 +15,7 @@ from metasg_jax.aggregators import (
     GeometricMedian,
     Krum,
     MultiKrum,
+    WeakDP,
 )
 from metasg_jax.aggregators.order import (
     MAX_COUNTED,
@@ -66,7 +67,9 @@ def check(name, rule, rows, weights=None):
 
 
 def fitting(rule, n):
-    """The rule with as large an ``f`` as it allows for n clients, where its own is larger."""
+    """The rule without its noise, and with as large an ``f`` as it allows for n clients."""
+    if hasattr(rule, "sigma"):
+        return rule.replace(sigma=0.0)
     return rule.replace(f=min(rule.f, float((n - 3) // 4))) if isinstance(rule, Bulyan) else rule
 
 
@@ -118,6 +121,7 @@ def test_rule_equals_its_oracle(name, n):
         ("bulyan", {"f": 0.0}),
         ("mda", {"f": 0.0}),
         ("mda", {"f": 3.0}),
+        ("weak_dp", {"max_norm": 0.1}),
         ("clipped_trimmed_mean", {"clip": 1.0, "trim": -1.0}),
         ("clipped_trimmed_mean", {"clip": 1.0, "trim": 1.0}),
         ("clipped_trimmed_mean", {"clip": -1.0, "trim": -0.3}),
@@ -308,3 +312,16 @@ def test_centered_clip_waits_where_nobody_is_present():
     got = round_of(rows_of("distinct", 10, 4), np.zeros(10))
     update, state, _ = CenteredClip()(None, jnp.ones(6), got)
     assert not update.any() and state.all()
+
+
+@pytest.mark.parametrize("rule", [WeakDP(max_norm=2.0, sigma=0.5)])
+def test_noise_is_normal_with_the_deviation_that_was_asked_for(rule):
+    got = round_of(np.random.default_rng(0).normal(size=(10, 20_000)))
+    noisy = jax.jit(lambda key, rule: rule(key, (), got)[0])
+    noise = np.stack([noisy(jax.random.key(seed), rule) for seed in (0, 1)])
+    noise -= np.asarray(noisy(jax.random.key(0), rule.replace(sigma=0.0)))[None]
+    # 5 standard errors of a deviation, a mean and a correlation of 20,000 draws
+    np.testing.assert_allclose(noise.std(axis=1), 0.5, rtol=5 / np.sqrt(40_000))
+    assert np.abs(noise.mean(axis=1)).max() < 5 * 0.5 / np.sqrt(20_000)
+    assert abs(np.corrcoef(noise)[0, 1]) < 5 / np.sqrt(20_000)
+    np.testing.assert_allclose(np.mean(np.abs(noise) < 0.5), 0.6827, atol=0.02)

@@ -22,6 +22,7 @@ from metasg_jax.aggregators.norm_bound import NormBound
 from metasg_jax.aggregators.presence import present_rows
 from metasg_jax.aggregators.sign_majority import SignMajority
 from metasg_jax.aggregators.trimmed_mean import TrimmedMean
+from metasg_jax.aggregators.weak_dp import WeakDP
 from metasg_jax.registry import Registry
 
 AGGREGATORS = Registry(
@@ -42,6 +43,7 @@ AGGREGATORS = Registry(
         "sign_majority": SignMajority,
         "bulyan": Bulyan,
         "mda": MDA,
+        "weak_dp": WeakDP,
     },
 )
 
@@ -63,5 +65,6 @@ __all__ = [
     "NormBound",
     "SignMajority",
     "TrimmedMean",
+    "WeakDP",
     "present_rows",
 ]

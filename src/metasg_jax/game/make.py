@@ -47,8 +47,8 @@ def check_rule(rule, num_sampled: int):
 
     Raises:
         ConfigError: where f is not in [0, n / 2), beta not in [0, 0.5), m not in [1, n], smoothing
-            not in (0, 1), a bound, a scale or a tolerance not positive, or iterations below 1;
-            and what ``check_clients`` of a rule refuses.
+            not in (0, 1), a bound, a scale or a tolerance not positive, sigma below 0, or
+            iterations below 1; and what ``check_clients`` of a rule refuses.
     """
     if isinstance(rule, Composed):
         for pre in rule.pre:
@@ -63,6 +63,7 @@ def check_rule(rule, num_sampled: int):
         "beta": (lambda v: 0 <= v < 0.5, "in [0, 0.5)"),
         "max_norm": (lambda v: v > 0, "above 0"),
         "scale": (lambda v: v > 0, "above 0"),
+        "sigma": (lambda v: v >= 0, "at least 0"),
         "smoothing": (lambda v: 0 < v < 1, "in (0, 1)"),
         "tolerance": (lambda v: v > 0, "above 0"),
         "iterations": (lambda v: v >= 1, "at least 1"),
