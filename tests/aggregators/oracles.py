@@ -115,4 +115,5 @@ RULES = oracles.RULES | {
     "bulyan": bulyan,
     "mda": mda,
     "weak_dp": weak_dp,
+    "crfl": crfl,
 }

@@ -9,6 +9,7 @@ import pytest
 
 from metasg_jax.aggregators import (
     AGGREGATORS,
+    CRFL,
     Bulyan,
     CenteredClip,
     ClippedTrimmedMean,
@@ -122,6 +123,8 @@ def test_rule_equals_its_oracle(name, n):
         ("mda", {"f": 0.0}),
         ("mda", {"f": 3.0}),
         ("weak_dp", {"max_norm": 0.1}),
+        ("crfl", {"max_norm": 0.1}),
+        ("crfl", {"max_norm": 1e6}),
         ("clipped_trimmed_mean", {"clip": 1.0, "trim": -1.0}),
         ("clipped_trimmed_mean", {"clip": 1.0, "trim": 1.0}),
         ("clipped_trimmed_mean", {"clip": -1.0, "trim": -0.3}),
@@ -314,7 +317,7 @@ def test_centered_clip_waits_where_nobody_is_present():
     assert not update.any() and state.all()
 
 
-@pytest.mark.parametrize("rule", [WeakDP(max_norm=2.0, sigma=0.5)])
+@pytest.mark.parametrize("rule", [WeakDP(max_norm=2.0, sigma=0.5), CRFL(sigma=0.5)])
 def test_noise_is_normal_with_the_deviation_that_was_asked_for(rule):
     got = round_of(np.random.default_rng(0).normal(size=(10, 20_000)))
     noisy = jax.jit(lambda key, rule: rule(key, (), got)[0])
@@ -325,3 +328,27 @@ def test_noise_is_normal_with_the_deviation_that_was_asked_for(rule):
     assert np.abs(noise.mean(axis=1)).max() < 5 * 0.5 / np.sqrt(20_000)
     assert abs(np.corrcoef(noise)[0, 1]) < 5 / np.sqrt(20_000)
     np.testing.assert_allclose(np.mean(np.abs(noise) < 0.5), 0.6827, atol=0.02)
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 3.0, 100.0])
+def test_crfl_clips_the_model_and_not_the_update(max_norm):
+    rows, w_global = rows_of("outliers", 10, 6), np.linspace(-2, 2, 6).astype(np.float32)
+    got = round_of(rows).replace(w_global=w_global)
+    update, _, info = CRFL(max_norm=max_norm, sigma=0.0)(jax.random.key(0), (), got)
+    want = RULES["crfl"](np.float64(rows), None, None, max_norm, 0.0, np.float64(w_global))
+    np.testing.assert_allclose(update, want, rtol=1e-5, atol=1e-5)
+    model = np.linalg.norm(w_global - update)
+    np.testing.assert_allclose(model, min(max_norm, info["model_norm"]), rtol=1e-5)
+
+
+def test_crfl_stands_still_without_rows():
+    got = round_of(np.ones((3, 6)), np.zeros(3)).replace(w_global=np.full(6, 50, np.float32))
+    assert not CRFL()(jax.random.key(0), (), got)[0].any()
+
+
+@pytest.mark.parametrize("size", [1e6, 6.6e18])
+def test_crfl_bounds_the_model_whatever_two_clients_send(size):
+    rows = rows_of("distinct", 10, 6)
+    rows[:2] = size
+    update, _, _ = run(CRFL(max_norm=2.0, sigma=0.0), round_of(rows))
+    assert np.linalg.norm(update) <= 2.0 * (1 + 1e-5)

@@ -10,6 +10,7 @@ from metasg_jax.aggregators.centered_clip import CenteredClip
 from metasg_jax.aggregators.clipped_median import ClippedMedian
 from metasg_jax.aggregators.clipped_trimmed_mean import ClippedTrimmedMean
 from metasg_jax.aggregators.composed import Composed
+from metasg_jax.aggregators.crfl import CRFL
 from metasg_jax.aggregators.fltrust import FLTrust
 from metasg_jax.aggregators.geometric_median import GeometricMedian
 from metasg_jax.aggregators.krum import Krum
@@ -44,11 +45,13 @@ AGGREGATORS = Registry(
         "bulyan": Bulyan,
         "mda": MDA,
         "weak_dp": WeakDP,
+        "crfl": CRFL,
     },
 )
 
 __all__ = [
     "AGGREGATORS",
+    "CRFL",
     "MDA",
     "Bulyan",
     "CenteredClip",
