@@ -82,30 +82,30 @@ def crfl(rows, weights, root, max_norm, sigma, w_global=0.0):
     return w_global - model / max(1.0, np.linalg.norm(model) / max_norm)
 
 
-def foolsgold(rows, weights, root, num_clients):
-    """Fung et al. 2020, algorithm 1, with the rows as histories; one pair at a time."""
-    n = len(rows)
-    length = norms(rows)
-    cs = np.array(
-        [
-            [rows[i] @ rows[j] / length[i] / length[j] if i != j else 0 for j in range(n)]
-            for i in range(n)
-        ]
-    )
+def foolsgold_alpha(history):
+    """Fung et al. 2020, algorithm 1: the learning rate of each client; one pair at a time."""
+    n, length = len(history), norms(history)
+    cs = history @ history.T / length[:, None] / length[None]
+    np.fill_diagonal(cs, 0)
     v = cs.max(axis=1)
     for i in range(n):
         for j in range(n):
             if v[j] > v[i]:
                 cs[i, j] *= v[i] / v[j]
     alpha = 1 - cs.max(axis=1)
-    alpha = np.where(np.abs(alpha) < 1e-9, 0, alpha)  # parallel rows
+    alpha[alpha < 1e-9] = 0  # parallel rows
     if alpha.max() == 0:
-        return np.zeros(rows.shape[1])
+        return alpha
     alpha = alpha / alpha.max()
     alpha[alpha == 1] = 0.99
     with np.errstate(divide="ignore"):
-        alpha = np.clip(np.log(alpha / (1 - alpha)) + 0.5, 0, 1)
-    return alpha @ rows / alpha.sum()
+        return np.clip(np.log(alpha / (1 - alpha)) + 0.5, 0, 1)
+
+
+def foolsgold(rows, weights, root, num_clients):
+    """Fung et al. 2020, with the rows of one round as histories; the weights sum to 1."""
+    alpha = foolsgold_alpha(rows)
+    return alpha @ rows / max(alpha.sum(), 1e-12)
 
 
 RULES = oracles.RULES | {
@@ -116,4 +116,5 @@ RULES = oracles.RULES | {
     "mda": mda,
     "weak_dp": weak_dp,
     "crfl": crfl,
+    "foolsgold": foolsgold,
 }

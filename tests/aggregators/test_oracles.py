@@ -13,6 +13,7 @@ from metasg_jax.aggregators import (
     Bulyan,
     CenteredClip,
     ClippedTrimmedMean,
+    FoolsGold,
     GeometricMedian,
     Krum,
     MultiKrum,
@@ -29,7 +30,7 @@ from metasg_jax.aggregators.order import (
     trimmed_window,
 )
 from tests import oracles
-from tests.aggregators.oracles import RULES
+from tests.aggregators.oracles import RULES, foolsgold_alpha
 from tests.rounds import round_of
 
 # odd, even, powers of two or not
@@ -352,3 +353,43 @@ def test_crfl_bounds_the_model_whatever_two_clients_send(size):
     rows[:2] = size
     update, _, _ = run(CRFL(max_norm=2.0, sigma=0.0), round_of(rows))
     assert np.linalg.norm(update) <= 2.0 * (1 + 1e-5)
+
+
+def test_foolsgold_gives_sybils_no_weight_and_pardons_who_resembles_them():
+    """Sybils send one vector with a little noise; client 0 is honest and half like them."""
+    rng = np.random.default_rng(0)
+    goal, rows = rng.normal(size=40), rng.normal(size=(9, 40))
+    rows[5:] = goal + 0.01 * rng.normal(size=(4, 40))
+    rows[0] = goal + 1.2 * rng.normal(size=40)
+    _, _, info = run(FoolsGold(), round_of(rows))
+    assert (info["alpha"][5:] == 0).all() and (info["alpha"][:5] > 0.9).all()
+
+
+def test_foolsgold_gives_nothing_where_all_look_alike():
+    rows = np.outer([1.0, 2.0, 3.0], rows_of("distinct", 3, 1)[0])
+    assert not run(FoolsGold(), round_of(rows))[0].any()
+
+
+def test_foolsgold_remembers_clients_by_their_id():
+    """Six of 30 clients a round, in any order: the weights are those of their sums so far."""
+    rng = np.random.default_rng(1)
+    rule, history = FoolsGold(num_clients=30), np.zeros((30, 5))
+    state = rule.init(6, 5)
+    step = jax.jit(lambda state, got: rule(None, state, got))
+    differ = 0
+    for _ in range(8):
+        ids = rng.permutation(30)[:6]
+        rows = (3 * rng.normal(size=(6, 5))).astype(np.float32)
+        weights = np.ones(6)
+        weights[2] = 0.0  # not there: neither counted nor remembered
+        update, state, info = step(state, round_of(rows, weights).replace(client_ids=ids))
+        there = np.delete(np.arange(6), 2)
+        lengths = np.maximum(np.linalg.norm(rows[there], axis=1), 1)
+        history[ids[there]] += rows[there] / lengths[:, None]
+        alpha = foolsgold_alpha(history[ids[there]])
+        np.testing.assert_allclose(info["alpha"][there], alpha, rtol=1e-4, atol=1e-5)
+        want = alpha @ np.float64(rows[there]) / alpha.sum()
+        np.testing.assert_allclose(update, want, rtol=1e-4, atol=1e-5)
+        differ += not np.allclose(alpha, foolsgold_alpha(np.float64(rows[there])), atol=1e-3)
+    np.testing.assert_allclose(state, history, rtol=1e-5, atol=1e-6)
+    assert differ

@@ -12,6 +12,7 @@ from metasg_jax.aggregators.clipped_trimmed_mean import ClippedTrimmedMean
 from metasg_jax.aggregators.composed import Composed
 from metasg_jax.aggregators.crfl import CRFL
 from metasg_jax.aggregators.fltrust import FLTrust
+from metasg_jax.aggregators.foolsgold import FoolsGold
 from metasg_jax.aggregators.geometric_median import GeometricMedian
 from metasg_jax.aggregators.krum import Krum
 from metasg_jax.aggregators.mda import MDA
@@ -46,6 +47,7 @@ AGGREGATORS = Registry(
         "mda": MDA,
         "weak_dp": WeakDP,
         "crfl": CRFL,
+        "foolsgold": FoolsGold,
     },
 )
 
@@ -59,6 +61,7 @@ __all__ = [
     "ClippedTrimmedMean",
     "Composed",
     "FLTrust",
+    "FoolsGold",
     "GeometricMedian",
     "Krum",
     "MeaMed",
