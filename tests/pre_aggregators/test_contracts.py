@@ -9,9 +9,9 @@ import pytest
 from metasg_jax.aggregators import AGGREGATORS, Composed
 from metasg_jax.errors import ConfigError
 from metasg_jax.game.make import check_rule, make_rule
-from metasg_jax.pre_aggregators import NNM, PRE_AGGREGATORS
+from metasg_jax.pre_aggregators import NNM, PRE_AGGREGATORS, Clipping
 from metasg_jax.registry import UnknownNameError
-from tests import oracles
+from tests.pre_aggregators.oracles import PRE
 from tests.rounds import honest_round, round_of, take, with_rows, with_weights
 
 N, D = 10, 7
@@ -26,11 +26,11 @@ def run(pre, got):
 
 def expected(name, pre, rows):
     fields = {f.name: getattr(pre, f.name) for f in dataclasses.fields(pre)}
-    return oracles.PRE[name](np.float64(rows), **fields)
+    return PRE[name](np.float64(rows), **fields)
 
 
 def test_every_registered_pre_aggregator_has_an_oracle():
-    assert set(oracles.PRE) == set(PRE_AGGREGATORS)
+    assert set(PRE) == set(PRE_AGGREGATORS)
 
 
 @every_pre
@@ -81,7 +81,8 @@ def test_absent_rows_stay_absent_and_touch_nobody(name, poison):
     assert np.isfinite(out.updates).all()
     kept = np.delete(np.arange(N), rejected)
     np.testing.assert_array_equal(out.weights > 0, np.isin(np.arange(N), kept))
-    rest = run(pre.replace(f=pre.f - 1), take(got, kept)).updates
+    without = pre.replace(f=pre.f - 1) if hasattr(pre, "f") else pre
+    rest = run(without, take(got, kept)).updates
     np.testing.assert_allclose(out.updates[kept], rest, rtol=1e-5, atol=1e-6)
 
 
@@ -95,6 +96,18 @@ def test_nnm_without_malicious_clients_is_the_mean_everywhere():
     got = honest_round()
     mixed = run(NNM(f=0.0), got).updates
     np.testing.assert_allclose(mixed, np.tile(got.updates.mean(axis=0), (N, 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("rule", "short"), [("mean", "norm_bound"), ("median", "clipped_median")])
+@pytest.mark.parametrize("max_norm", [0.3, 2.0])
+def test_clipping_before_a_rule_is_the_rule_that_clips(rule, short, max_norm):
+    got = with_rows(honest_round(weights=np.arange(1.0, N + 1)), 3, 40.0)
+    both = Composed((Clipping(max_norm=max_norm),), AGGREGATORS[rule]())
+    update, _, info = both(jax.random.key(0), ((), ()), got)
+    want, _, _ = AGGREGATORS[short](max_norm=max_norm)(None, (), got)
+    np.testing.assert_allclose(update, want, rtol=1e-5, atol=1e-6)
+    norms = np.linalg.norm(got.updates, axis=1)
+    np.testing.assert_allclose(info["clipped"], np.mean(norms > max_norm), rtol=1e-6)
 
 
 def test_composed_is_one_after_the_other():

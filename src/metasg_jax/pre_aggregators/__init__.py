@@ -5,9 +5,14 @@ They return ``(received, state, info)``, with a number of rows that is known bef
 :class:`metasg_jax.aggregators.Composed`.
 """
 
+from metasg_jax.pre_aggregators.clipping import Clipping
 from metasg_jax.pre_aggregators.nnm import NNM
 from metasg_jax.registry import Registry
 
-PRE_AGGREGATORS = Registry("pre-aggregator", {"nnm": NNM})
+PRE_AGGREGATORS = Registry("pre-aggregator", {"nnm": NNM, "clipping": Clipping})
 
-__all__ = ["NNM", "PRE_AGGREGATORS"]
+__all__ = [
+    "NNM",
+    "PRE_AGGREGATORS",
+    "Clipping",
+]
