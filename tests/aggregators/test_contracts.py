@@ -16,15 +16,20 @@ from tests.rounds import honest_round, round_of, take, with_rows, with_weights
 N, D = 10, 7
 RISING = np.arange(1.0, N + 1)
 # each pre-aggregator once, and a steered rule behind one
-COMPOSED = [*(f"{pre}+krum" for pre in PRE_AGGREGATORS), "nnm+clipped_trimmed_mean"]
+# five buckets are too few for Krum, if two are malicious
+BEHIND = dict.fromkeys(PRE_AGGREGATORS, "krum") | {"bucketing": "median"}
+COMPOSED = [*(f"{pre}+{rule}" for pre, rule in BEHIND.items()), "nnm+clipped_trimmed_mean"]
 RULES = dict(AGGREGATORS) | {name: functools.partial(make_rule, name, N, 0.2) for name in COMPOSED}
 # crfl bounds the model, not the update
 ROBUST = sorted(set(RULES) - {"mean", "crfl"})
+# what these do depends on a draw, and that on a row's place
+SHUFFLING = {"bucketing+median"}
 WEIGHTED = {"mean", "norm_bound", "weak_dp", "crfl"}
 NOISY = {name for name in RULES if hasattr(RULES[name](), "sigma")}
 STEERED = [name for name in RULES if RULES[name]().action_spec]
 
 every_rule = pytest.mark.parametrize("name", RULES)
+every_orderless_rule = pytest.mark.parametrize("name", [n for n in RULES if n not in SHUFFLING])
 
 
 def call(rule, got, action=None):
@@ -104,7 +109,7 @@ def test_no_retrace_for_an_equal_rule_or_another_number(name):
     assert len(traces) == 1
 
 
-@every_rule
+@every_orderless_rule
 def test_order_of_the_rows_does_not_matter(name):
     rule, got = RULES[name](), honest_round(weights=RISING)
     order = np.random.default_rng(3).permutation(N)
@@ -112,7 +117,7 @@ def test_order_of_the_rows_does_not_matter(name):
     np.testing.assert_allclose(shuffled, update_of(rule, got), rtol=1e-5, atol=1e-6)
 
 
-@every_rule
+@every_orderless_rule
 @pytest.mark.parametrize("rejected", [[4], [1, 2, 9]])
 @pytest.mark.parametrize("poison", ["nan", "inf", "-inf", "1e30", "one nan", "weight 0"])
 def test_absent_rows_are_as_if_never_sent(name, poison, rejected):

@@ -18,5 +18,6 @@ def clipping(rows, max_norm):
 
 
 PRE = oracles.PRE | {
+    "bucketing": bucketing,
     "clipping": clipping,
 }

@@ -9,7 +9,7 @@ import pytest
 from metasg_jax.aggregators import AGGREGATORS, Composed
 from metasg_jax.errors import ConfigError
 from metasg_jax.game.make import check_rule, make_rule
-from metasg_jax.pre_aggregators import NNM, PRE_AGGREGATORS, Clipping
+from metasg_jax.pre_aggregators import NNM, PRE_AGGREGATORS, Bucketing, Clipping
 from metasg_jax.registry import UnknownNameError
 from tests.pre_aggregators.oracles import PRE
 from tests.rounds import honest_round, round_of, take, with_rows, with_weights
@@ -20,13 +20,20 @@ every_pre = pytest.mark.parametrize("name", PRE_AGGREGATORS)
 
 
 @jax.jit
-def run(pre, got):
-    return pre(jax.random.key(0), pre.init(*got.updates.shape), got)[0]
+def run(pre, got, key=0):
+    return pre(jax.random.key(key), pre.init(*got.updates.shape), got)[0]
 
 
 def expected(name, pre, rows):
     fields = {f.name: getattr(pre, f.name) for f in dataclasses.fields(pre)}
+    if name == "bucketing":
+        fields["order"] = np.concatenate(buckets_of(pre, round_of(np.eye(len(rows)))))
     return PRE[name](np.float64(rows), **fields)
+
+
+def buckets_of(pre, got, key=0):
+    """Indices of the rows in each bucket, where row i is the unit vector e_i."""
+    return [np.flatnonzero(mean) for mean in run(pre, got, key).updates]
 
 
 def test_every_registered_pre_aggregator_has_an_oracle():
@@ -69,7 +76,7 @@ def test_vmap_equals_loop(name):
     np.testing.assert_allclose(batched, loop, rtol=1e-5, atol=1e-6)
 
 
-@every_pre
+@pytest.mark.parametrize("name", sorted(set(PRE_AGGREGATORS) - {"bucketing"}))
 @pytest.mark.parametrize("poison", ["nan", "inf", "1e30", "weight 0"])
 def test_absent_rows_stay_absent_and_touch_nobody(name, poison):
     pre, got, rejected = PRE_AGGREGATORS[name](), honest_round(), [4]
@@ -108,6 +115,44 @@ def test_clipping_before_a_rule_is_the_rule_that_clips(rule, short, max_norm):
     np.testing.assert_allclose(update, want, rtol=1e-5, atol=1e-6)
     norms = np.linalg.norm(got.updates, axis=1)
     np.testing.assert_allclose(info["clipped"], np.mean(norms > max_norm), rtol=1e-6)
+
+
+@pytest.mark.parametrize("s", [1, 2, 3, 10])
+def test_buckets_are_a_partition_of_the_rows_that_are_present(s):
+    got = with_weights(with_rows(round_of(np.eye(N), np.arange(1.0, N + 1)), 4, np.nan), 7, 0.0)
+    buckets = buckets_of(Bucketing(s=s), got)
+    out = run(Bucketing(s=s), got)
+    assert sorted(np.concatenate(buckets)) == [0, 1, 2, 3, 5, 6, 8, 9]
+    sizes = [len(bucket) for bucket in buckets]
+    whole, rest = divmod(8, s)
+    assert sizes == [s] * whole + [rest] * (rest > 0) + [0] * (len(sizes) - whole - (rest > 0))
+    np.testing.assert_array_equal(out.weights, [got.weights[bucket].sum() for bucket in buckets])
+    for bucket, client in zip(buckets, out.client_ids, strict=True):
+        assert client == (bucket[0] if len(bucket) else -1)
+
+
+def test_every_pair_shares_a_bucket_equally_often():
+    """Of 10 rows in buckets of 2, a pair meets with probability 1 / 9."""
+    draws = jax.vmap(run, (None, None, 0))(Bucketing(), round_of(np.eye(N)), np.arange(2000))
+    member = np.float64(draws.updates > 0)
+    together = np.einsum("kbi,kbj->ij", member, member) / 2000
+    pairs = together[np.triu_indices(N, 1)]
+    np.testing.assert_allclose(pairs, 1 / 9, atol=5 * np.sqrt(1 / 9 * 8 / 9 / 2000))
+
+
+def test_two_bad_rows_spoil_two_buckets_at_most():
+    got = with_rows(honest_round(), slice(2), 1e6)
+    for key in range(20):
+        far = np.abs(run(Bucketing(), got, key).updates).max(axis=1) > 1e3
+        assert 1 <= far.sum() <= 2
+
+
+def test_a_bucket_has_one_to_n_rows():
+    for s in (0, 11):
+        with pytest.raises(ConfigError, match=rf"Bucketing: s = {s}: in \[1, n\]"):
+            check_rule(Composed((Bucketing(s=s),), AGGREGATORS["mean"]()), N)
+    with pytest.raises(ConfigError, match=r"Krum: f = 3: .* num_sampled = 5"):
+        make_rule("bucketing+krum", N, 0.3)
 
 
 def test_composed_is_one_after_the_other():

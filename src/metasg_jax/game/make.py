@@ -46,8 +46,8 @@ def check_rule(rule, num_sampled: int):
     a rule enters.
 
     Raises:
-        ConfigError: where f is not in [0, n / 2), beta not in [0, 0.5), m not in [1, n], smoothing
-            not in (0, 1), a bound, a scale or a tolerance not positive, sigma below 0, or
+        ConfigError: where f is not in [0, n / 2), beta not in [0, 0.5), m or s not in [1, n],
+            smoothing not in (0, 1), a bound, a scale or a tolerance not positive, sigma below 0, or
             iterations below 1; and what ``check_clients`` of a rule refuses.
     """
     if isinstance(rule, Composed):
@@ -60,6 +60,7 @@ def check_rule(rule, num_sampled: int):
     limits = {
         "f": (lambda v: 0 <= v < num_sampled / 2, f"in [0, n / 2) {n}"),
         "m": (lambda v: 1 <= v <= num_sampled, f"in [1, n] {n}"),
+        "s": (lambda v: 1 <= v <= num_sampled, f"in [1, n] {n}"),
         "beta": (lambda v: 0 <= v < 0.5, "in [0, 0.5)"),
         "max_norm": (lambda v: v > 0, "above 0"),
         "scale": (lambda v: v > 0, "above 0"),

@@ -5,14 +5,18 @@ They return ``(received, state, info)``, with a number of rows that is known bef
 :class:`metasg_jax.aggregators.Composed`.
 """
 
+from metasg_jax.pre_aggregators.bucketing import Bucketing
 from metasg_jax.pre_aggregators.clipping import Clipping
 from metasg_jax.pre_aggregators.nnm import NNM
 from metasg_jax.registry import Registry
 
-PRE_AGGREGATORS = Registry("pre-aggregator", {"nnm": NNM, "clipping": Clipping})
+PRE_AGGREGATORS = Registry(
+    "pre-aggregator", {"nnm": NNM, "clipping": Clipping, "bucketing": Bucketing}
+)
 
 __all__ = [
     "NNM",
     "PRE_AGGREGATORS",
+    "Bucketing",
     "Clipping",
 ]
