@@ -190,8 +190,8 @@ def value_gradient(o: Oracle, theta):
 
 
 def residuals(o: Oracle, theta, phis) -> jax.Array:
-    """f32[3]: the defender's residual of Definition 4.1 at (theta, phi), the attackers' largest
-    with the adaptation fixed, and |grad V|.
+    """f32[4]: the defender's residual of Definition 4.1 at (theta, phi), the attackers' largest
+    with the adaptation fixed, |grad V|, and V.
     """
     defender = over_types(o.weights, lambda k: o.leader_gradient(theta, phis[k], k))
     attackers = [
@@ -203,6 +203,7 @@ def residuals(o: Oracle, theta, phis) -> jax.Array:
             jnp.linalg.norm(defender),
             jnp.stack(attackers).max(),
             jnp.linalg.norm(value_gradient(o, theta)),
+            over_types(o.weights, lambda k: o.values(theta, o.respond_fully(theta, k), k)[0]),
         ]
     )
 
@@ -311,7 +312,7 @@ def first_below(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
 
 
 def exact_run(problem: Problem, outer: str, theta, num_steps: int) -> jax.Array:
-    """Algorithm 2 with exact gradients in place of sampled ones: residuals f32[T, 3].
+    """Algorithm 2 with exact gradients in place of sampled ones: residuals f32[T, 4].
 
     ``debiased_exact``: theta moves by grad L_D; ``fomaml``: by grad J_D at the adapted policy.
     """
@@ -341,7 +342,7 @@ def exact_run(problem: Problem, outer: str, theta, num_steps: int) -> jax.Array:
 
 
 def exact_runs(args: Complexity, problem: Problem, outer: str) -> np.ndarray:
-    """Residuals f64[S, T, 3] from the seeds' initial points."""
+    """Residuals f64[S, T, 4] from the seeds' initial points."""
     keys = jax.random.split(jax.random.key(args.seed), args.seeds)
     size = sizes(problem)[0]
     thetas = problem.spread * jax.vmap(lambda k: jax.random.normal(k, (size,)))(keys)
@@ -368,7 +369,7 @@ def tail_run(power: float, epsilons: np.ndarray, theta: float = 1.0) -> np.ndarr
 
 
 def sampled_run(problem: Problem, key, batch: int, outer: str, num_steps: int) -> jax.Array:
-    """Algorithm 2 as the learner runs it: exact residuals f32[T, 3] along the way."""
+    """Algorithm 2 as the learner runs it: exact residuals f32[T, 4] along the way."""
     o, game = oracle(problem), problem.game
     settings = problem.config.replace(num_groups=batch, outer=outer, baseline="leave_one_out")
     key_start, key_run = jax.random.split(key)
@@ -387,7 +388,7 @@ def sampled_run(problem: Problem, key, batch: int, outer: str, num_steps: int) -
 
 
 def sampled_runs(args: Complexity, problem: Problem, outer: str, batch: int) -> np.ndarray:
-    """Residuals f64[S, T, 3] over seeds."""
+    """Residuals f64[S, T, 4] over seeds."""
     keys = jax.random.split(jax.random.key(args.seed + 1), args.seeds)
     run = jax.jit(jax.vmap(lambda k: sampled_run(problem, k, batch, outer, args.sampled_steps)))
     return np.asarray(run(keys), np.float64)
@@ -396,8 +397,8 @@ def sampled_runs(args: Complexity, problem: Problem, outer: str, batch: int) -> 
 # --- 2. N_A against log 1/epsilon -----------------------------------------------------------------
 
 
-def ascent(problem: Problem, theta, num_steps: int) -> jax.Array:
-    """Exact best responses of the first type's attacker from phi = 0: f32[N, 2].
+def ascent(problem: Problem, theta, num_steps: int) -> tuple[jax.Array, jax.Array]:
+    """Exact best responses of the first type's attacker from phi = 0: (f32[N, 2], the last phi).
 
     The attacker's |gradient|, the adaptation fixed, and ``|z|``, by which the defender's gradient
     for this type is off (Lemma 4.6), before each step.
@@ -413,7 +414,8 @@ def ascent(problem: Problem, theta, num_steps: int) -> jax.Array:
         out = jnp.stack([jnp.linalg.norm(slope), jnp.linalg.norm(z)])
         return phi + settings.attacker_lr * slope, out
 
-    return jax.lax.scan(step, phi, None, length=num_steps)[1]
+    phi, out = jax.lax.scan(step, phi, None, length=num_steps)
+    return out, phi
 
 
 # --- 3. N_b against epsilon -----------------------------------------------------------------------
@@ -447,6 +449,31 @@ def response_errors(args: Complexity, problem: Problem, batch: int) -> np.ndarra
 
     keys = jax.random.split(jax.random.key(args.seed + 2), args.inner_runs)
     return np.asarray(jax.jit(jax.vmap(one))(keys), np.float64)
+
+
+def response_floor(problem: Problem) -> float:
+    """|z| in the limit of large batches: that of N_A exact steps, from the same point."""
+    o, settings = oracle(problem), problem.config
+    theta_size, phi_size = sizes(problem)
+    theta = 0.5 * jnp.cos(1.0 + jnp.arange(theta_size))
+    state = init_state(jax.random.key(0), problem.game, settings)
+
+    @jax.jit
+    def error():
+        def final(k):
+            start = attacker_player(state, problem.game, settings, k).params
+            phi = ravel_pytree(start)[0].reshape(phi_size)
+            adapted = o.adapt(theta, phi, k)
+
+            def once(_, phi):
+                return phi + settings.attacker_lr * o.attacker_gradient(adapted, phi, k)
+
+            return jax.lax.fori_loop(0, settings.attacker_steps, once, phi)
+
+        found = over_types(o.weights, lambda k: o.leader_gradient(theta, final(k), k))
+        return jnp.linalg.norm(found - value_gradient(o, theta))
+
+    return float(error())
 
 
 # --- 4. Danskin's identity ------------------------------------------------------------------------
@@ -587,6 +614,7 @@ def outer_part(args: Complexity, problems, found, progress: Progress):
                         steps=float(np.median(counts[:, whole][:, -1])) if whole.any() else np.nan,
                         best=float(np.median(values.min(axis=1))),
                         end=float(np.median(values[:, -1])),
+                        value=float(np.median(runs[:, -1, 3])),
                         kappa_D=float(problem.config.defender_lr),
                         L=found[problem.name].L,
                         mu=found[problem.name].mu,
@@ -622,36 +650,39 @@ def tail_part(powers=(0.1, 0.5, 2.0)):
 def sampled_part(args: Complexity, problems, progress: Progress):
     """N_D and the stationary residual with sampled gradients: (rows, panels)."""
     rows, by_batch, by_epsilon = [], [], []
-    outers = ("debiased", "debiased_exact", "fomaml")
     batches = np.array(args.batches, np.float64)
-    task = progress.add_task(
-        "sampled gradients", total=len(problems) * len(outers) * len(args.batches)
-    )
-    for problem, scale in problems:
+    task = progress.add_task("sampled gradients", total=len(problems) * len(args.batches))
+    for problem, outer, scale, repeat in problems:
         epsilons = scale / np.sqrt(batches)
-        for outer in outers:
-            stationary, counts = [], []
-            for batch, epsilon in zip(args.batches, epsilons, strict=True):
-                values = sampled_runs(args, problem, outer, batch)[:, :, 2]
-                stationary.append(np.sqrt((values[:, values.shape[1] // 2 :] ** 2).mean(axis=1)))
-                counts.append(first_below(values, np.array([epsilon]))[:, 0])
-                progress.advance(task)
-            stationary, counts = np.array(stationary).T, np.array(counts).T
-            rows.append(
-                dict(
-                    problem=problem.name,
-                    outer=outer,
-                    epsilons=[float(e) for e in epsilons],
-                    counts=[float(c) for c in np.median(counts, axis=0)],
-                    reached=[float(r) for r in np.isfinite(counts).mean(axis=0)],
-                    slope=interval([log_log_slope(1 / epsilons, c) for c in counts]),
-                    stationary=[float(s) for s in np.sqrt((stationary**2).mean(axis=0))],
-                    power=interval([log_log_slope(batches, s) for s in stationary]),
-                )
+        longer = dataclasses.replace(args, sampled_steps=repeat * args.sampled_steps)
+        stationary, counts, ends = [], [], []
+        for batch, epsilon in zip(args.batches, epsilons, strict=True):
+            found = sampled_runs(longer, problem, outer, batch)
+            values = found[:, :, 2]
+            ends.append(float(np.median(found[:, -1, 3])))
+            stationary.append(np.sqrt((values[:, values.shape[1] // 2 :] ** 2).mean(axis=1)))
+            counts.append(first_below(values, np.array([epsilon]))[:, 0])
+            progress.advance(task)
+        stationary, counts = np.array(stationary).T, np.array(counts).T
+        whole = counts[np.isfinite(counts).all(axis=1)]
+        rows.append(
+            dict(
+                problem=problem.name,
+                outer=outer,
+                epsilons=[float(e) for e in epsilons],
+                counts=[float(c) for c in np.median(counts, axis=0)],
+                reached=[float(r) for r in np.isfinite(counts).mean(axis=0)],
+                slope=interval([log_log_slope(1 / epsilons, c) for c in whole])
+                if 2 * len(whole) > len(counts)
+                else "–",
+                stationary=[float(s) for s in np.sqrt((stationary**2).mean(axis=0))],
+                power=interval([log_log_slope(batches, s) for s in stationary]),
+                value=ends,
             )
-            label = f"{problem.name}, {outer}"
-            by_batch.append(Line(label, batches, stationary))
-            by_epsilon.append(Line(label, 1 / epsilons, counts))
+        )
+        label = f"{problem.name}, {outer}"
+        by_batch.append(Line(label, batches, stationary))
+        by_epsilon.append(Line(label, 1 / epsilons, counts))
     guide = Line("slope -1/2", batches, 0.5 / np.sqrt(batches), dashed=True)
     return rows, [
         Panel("sampled gradients, N_b = c / eps^2", "1 / eps", "N_D", by_epsilon),
@@ -669,7 +700,8 @@ def inner_part(args: Complexity, problems, progress: Progress):
         keys = jax.random.split(jax.random.key(args.seed + 3), args.seeds)
         thetas = problem.spread * jax.vmap(lambda k, n=size: jax.random.normal(k, (n,)))(keys)
         run = jax.jit(jax.vmap(lambda t, p=problem: ascent(p, t, args.steps)))
-        found = np.asarray(run(thetas), np.float64)
+        found, last = run(thetas)
+        found = np.asarray(found, np.float64)
         counts = first_below(found[:, :, 0], epsilons) - 1
         whole = np.isfinite(counts).all(axis=0) & (counts > 0).all(axis=0)
         small = whole & (epsilons <= 1e-2)
@@ -677,7 +709,7 @@ def inner_part(args: Complexity, problems, progress: Progress):
             slopes = [np.polyfit(np.log(1 / epsilons[small]), c[small], 1)[0] for c in counts] if (
                 small.sum() > 1
             ) else []  # fmt: skip
-            rates = [contraction(problem, o, t) for t in thetas]
+            rates = [contraction(problem, o, t, p) for t, p in zip(thetas, last, strict=True)]
             known = f"{np.mean([1 / np.log(1 / r) for r in rates]):.2f}"
         else:
             slopes = [log_log_slope(1 / epsilons[small], c[small]) for c in counts]
@@ -699,10 +731,9 @@ def inner_part(args: Complexity, problems, progress: Progress):
     ]
 
 
-def contraction(problem: Problem, o: Oracle, theta) -> float:
-    """``rho = 1 - kappa_A mu`` of the first type, mu the least curvature at the best response."""
+def contraction(problem: Problem, o: Oracle, theta, phi) -> float:
+    """``rho = 1 - kappa_A mu`` of the first type, mu the least curvature at ``phi``."""
     adapted = o.adapt(theta, o.respond(theta, 0), 0)
-    phi = o.respond(adapted, 0)
     curvature = -np.linalg.eigvalsh(
         np.asarray(jax.jacobian(o.attacker_gradient, 1)(adapted, phi, 0), np.float64)
     )
@@ -724,12 +755,15 @@ def batch_part(args: Complexity, problems, progress: Progress):
         parts = np.array([[g.mean() for g in np.array_split(e, groups)] for e in errors]).T
         kept = batches >= 16  # below, single steps overshoot
         slopes = np.array([log_log_slope(g[kept], batches[kept]) for g in parts])
+        floor = response_floor(problem)
+        clean = floor < 0.1 * mean[-1]  # else what is fitted is the floor
         rows.append(
             dict(
                 problem=problem.name,
                 errors=[float(m) for m in mean],
-                slope=interval(-slopes),
-                squared=interval(-2 * slopes),
+                floor=floor,
+                slope=interval(-slopes) if clean else "–",
+                squared=interval(-2 * slopes) if clean else "–",
             )
         )
         lines.append(Line(problem.name, 1 / mean, batches))
@@ -762,12 +796,16 @@ def main(args: Complexity) -> None:
 
         outer, panels = outer_part(args, [pick(p) for p in PROBLEMS], found, progress)
         tail, tail_panel = tail_part()
-        sampled, sampled_panels = sampled_part(
-            args,
-            [(pick(LEADER_FOLLOWER, attacker_steps=5), 0.6),
-             (pick(INTERIOR, attacker_steps=5), 0.12)],
-            progress,
-        )  # fmt: skip
+        noisy, slow = pick(LEADER_FOLLOWER, attacker_steps=5), ready[LEADER_FOLLOWER.name].config
+        slow = pick(LEADER_FOLLOWER, attacker_steps=5, defender_lr=slow.defender_lr / 50)
+        cases = [
+            (problem, outer, scale, 1)
+            for problem, scale in ((noisy, 0.6), (pick(INTERIOR, attacker_steps=5), 0.12))
+            for outer in ("debiased", "debiased_exact", "fomaml")
+        ]
+        slow = slow._replace(name="leader-follower, kappa_D / 50")
+        cases.append((slow, "debiased", 0.6, 10))
+        sampled, sampled_panels = sampled_part(args, cases, progress)
         inner, inner_panels = inner_part(
             args,
             [(pick(LEADER_FOLLOWER), True), (pick(BELOW), True), (pick(BEYOND), True),
@@ -823,22 +861,168 @@ def danskin_panel(danskin: list[dict], kinks: list[dict]) -> Panel:
     return Panel("Danskin's identity off strict competitiveness", "dial", "error", lines)
 
 
-def page(args: Complexity, tables: dict[str, list[dict]], seconds: tuple[float, float]) -> str:
-    """The Markdown page."""
-    out = []
-    for name, rows in tables.items():
-        header = list(rows[0])
-        out.append(
-            f"## {name}\n\n"
-            + markdown_table(
-                header,
-                [
-                    [str(r[h]) if not isinstance(r[h], float) else shown(r[h]) for h in header]
-                    for r in rows
-                ],
-            )
-        )
-    return f"{seconds}\n" + "\n".join(out)
+def series(values, digits: str = ".3g") -> str:
+    """Numbers with commas between; a dash where there is none."""
+    return ", ".join(format(v, digits) if np.isfinite(v) else "–" for v in values)
+
+
+def formatted(tables: dict[str, list[dict]]) -> dict[str, str]:
+    """The Markdown tables: columns' names, and where their cells come from."""
+    branches = {"debiased_exact": "debiased", "fomaml": "fomaml"}
+
+    def numbers(*names):
+        return [(name, lambda r, n=name: shown(r[n])) for name in names]
+
+    def text(name, key):
+        return name, lambda r: str(r[key]).replace("nan", "–")
+
+    def one(name, key):
+        return name, lambda r: shown(r[key])
+
+    def many(name, key, digits=".3g"):
+        return name, lambda r: series(r[key], digits)
+
+    columns = {
+        "constants": [text("game", "problem"), *numbers("mu", "L11", "L12", "L21", "L22", "L")],
+        "outer": [
+            text("game", "problem"),
+            ("branch", lambda r: branches[r["outer"]]),
+            *(text(n, n) for n in ("residual", "slope")),
+            one("least eps that all reach", "reached"),
+            one("N_D there", "steps"),
+            one("residual at the end", "end"),
+            ("V at the end", lambda r: f"{r['value']:.4f}"),
+            one("kappa_D", "kappa_D"),
+        ],
+        "tail": [one("a", "a"), one("slope", "slope"), one("known", "known")],
+        "sampled": [
+            text("game", "problem"),
+            text("update", "outer"),
+            many("eps", "epsilons", ".2g"),
+            many("N_D (median)", "counts"),
+            many("runs that reach eps", "reached", ".0%"),
+            text("slope of N_D", "slope"),
+            many("rms of grad V, second half", "stationary", ".2g"),
+            text("its power of N_b", "power"),
+            many("V at the end", "value"),
+        ],
+        "inner": [
+            text("game", "problem"),
+            text("N_A against", "against"),
+            text("slope", "slope"),
+            ("1 / log(1 / rho)", lambda r: r["known"] or "–"),
+            one("z in the end", "last_z"),
+        ],
+        "batch": [
+            text("game", "problem"),
+            many("mean of z at each N_b", "errors"),
+            one("in the limit", "floor"),
+            text("slope: z <= eps", "slope"),
+            text("slope: z <= C eps^2", "squared"),
+        ],
+        "danskin": [
+            *(one(n, n) for n in ("eta", "dial")),
+            text("response", "response"),
+            one("error", "error"),
+            one("known", "analytic"),
+            one("gradient of V", "gradient"),
+        ],
+        "kinks": [
+            text("game", "game"),
+            one("jump at P(first row)", "kink"),
+            one("error below", "below"),
+            one("error above", "above"),
+            one("error at", "at"),
+            one("jump of V", "jump"),
+        ],
+    }
+    return {
+        name: markdown_table([n for n, _ in each], [[c(r) for _, c in each] for r in tables[name]])
+        for name, each in columns.items()
+    }
+
+
+READING = "## Reading\n"
+
+
+def page(args: Complexity, rows: dict[str, list[dict]], seconds: tuple[float, float]) -> str:
+    """The Markdown page; what stands under "Reading" is written by hand, and stays."""
+    tables, stem = formatted(rows), args.out.stem
+    reading = args.out.read_text().partition(READING)[2] if args.out.exists() else "\n"
+    some = [r for r in rows["danskin"] if r["eta"] == 0 and r["response"] == "full" and r["dial"]]
+    linear = log_log_slope([r["dial"] for r in some], [r["error"] for r in some])
+    inner, outer = LEADER_FOLLOWER.config.attacker_steps, args.sampled_steps
+    return f"""# Complexity: iterations, attacker steps and batches against epsilon
+
+`python experiments/complexity.py`, seed {args.seed}, on {jax.devices()[0].platform}:
+{seconds[0]:.0f} s, {seconds[1]:.0f} s of processor time, on two cores shared with other work.
+Numbers: [{stem}.csv]({stem}.csv). The games are those of `metasg_jax.testing`; all residuals are
+exact, whatever noise the algorithm saw. Slopes are least squares in logarithms, mean and 95 %
+interval (Student's t) over {args.seeds} seeds, which are initial points or runs. What follows from
+the numbers is under [Reading](#reading).
+
+![N_D and the whole algorithm's residual]({stem}-outer.png)
+
+![N_A, N_b, and the error of Danskin's identity]({stem}-inner.png)
+
+## Constants and step sizes
+
+L = L11 + L12 L21 / mu (Lemma D.4), kappa_A = 1 / L22, kappa_D = 1 / L (Theorem D.7). Norms of
+exact second derivatives and PL ratios at 200 random points: the true constants for the
+leader-follower game, whose payoffs are quadratic, and bounds from inside elsewhere. For softmax
+attackers, and beyond the double well's threshold, mu has no positive bound: L is infinite and
+Theorem D.7's kappa_D is 0. There the runs below take 1 / L11.
+
+{tables["constants"]}
+## 1. N_D against epsilon
+
+Algorithm 2 with exact gradients in place of sampled ones, {inner} steps of the attacker in each of
+{args.steps:,} meta-steps. `debiased`: theta moves by grad L_D for adaptation by the exact gradient;
+`fomaml`: by grad J_D at the adapted policy. Two residuals: the defender's of Definition 4.1 at the
+iterate (theta, phi(N_A)), and grad V, V(theta) being L_D at the response that maximises L_A in
+full. N_D is the first step below eps; the theorem promises some iterate, not the last. The slope is
+over the last decade of eps that all seeds reach.
+
+{tables["outer"]}
+A function for which the exponent is nearly 2: gradient ascent with step 1/L on
+`V = -(1 + theta^2)^(-a/2)`, as of a game whose attacker adds a concave quadratic of its own. The
+exponent is (a + 2) / (a + 1); over the last decade of eps:
+
+{tables["tail"]}
+With sampled gradients: `meta_sl_update` as it is, step sizes as above, N_A = 5 (attackers persist),
+leave-one-out baseline, N_b = {", ".join(str(b) for b in args.batches)}, and eps falling as
+N_b^(-1/2); {outer} meta-steps, {10 * outer:,} where the step size is divided by 50. Numbers
+between commas belong to the N_b.
+
+{tables["sampled"]}
+## 2. N_A against log 1/epsilon
+
+Exact ascent of the first type's attacker from phi = 0, the adaptation fixed (line 12), until its
+gradient is below eps; slopes from eps = 0.01 down. rho = 1 - kappa_A mu, mu the least curvature
+where it ends.
+
+{tables["inner"]}
+## 3. N_b against epsilon
+
+The learner's inner loop of {inner} steps with kappa_A = 1 / L22 on batches of N_b =
+{", ".join(str(b) for b in args.inner_batches)}; z is grad_theta E_Q L_D at the attackers' last
+iterates minus grad V. Slopes of N_b against 1 / eps from N_b = 16 on, over 8 groups of
+{args.inner_runs // 8} runs each; `in the limit` is z after exact steps, what no batch removes.
+
+{tables["batch"]}
+## 4. Danskin's identity
+
+Central differences of V, best responses computed anew at each point, against grad_theta L_D with
+the response held fixed; the leader-follower game. Known without adaptation: dial times |E K' l|.
+Slope of the error in the dial: {linear:.2f}. `adaptation fixed` is the response to the policy as
+adapted to that very response (line 12 at rest), `full` maximises L_A.
+
+{tables["danskin"]}
+Finite games, where the best response is a column. `error at` is of central differences across the
+point where it jumps, half width 0.01 in the logit.
+
+{tables["kinks"]}
+{READING}{reading}"""
 
 
 if __name__ == "__main__":

@@ -773,15 +773,23 @@ def write_csv(path: Path, tables: dict[str, list[dict]]) -> None:
                     writer.writerow([table, i, quantity, shown])
 
 
+READING = "## Reading\n"
+
+
 def page(args: Estimators, tables: dict[str, str], meta: list[dict], rounds: int, seconds) -> str:
-    """The Markdown page; ``seconds`` of wall time for the two parts, and of processor time."""
+    """The Markdown page; what stands under "Reading" is written by hand, and stays.
+
+    ``seconds`` are of wall time for the two parts, and of processor time.
+    """
     paired = [r["paired"] for r in meta if r["estimator"] == "printed"]
+    reading = args.out.read_text().partition(READING)[2] if args.out.exists() else "\n"
     text = f"""# Estimators: bias, and variance per FL round
 
 `python experiments/estimators.py`, seed {args.seed}, on {jax.devices()[0].platform}:
 {seconds[0]:.0f} s for the games with known answers and {seconds[1]:.0f} s for the FL game
 ({rounds:,} FL rounds), {seconds[2]:.0f} s of processor time for all, on two cores shared with other
 work. All numbers are in [{args.out.stem}.csv]({args.out.stem}.csv).
+What follows from the numbers is under [Reading](#reading).
 
 ## Meta gradients against enumeration
 
@@ -799,26 +807,14 @@ about 1 for an unbiased estimator. Drawing stops where each standard error is be
 {args.precision:.1%} of the estimate's norm, or after {args.draws:,} draws.
 
 {tables["meta"]}
-What it shows:
-
-- `debiased` is unbiased for the objective with sampled adaptation, and its sibling for that with
-  exact adaptation: for one and two steps, one and two episodes.
-- (C4) with (C5) as printed is biased for it: it counts the derivative of the sampling law twice.
-  Against `debiased` on the same episodes its mean is off by {min(paired):.0f} to {max(paired):.0f}
-  standard errors of the difference, in every setting.
-- `fomaml` and `reptile` follow another vector, in a direction that is often close. They have no
-  objective of their own here; the table compares them with the sampled one.
+On the same episodes the mean of (C4) with (C5) as printed is off that of `debiased` by
+{min(paired):.0f} to {max(paired):.0f} standard errors of the difference, depending on the setting.
 
 ## Sampled adaptation in place of exact, and variances, as the batch grows
 
-The learner's `debiased_exact` adapts by a sampled gradient because it has no other. Its bias
-against the exact objective is of order eta^2 / N_b: it vanishes as the batch grows. One step of
-four times the step size, so that the objectives are far apart.
-
-The last columns are traces of the covariance of one estimate. That of `fomaml` and of
-`debiased_exact` falls as 1 / N_b. That of `debiased` does not: its score term multiplies *one* gain
-by the sum of the scores of the *whole* batch, whose variance grows with N_b. Assumption D.5 (c)
-takes variances below sigma^2 / N_b for granted; the estimator (C4) does not have this property.
+One step of four times the step size, so that the two objectives are far apart. The estimate is of
+the learner's `debiased_exact`, which adapts by a sampled gradient because it has no other, against
+the exact objective's gradient. The last columns are traces of the covariance of one estimate.
 
 {tables["batch"]}
 ## Variance of meta gradients beside each other
@@ -837,22 +833,9 @@ that of the average over the prior (rounds of all types counted), the attacker's
 type. {args.game_draws:,} estimates each; truth from `exact_values`.
 
 {tables["games"]}
-What it shows:
-
-- The batch's mean as baseline shrinks the gradient by 1 - 1/N_b: 12.5 % here. Other baselines and
-  both returns are unbiased.
-- Evolution is unbiased for J smoothed by its perturbation; at 0.05 the bias drowns in the noise, at
-  0.5 it is plain.
-- Pathwise derivatives through the whole episode are unbiased and much the best where actions are
-  knobs. A shorter window has less variance still, and a bias that no number of rounds removes.
-- On a finite game two members of an antithetic pair mostly choose the same actions and differ
-  rarely, by much: evolution is expensive there.
 """
-    if "fl" not in tables:
-        return text
-    return (
-        text
-        + f"""
+    if "fl" in tables:
+        text += f"""
 ## The FL game
 
 Digits as in the `cpu` preset (50 clients, 10 sampled, batch 16, MLP of 32, q = 0.9), H =
@@ -870,17 +853,8 @@ run; a pathwise round costs several plain ones.
 By type:
 
 {tables["fl_types"]}
-What it shows:
-
-- Whatever the estimator, what decides is that random numbers are shared: the group's baseline needs
-  several times fewer rounds than the mean of all other episodes, and no baseline is hopeless.
-- Pathwise derivatives through the whole episode agree with the scores within the error and need
-  the fewest rounds by far; in seconds much of that lead is spent on the way back through the round.
-- A window of 5 rounds is precise and wrong: what an action does later is most of what it does here,
-  above all under the backdoor.
-- Evolution in all of the network's parameters is out of the question at these budgets.
 """
-    )
+    return f"{text}{READING}{reading}"
 
 
 if __name__ == "__main__":

@@ -57,8 +57,9 @@ def test_best_responses_contract_as_the_lemma_says():
     problem = complexity.LEADER_FOLLOWER
     problem = problem._replace(config=problem.config.replace(attacker_lr=0.5))
     theta = jnp.array([0.3, -0.4, 0.0, 0.0])
-    rho = complexity.contraction(problem, complexity.oracle(problem), theta)
-    found = np.asarray(jax.jit(lambda t: complexity.ascent(problem, t, 40))(theta))[:, 0]
+    found, phi = jax.jit(lambda t: complexity.ascent(problem, t, 40))(theta)
+    rho = complexity.contraction(problem, complexity.oracle(problem), theta, phi)
+    found = np.asarray(found)[:, 0]
     steps = np.arange(20, 30)
     assert np.polyfit(steps, np.log(found[20:30]), 1)[0] == pytest.approx(np.log(rho), rel=0.01)
 
@@ -69,7 +70,7 @@ def test_exact_runs_reach_definition_4_1_and_not_more():
     problem = problem._replace(config=problem.config.replace(attacker_lr=0.8, defender_lr=0.9))
     theta = jnp.array([1.0, -1.0, 0.0, 0.0])
     run = jax.jit(lambda t: complexity.exact_run(problem, "debiased_exact", t, 40))
-    defender, attacker, value = np.asarray(run(theta))[-1]
+    defender, attacker, value, _ = np.asarray(run(theta))[-1]
     assert defender < 1e-5 and attacker < 1e-5
     assert 1e-4 < value < 1e-2
 
