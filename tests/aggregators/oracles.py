@@ -6,6 +6,7 @@
 import itertools
 
 import numpy as np
+from sklearn.cluster import HDBSCAN
 
 from tests import oracles
 from tests.oracles import clip_rows, krum_scores, norms
@@ -108,6 +109,28 @@ def foolsgold(rows, weights, root, num_clients):
     return alpha @ rows / max(alpha.sum(), 1e-12)
 
 
+def flame_cluster(distances):
+    """HDBSCAN as Nguyen et al. 2022 configure it, by scikit-learn."""
+    clusters = HDBSCAN(
+        metric="precomputed",
+        min_cluster_size=len(distances) // 2 + 1,
+        min_samples=1,
+        allow_single_cluster=True,
+        copy=True,
+    ).fit(distances)
+    return clusters.labels_ == 0
+
+
+def flame(rows, weights, root, noise):
+    """Nguyen et al. 2022, algorithm 1, of updates; its noise apart."""
+    assert noise == 0
+    units = rows / norms(rows)[:, None]
+    distances = np.round(np.maximum(1 - units @ units.T, 0) * 2**20) / 2**20
+    np.fill_diagonal(distances, 0)
+    kept = rows[flame_cluster((distances + distances.T) / 2)]
+    return clip_rows(kept, np.median(norms(rows))).mean(axis=0)
+
+
 RULES = oracles.RULES | {
     "meamed": meamed,
     "centered_clip": centered_clip,
@@ -117,4 +140,5 @@ RULES = oracles.RULES | {
     "weak_dp": weak_dp,
     "crfl": crfl,
     "foolsgold": foolsgold,
+    "flame": flame,
 }

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from metasg_jax.aggregators import MDA, Bulyan, FoolsGold, SignMajority, WeakDP
+from metasg_jax.aggregators import FLAME, MDA, Bulyan, FoolsGold, SignMajority, WeakDP
 from metasg_jax.errors import ConfigError
 from metasg_jax.game.make import check_rule, make_rule
 from tests.rounds import round_of
@@ -14,6 +14,7 @@ from tests.rounds import round_of
     ("rule", "message"),
     [
         (SignMajority(scale=0.0), "SignMajority: scale = 0: above 0"),
+        (FLAME(noise=-0.1), "FLAME: noise = -0.1: at least 0"),
         (WeakDP(sigma=-0.1), "WeakDP: sigma = -0.1: at least 0"),
         (FoolsGold(num_clients=9), "num_clients = 9: 0 or at least num_sampled = 10"),
         (Bulyan(f=2.0), r"Bulyan: f = 2: at most 1 with num_sampled = 10, .* 4 f \+ 3"),

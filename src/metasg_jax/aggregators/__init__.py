@@ -11,6 +11,7 @@ from metasg_jax.aggregators.clipped_median import ClippedMedian
 from metasg_jax.aggregators.clipped_trimmed_mean import ClippedTrimmedMean
 from metasg_jax.aggregators.composed import Composed
 from metasg_jax.aggregators.crfl import CRFL
+from metasg_jax.aggregators.flame import FLAME
 from metasg_jax.aggregators.fltrust import FLTrust
 from metasg_jax.aggregators.foolsgold import FoolsGold
 from metasg_jax.aggregators.geometric_median import GeometricMedian
@@ -48,12 +49,14 @@ AGGREGATORS = Registry(
         "weak_dp": WeakDP,
         "crfl": CRFL,
         "foolsgold": FoolsGold,
+        "flame": FLAME,
     },
 )
 
 __all__ = [
     "AGGREGATORS",
     "CRFL",
+    "FLAME",
     "MDA",
     "Bulyan",
     "CenteredClip",

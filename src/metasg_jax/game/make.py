@@ -47,8 +47,8 @@ def check_rule(rule, num_sampled: int):
 
     Raises:
         ConfigError: where f is not in [0, n / 2), beta not in [0, 0.5), m or s not in [1, n],
-            smoothing not in (0, 1), a bound, a scale or a tolerance not positive, sigma below 0, or
-            iterations below 1; and what ``check_clients`` of a rule refuses.
+            smoothing not in (0, 1), a bound, a scale or a tolerance not positive, sigma or
+            noise below 0, or iterations below 1; and what ``check_clients`` of a rule refuses.
     """
     if isinstance(rule, Composed):
         for pre in rule.pre:
@@ -65,6 +65,7 @@ def check_rule(rule, num_sampled: int):
         "max_norm": (lambda v: v > 0, "above 0"),
         "scale": (lambda v: v > 0, "above 0"),
         "sigma": (lambda v: v >= 0, "at least 0"),
+        "noise": (lambda v: v >= 0, "at least 0"),
         "smoothing": (lambda v: 0 < v < 1, "in (0, 1)"),
         "tolerance": (lambda v: v > 0, "above 0"),
         "iterations": (lambda v: v >= 1, "at least 1"),
