@@ -726,8 +726,8 @@ def inner_part(args: Complexity, problems, progress: Progress):
         (linear if is_linear else power).append(Line(problem.name, 1 / epsilons, counts))
         progress.advance(task)
     return rows, [
-        Panel("attacker's |gradient| <= eps: PL", "1 / eps", "N_A", linear, log_y=False),
-        Panel("softmax attackers: no PL", "1 / eps", "N_A", [*power, theory(10, 1)]),
+        Panel("Gaussian attackers, |gradient| <= eps", "1 / eps", "N_A", linear, log_y=False),
+        Panel("softmax attackers, |gradient| <= eps", "1 / eps", "N_A", [*power, theory(10, 1)]),
     ]
 
 

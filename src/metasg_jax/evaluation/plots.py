@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from metasg_jax.evaluation.statistics import mean_se
 from metasg_jax.evaluation.tables import Results
@@ -208,7 +209,12 @@ def log_log(panels: Sequence[Panel], path: Path, columns: int = 2) -> None:
         axis.set_ylabel(panel.ylabel)
         axis.grid(alpha=0.25, which="both", lw=0.5)
         if axis.lines:
-            axis.legend(fontsize=7, frameon=False)
+            low, high = axis.get_xlim()
+            if high < 20 * low:  # so few decades have hardly a tick of their own
+                axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+                axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.legend(fontsize=7, framealpha=0.8)
     figure.tight_layout()
     _save(figure, path)
 
