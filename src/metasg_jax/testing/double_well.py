@@ -10,7 +10,8 @@ from scipy.optimize import root_scalar
 from metasg_jax.config import MetaConfig
 from metasg_jax.game.bsmg import Step
 from metasg_jax.game.rollout import Player
-from metasg_jax.struct import Struct, field
+from metasg_jax.struct import Struct
+from metasg_jax.testing.blind import BlindGame
 from metasg_jax.testing.prior import TypeTable, type_table
 from metasg_jax.testing.quadrature import constant_mean, moments, one_round_episodes, stretch
 
@@ -49,7 +50,7 @@ class DoubleWellType(Struct):
         return r_d, -r_d
 
 
-class DoubleWellGame(Struct):
+class DoubleWellGame(BlindGame):
     """One round, zero-sum; x is the leader's stretched action, y the attacker's plus an offset.
 
     ``r_D = -r_A = (1 + b x^2) f(y) - p/2 (x - x0)^2``, ``f(y) = y^2 + dial sin^2(omega y)``: the
@@ -70,32 +71,9 @@ class DoubleWellGame(Struct):
 
     Attributes:
         prior: the type.
-        horizon: 1, static.
     """
 
     prior: TypeTable
-    horizon: int = field(static=True, default=1)
-    action_size: int = field(static=True, default=1)
-    attacker_action_size: int = field(static=True, default=1)
-    observation_size: int = field(static=True, default=1)
-    attacker_observation_size: int = field(static=True, default=1)
-
-    @property
-    def finite(self) -> bool:
-        """False: actions are knobs."""
-        return False
-
-    def reset(self, key, xi):
-        """The round's number. ``key`` is consumed."""
-        return jnp.zeros((), jnp.int32)
-
-    def observe_attacker(self, state, xi):
-        """Nothing to see: f32[1]."""
-        return jnp.zeros((1,))
-
-    def attack(self, key, state, xi, action):
-        """(the attacker's action, obs f32[1], state)."""
-        return action, jnp.zeros((1,)), state
 
     def defend(self, key, state, xi, received, action):
         """(state, Step)."""

@@ -10,6 +10,7 @@ from metasg_jax.config import MetaConfig
 from metasg_jax.game.bsmg import Step
 from metasg_jax.game.rollout import Player
 from metasg_jax.struct import Struct, field
+from metasg_jax.testing.blind import BlindGame
 from metasg_jax.testing.prior import TypeTable, type_table
 from metasg_jax.testing.quadrature import constant_mean, moments, one_round_episodes, stretch
 
@@ -46,7 +47,7 @@ class LeaderFollowerType(Struct):
         return -r_a + dial * (self.tilt @ v), r_a
 
 
-class LeaderFollowerGame(Struct):
+class LeaderFollowerGame(BlindGame):
     """One round; actions are stretched, ``u = arctanh(a)``, so a tanh-Gaussian moves in Gaussians.
 
     With ``e = v - K u - k`` and ``x = u - c``::
@@ -69,33 +70,12 @@ class LeaderFollowerGame(Struct):
     Attributes:
         prior: the types.
         dial: f32[], 0 is strictly competitive.
-        horizon: 1, static.
     """
 
     prior: TypeTable
     dial: jax.Array
-    horizon: int = field(static=True, default=1)
-    action_size: int = field(static=True, default=2)
-    attacker_action_size: int = field(static=True, default=2)
-    observation_size: int = field(static=True, default=1)
-    attacker_observation_size: int = field(static=True, default=1)
-
-    @property
-    def finite(self) -> bool:
-        """False: actions are knobs."""
-        return False
-
-    def reset(self, key, xi):
-        """The round's number. ``key`` is consumed."""
-        return jnp.zeros((), jnp.int32)
-
-    def observe_attacker(self, state, xi):
-        """Nothing to see: f32[1]."""
-        return jnp.zeros((1,))
-
-    def attack(self, key, state, xi, action):
-        """(the attacker's action, obs f32[1], state)."""
-        return action, jnp.zeros((1,)), state
+    action_size: int = field(static=True, default=2, kw_only=True)
+    attacker_action_size: int = field(static=True, default=2, kw_only=True)
 
     def defend(self, key, state, xi, received, action):
         """(state, Step)."""

@@ -7,6 +7,7 @@ from metasg_jax.config import MetaConfig
 from metasg_jax.game.bsmg import Step
 from metasg_jax.game.rollout import Player
 from metasg_jax.struct import Struct, field
+from metasg_jax.testing.blind import BlindGame
 from metasg_jax.testing.prior import TypeTable, type_table
 from metasg_jax.testing.quadrature import constant_mean, draws, newton_maximum
 
@@ -31,7 +32,7 @@ ProbePrior = TypeTable
 """The probe game's types, of :class:`ProbeType`."""
 
 
-class ProbeGame(Struct):
+class ProbeGame(BlindGame):
     """A game with a known answer, for telling a broken learner from a hard game.
 
     Each round pays the defender ``-(a_D - aim_D)^2`` and the attacker ``-(a_A - aim_A)^2``, the
@@ -46,24 +47,7 @@ class ProbeGame(Struct):
 
     prior: TypeTable
     revealed: bool = field(static=True, default=True)
-    horizon: int = field(static=True, default=2)
-    action_size: int = field(static=True, default=1)
-    attacker_action_size: int = field(static=True, default=1)
-    observation_size: int = field(static=True, default=1)
-    attacker_observation_size: int = field(static=True, default=1)
-
-    @property
-    def finite(self) -> bool:
-        """False: actions are knobs."""
-        return False
-
-    def reset(self, key, xi):
-        """The round's number. ``key`` is consumed."""
-        return jnp.zeros((), jnp.int32)
-
-    def observe_attacker(self, state, xi):
-        """Nothing to see: f32[1]."""
-        return jnp.zeros((1,))
+    horizon: int = field(static=True, default=2, kw_only=True)
 
     def attack(self, key, state, xi, action):
         """(the attacker's action, obs f32[1], state)."""
@@ -114,6 +98,5 @@ def probe_game(
         ProbeType(jnp.int32(0), jnp.float32(d), jnp.float32(a))
         for d, a in zip(defender_aims, attacker_aims, strict=True)
     ]
-    return ProbeGame(
-        type_table(types, adaptive=adaptive, probabilities=probabilities or ()), revealed, horizon
-    )
+    table = type_table(types, adaptive=adaptive, probabilities=probabilities or ())
+    return ProbeGame(table, revealed, horizon=horizon)

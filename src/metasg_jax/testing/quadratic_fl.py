@@ -13,6 +13,7 @@ from metasg_jax.errors import ConfigError
 from metasg_jax.game.bsmg import Step
 from metasg_jax.game.rollout import Player
 from metasg_jax.struct import Struct, field
+from metasg_jax.testing.blind import BlindGame
 from metasg_jax.testing.prior import TypeTable, type_table
 from metasg_jax.testing.quadrature import constant_mean, draws, newton_maximum
 
@@ -55,7 +56,7 @@ class QuadraticFLState(Struct):
     round: jax.Array
 
 
-class QuadraticFLGame(Struct):
+class QuadraticFLGame(BlindGame):
     """The global model is a number w, every client's loss w^2/2.
 
     A round: honest clients send ``w`` plus noise of variance sigma^2 each. With the type's
@@ -86,24 +87,11 @@ class QuadraticFLGame(Struct):
 
     prior: TypeTable
     noise: jax.Array
-    horizon: int = field(static=True, default=2)
-    action_size: int = field(static=True, default=1)
-    attacker_action_size: int = field(static=True, default=1)
-    observation_size: int = field(static=True, default=1)
-    attacker_observation_size: int = field(static=True, default=1)
-
-    @property
-    def finite(self) -> bool:
-        """False: actions are knobs."""
-        return False
+    horizon: int = field(static=True, default=2, kw_only=True)
 
     def reset(self, key, xi):
         """The first model. ``key`` is consumed."""
         return QuadraticFLState(jnp.ones(()), jnp.zeros((), jnp.int32))
-
-    def observe_attacker(self, state, xi):
-        """Nothing to see: f32[1]."""
-        return jnp.zeros((1,))
 
     def attack(self, key, state, xi, action):
         """((mean update f32[], malicious clients i32[], scale f32[]), obs f32[1], state)."""
@@ -217,7 +205,7 @@ def quadratic_fl(
         for row in rows
     ]
     table = type_table(types, ("none", "ipm", "adaptive ipm"), (False, False, True), probabilities)
-    return QuadraticFLGame(table, jnp.float32(8.0), horizon)
+    return QuadraticFLGame(table, jnp.float32(8.0), horizon=horizon)
 
 
 @dataclasses.dataclass(frozen=True)
