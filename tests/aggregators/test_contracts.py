@@ -175,7 +175,7 @@ def test_two_of_ten_rows_do_not_break_a_robust_rule(name, size):
 
 
 @pytest.mark.parametrize("size", [1e6, -1e6, 6.6e18])
-@pytest.mark.parametrize("name", ["median", "trimmed_mean"])
+@pytest.mark.parametrize("name", ["median", "trimmed_mean", "meamed", "bulyan"])
 def test_order_statistics_stay_within_the_honest_range(name, size):
     update = update_of(RULES[name](), attacked(size))
     honest, slack = honest_round().updates[2:], 1e-6

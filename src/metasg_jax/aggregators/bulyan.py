@@ -27,7 +27,7 @@ class Bulyan(AggregatorBase):
         >>> from metasg_jax.testing import received
         >>> rows = [[0.0], [1.0], [2.0], [3.0], [4.0], [5.0], [90.0]]
         >>> Bulyan(f=1)(None, (), received(rows))[0].tolist()
-        [2.0]
+        [3.0]
     """
 
     f: float = 1.0
