@@ -13,6 +13,7 @@ from metasg_jax.data import DATASETS, PARTITIONS, TRIGGERS
 from metasg_jax.game import OBSERVATIONS, parse_type
 from metasg_jax.models import MODELS
 from metasg_jax.post_defenses import POST_DEFENSES
+from metasg_jax.pre_aggregators import PRE_AGGREGATORS
 from metasg_jax.presets import DEFAULT_PRESET, PRESETS
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +25,7 @@ REGISTRIES = {
     "untargeted attacks": UNTARGETED,
     "backdoor attacks": BACKDOOR,
     "rules": AGGREGATORS,
+    "pre-aggregators": PRE_AGGREGATORS,
     "post-training defences": POST_DEFENSES,
     "partitions": PARTITIONS,
     "triggers": TRIGGERS,

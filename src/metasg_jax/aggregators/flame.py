@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
-from metasg_jax.aggregators.geometry import _products, mixture
+from metasg_jax.aggregators.geometry import mixture, products
 from metasg_jax.aggregators.norms import clip_factors, median_norm
 from metasg_jax.aggregators.presence import present_norms, present_rows
 
@@ -59,7 +59,7 @@ def cosine_distances(updates: jax.Array, norms: jax.Array) -> jax.Array:
     1 from a zero row to all others.
     """
     lengths = jnp.maximum(norms, 1e-12)
-    distances = 1 - _products(updates) / lengths[:, None] / lengths[None, :]
+    distances = 1 - products(updates) / lengths[:, None] / lengths[None, :]
     # what rounding made of equal cosines must be equal again, and symmetric
     distances = jnp.round(jnp.maximum(distances, 0.0) / RESOLUTION) * RESOLUTION
     distances = jnp.maximum(distances, distances.T)

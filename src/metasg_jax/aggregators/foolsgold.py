@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
-from metasg_jax.aggregators.geometry import _products
+from metasg_jax.aggregators.geometry import products
 from metasg_jax.aggregators.presence import present_norms, present_rows
 from metasg_jax.errors import ConfigError
 from metasg_jax.rows import row_norms, weighted_sum
@@ -73,7 +73,7 @@ def foolsgold_weights(history: jax.Array, present: jax.Array) -> jax.Array:
     """Weights alpha f32[n] in [0, 1] of rows f32[n, d] that are finite; of absent rows, any."""
     n = history.shape[0]
     norms = jnp.maximum(row_norms(history), 1e-12)
-    cosines = _products(history) / norms[:, None] / norms[None, :]
+    cosines = products(history) / norms[:, None] / norms[None, :]
     others = present[:, None] & present[None, :] & ~jnp.eye(n, dtype=bool)
     # 0 for the row itself, so that no maximum is negative
     cosines = jnp.where(others, cosines, 0.0)

@@ -36,7 +36,7 @@ def centred_gram(received: Received) -> tuple[jax.Array, jax.Array]:
         of rows whose distance to c has no finite square are not finite.
     """
     updates, weights = jnp.asarray(received.updates), received.weights
-    gram = _products(updates)
+    gram = products(updates)
     present = (weights > 0) & jnp.isfinite(weights) & jnp.isfinite(jnp.diagonal(gram))
     both = present[:, None] & present[None, :]
 
@@ -47,7 +47,7 @@ def centred_gram(received: Received) -> tuple[jax.Array, jax.Array]:
 
     def again(carry):
         passes, _, middle, _ = carry
-        return passes + 1, *judged(_products(updates, updates[middle]))
+        return passes + 1, *judged(products(updates, updates[middle]))
 
     def lost(carry):
         return carry[3] & (carry[0] < MAX_PASSES)
@@ -111,7 +111,7 @@ def mixture(weights: jax.Array, updates: jax.Array, present: jax.Array) -> jax.A
     )
 
 
-def _products(rows: jax.Array, centre: jax.Array | None = None) -> jax.Array:
+def products(rows: jax.Array, centre: jax.Array | None = None) -> jax.Array:
     """``(rows - centre) @ (rows - centre).T``, f32[n, n]."""
 
     def product(block, centre):
