@@ -62,7 +62,7 @@ class Complexity:
     inner_runs: int = 512
     """Best responses for each N_b and game."""
     toy: bool = False
-    """A hundredth of all that: does it run?"""
+    """The first case of each table, and a hundredth of all that: does it run?"""
     seed: int = 0
     """Of all randomness."""
     out: Path = Path("docs/results/complexity.md")
@@ -81,6 +81,10 @@ class Complexity:
             inner_batches=(4, 16),
             inner_runs=8,
         )
+
+    def some(self, cases):
+        """All of them, or a toy's first."""
+        return cases[:1] if self.toy else cases
 
 
 # --- A game, and everything exact about it ----------------------------------------------------
@@ -786,7 +790,9 @@ def main(args: Complexity) -> None:
         task = progress.add_task("constants", total=len(PROBLEMS) + 1)
         found, ready = {}, {}
         for problem in (*PROBLEMS, MATRIX):
-            found[problem.name] = constants(problem, jax.random.key(args.seed + 5))
+            found[problem.name] = constants(
+                problem, jax.random.key(args.seed + 5), 2 if args.toy else 200
+            )
             ready[problem.name] = with_steps(problem, found[problem.name])
             progress.advance(task)
 
@@ -794,7 +800,7 @@ def main(args: Complexity) -> None:
             chosen = ready[problem.name]
             return chosen._replace(config=chosen.config.replace(**changes))
 
-        outer, panels = outer_part(args, [pick(p) for p in PROBLEMS], found, progress)
+        outer, panels = outer_part(args, [pick(p) for p in args.some(PROBLEMS)], found, progress)
         tail, tail_panel = tail_part()
         noisy, slow = pick(LEADER_FOLLOWER, attacker_steps=5), ready[LEADER_FOLLOWER.name].config
         slow = pick(LEADER_FOLLOWER, attacker_steps=5, defender_lr=slow.defender_lr / 50)
@@ -805,16 +811,18 @@ def main(args: Complexity) -> None:
         ]
         slow = slow._replace(name="leader-follower, kappa_D / 50")
         cases.append((slow, "debiased", 0.6, 10))
-        sampled, sampled_panels = sampled_part(args, cases, progress)
+        sampled, sampled_panels = sampled_part(args, args.some(cases), progress)
         inner, inner_panels = inner_part(
             args,
-            [(pick(LEADER_FOLLOWER), True), (pick(BELOW), True), (pick(BEYOND), True),
-             (pick(BOUNDARY), False), (pick(MATRIX), False)],
+            args.some(
+                [(pick(LEADER_FOLLOWER), True), (pick(BELOW), True), (pick(BEYOND), True),
+                 (pick(BOUNDARY), False), (pick(MATRIX), False)]
+            ),
             progress,
         )  # fmt: skip
         plain = pick(LEADER_FOLLOWER, adapt_steps=0)._replace(name="leader-follower, no adaptation")
         wide = pick(LEADER_FOLLOWER, adapt_lr=0.3)._replace(name="leader-follower, eta = 0.3")
-        batch, batch_panel = batch_part(args, [plain, wide, pick(MATRIX)], progress)
+        batch, batch_panel = batch_part(args, args.some([plain, wide, pick(MATRIX)]), progress)
         dials = np.array([0.0, 0.05, 0.1, 0.2, 0.4])
         danskin = danskin_rows(dials[:2] if args.toy else dials, (0.0,) if args.toy else (0.0, 0.1))
         kinks = kink_rows(

@@ -1,7 +1,7 @@
 """What the gradient estimators are worth: their bias and their variance per FL round.
 
     python experiments/estimators.py                    # writes docs/results/estimators.md
-    python experiments/estimators.py --draws 4096 --fl-draws 0 --out /tmp/try.md
+    python experiments/estimators.py --toy --out /tmp/try.md
 
 Part 1, on games where everything can be enumerated: meta gradients of both objectives (adaptation
 by a sampled gradient, and by the exact one) against the exact derivatives. Part 2: estimates of
@@ -67,10 +67,21 @@ class Estimators:
     many, pathwise derivatives a sixteenth. 0 leaves the FL game out."""
     horizon: int = 40
     """Rounds of the FL game."""
+    toy: bool = False
+    """The first case of each table, a few draws, no FL game: does it run?"""
     seed: int = 0
     """Of all draws."""
     out: Path = Path("docs/results/estimators.md")
     """Where the page goes; the same numbers are in a CSV file beside it."""
+
+    def sized(self) -> "Estimators":
+        """With the toy's numbers, if it is one."""
+        few = dict(draws=64, game_draws=64, fl_draws=0) if self.toy else {}
+        return dataclasses.replace(self, **few)
+
+    def some(self, cases):
+        """All of them, or a toy's first."""
+        return cases[:1] if self.toy else cases
 
 
 class Moments(NamedTuple):
@@ -314,7 +325,7 @@ OWN = {"exact path": "exact", "debiased_exact": "exact"}
 def meta_rows(args: Estimators, progress: Progress) -> list[dict]:
     """Part 1's numbers, a row an estimator and setting."""
     rows = []
-    cases = settings()
+    cases = args.some(settings())
     task = progress.add_task("meta gradients", total=len(cases))
     for i, setting in enumerate(cases):
         game, config = setting.game, setting.config
@@ -353,8 +364,9 @@ def batch_rows(args: Estimators, progress: Progress) -> list[dict]:
     With four times the settings' step size, so that the two objectives are far apart.
     """
     rows = []
-    batches = (1, 4, 16, 64)
+    batches = args.some((1, 4, 16, 64))
     cases = [s for s in settings() if (s.config.adapt_steps, s.config.num_groups) == (1, 1)]
+    cases = args.some(cases)
     task = progress.add_task("growing batches", total=len(cases) * len(batches))
     for i, setting in enumerate(cases):
         for batch in batches:
@@ -505,8 +517,8 @@ def exact_policy_gradient(game, state, config, leads: bool, index: int) -> np.nd
 def game_rows(args: Estimators, progress: Progress) -> list[dict]:
     """Part 2 on the games with known gradients: the defender's over Q, one attacker's."""
     rows = []
-    task = progress.add_task("gradients of J", total=2 * len(GAMES))
-    for n, (name, game, windows) in enumerate(GAMES):
+    task = progress.add_task("gradients of J", total=2 * len(args.some(GAMES)))
+    for n, (name, game, windows) in enumerate(args.some(GAMES)):
         config = game_config(game)
         state = game_players(game, config)
         q = np.asarray(game.prior.probabilities, np.float64)
@@ -548,7 +560,7 @@ def game_rows(args: Estimators, progress: Progress) -> list[dict]:
 def variance_rows(args: Estimators, progress: Progress) -> list[dict]:
     """The meta gradients' variances beside each other, from the same episodes."""
     rows = []
-    cases = [("bandit", bandit(), ()), ("matrix", matrix_game(), ()), *GAMES]
+    cases = args.some([("bandit", bandit(), ()), ("matrix", matrix_game(), ()), *GAMES])
     task = progress.add_task("variance of meta gradients", total=len(cases))
     for n, (name, game, _) in enumerate(cases):
         config = game_config(game)
@@ -695,6 +707,7 @@ def fl_table(rows: list[dict]) -> tuple[list[str], list[list[str]]]:
 
 def main(args: Estimators) -> None:
     """Draws everything and writes the page."""
+    args = args.sized()
     enable_compilation_cache()
     console, begin, cpu = Console(soft_wrap=True), time.perf_counter(), time.process_time()
     with Progress(console=console) as progress:

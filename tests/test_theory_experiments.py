@@ -1,5 +1,6 @@
 """The experiments on estimators and complexity: what they compute, on cases with known answers."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -119,16 +120,12 @@ def test_meta_gradients_on_the_bandit():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("script", "options"),
-    [
-        ("estimators", ["--draws", "64", "--game-draws", "64", "--fl-draws", "0"]),
-        ("complexity", ["--toy"]),
-    ],
-)
-def test_a_toy_run_writes_its_page(script, options, tmp_path):
+@pytest.mark.parametrize("script", ["estimators", "complexity"])
+def test_a_toy_run_writes_its_page(script, tmp_path):
     out = tmp_path / f"{script}.md"
-    command = [sys.executable, f"experiments/{script}.py", "--out", str(out), *options]
-    subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[1])
+    command = [sys.executable, f"experiments/{script}.py", "--toy", "--out", str(out)]
+    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
+    root = Path(__file__).parents[1]
+    subprocess.run(command, check=True, capture_output=True, cwd=root, env=environment)
     assert out.read_text().startswith("# ")
     assert out.with_suffix(".csv").read_text().startswith("table,row,quantity,value")
