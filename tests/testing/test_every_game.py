@@ -7,8 +7,10 @@ import pytest
 
 from metasg_jax import testing
 from metasg_jax.config import MetaConfig
+from metasg_jax.errors import ConfigError
 from metasg_jax.game.rollout import rollout_groups
 from metasg_jax.learning import init_state, pretrain
+from metasg_jax.learning.estimators import ESTIMATORS
 from metasg_jax.learning.state import attacker_player, defender_player
 
 DISCOUNT = 0.8
@@ -88,6 +90,35 @@ def test_gradients_of_exact_values_are_finite_differences(name):
     want = (at(flat[None] + moves) - at(flat[None] - moves)) / (2 * step)
     np.testing.assert_allclose(got, want.T, atol=2e-3)
     assert np.abs(got).max() > 1e-2
+
+
+@pytest.mark.parametrize("gradient", ESTIMATORS)
+@every_game
+def test_every_estimators_mean_is_the_exact_gradient(name, gradient):
+    game = GAMES[name]()
+    settings = config(perturbation=0.05)
+    if game.finite and gradient == "pathwise":
+        with pytest.raises(ConfigError, match="pathwise"):
+            init_state(jax.random.key(0), game, settings.replace(gradient=gradient))
+        return
+    xi, (defender, attacker) = game.prior[0], players(game, 0)
+
+    @jax.jit
+    def draw(key):
+        leads = jnp.ones((), bool)
+        theta, _, _ = ESTIMATORS[gradient](key, game, xi, defender, attacker, leads, settings)
+        return jax.flatten_util.ravel_pytree(theta)[0]
+
+    def value(theta):
+        leader = defender.replace(params=theta)
+        return testing.exact_values(game, xi, leader, attacker, DISCOUNT)[0]
+
+    exact = jax.flatten_util.ravel_pytree(jax.grad(value)(defender.params))[0]
+    drawn = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(2), EPISODES)), np.float64)
+    sigma = drawn.std(axis=0) / np.sqrt(EPISODES)
+    smoothing = 5e-3 * np.abs(exact).max() if gradient == "evolution" else 0.0
+    assert (np.abs(drawn.mean(axis=0) - exact) <= 4.5 * sigma + smoothing + 1e-5).all()
+    assert np.abs(exact).max() > 2 * sigma.max()
 
 
 @every_game
