@@ -141,12 +141,14 @@ def memory(game: FLGame, meta: MetaConfig) -> Memory:
     each = 2 * (game.observation_size + game.action_size)
     each += 2 * (game.attacker_observation_size + game.attacker_action_size) + 2 + _INFO
     episodes = meta.num_groups * meta.group_size * fl.horizon
+    # of a type, all batches live until the last is played; of the others, what the update reads
+    batches_kept = 1 + (meta.adapt_steps + 1) * meta.adapts_again
+    played = _batches(meta, any(game.prior.adaptive)) + len(game.prior) * batches_kept
     return Memory(
         data=_bytes(game),
         updates=_COPIES * rollouts * rows * _num_params(model) * 4,
         activations=max(training, rewards),
-        # stacked over types, and the batch that is being played
-        trajectory=(len(game.prior) + 2) * episodes * each * 4,
+        trajectory=played * episodes * each * 4,
         learner=2 * _bytes(learner),
     )
 
