@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from jax.flatten_util import ravel_pytree
+from pages import write_page
 from rich.console import Console
 from rich.progress import Progress
 
@@ -845,7 +846,7 @@ def main(args: Complexity) -> None:
         for table, rows in tables.items():
             for i, row in enumerate(rows):
                 writer.writerows([table, i, q, v] for q, v in row.items())
-    args.out.write_text(page(args, tables, seconds))
+    write_page(args.out, page(args, tables, seconds))
     console.print(f"written to {args.out}")
 
 
@@ -950,13 +951,9 @@ def formatted(tables: dict[str, list[dict]]) -> dict[str, str]:
     }
 
 
-READING = "## Reading\n"
-
-
 def page(args: Complexity, rows: dict[str, list[dict]], seconds: tuple[float, float]) -> str:
-    """The Markdown page; what stands under "Reading" is written by hand, and stays."""
+    """The Markdown page, without its reading."""
     tables, stem = formatted(rows), args.out.stem
-    reading = args.out.read_text().partition(READING)[2] if args.out.exists() else "\n"
     some = [r for r in rows["danskin"] if r["eta"] == 0 and r["response"] == "full" and r["dial"]]
     linear = log_log_slope([r["dial"] for r in some], [r["error"] for r in some])
     inner, outer = LEADER_FOLLOWER.config.attacker_steps, args.sampled_steps
@@ -1030,7 +1027,7 @@ Finite games, where the best response is a column. `error at` is of central diff
 point where it jumps, half width 0.01 in the logit.
 
 {tables["kinks"]}
-{READING}{reading}"""
+"""
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from fl_equilibria import FLSettings, fl_table
+from pages import write_page
 from rich.console import Console
 from scipy.optimize import minimize
 
@@ -42,7 +43,6 @@ from metasg_jax.testing import (
 )
 
 CERTAIN = 40.0  # a logit so large that the softmax is one-hot in float32
-READING = "## Reading\n"
 HEADER = ["concept", "exact value", "learned", "learned, attacks don't answer", "by"]
 
 
@@ -247,16 +247,14 @@ def main(args: Equilibria) -> None:
             title, header, rows = TITLES[name], HEADER, finite_table(name, args)
         console.print(rich_table(title, header, rows))
         parts.append(f"## {title}\n\n" + markdown_table(header, rows))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    # what a person wrote below the tables stays
-    reading = args.out.read_text().partition(READING)[2] if args.out.exists() else "\n"
     seconds = time.perf_counter() - begin
-    args.out.write_text(
+    write_page(
+        args.out,
         "# Solution concepts side by side\n\n"
         f"Written by `python experiments/equilibria.py` in {seconds:.0f} s. Finite games: learned "
         f"values are exact values of the policies that {args.seeds} seeds found in {args.steps} "
         "meta-steps, mean ± standard error; attackers answer exactly, but for the last column but "
-        "one, where they play at random.\n\n" + "\n".join(parts) + f"\n{READING}{reading}"
+        "one, where they play at random.\n\n" + "\n".join(parts) + "\n",
     )
     console.print(f"written to {args.out}")
 

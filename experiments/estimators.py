@@ -22,6 +22,7 @@ import numpy as np
 import optax
 import tyro
 from jax.flatten_util import ravel_pytree
+from pages import write_page
 from rich.console import Console
 from rich.progress import Progress
 
@@ -770,7 +771,7 @@ def main(args: Estimators) -> None:
         dict(meta=meta, batch=batch, games=games, variance=variance) | dict(fl=fl),
     )
     numbers = {name: markdown_table(*table) for name, table in tables.items()}
-    args.out.write_text(page(args, numbers, meta, rounds, (half - begin, end - half, cpu)))
+    write_page(args.out, page(args, numbers, meta, rounds, (half - begin, end - half, cpu)))
     console.print(f"written to {args.out}")
 
 
@@ -786,16 +787,12 @@ def write_csv(path: Path, tables: dict[str, list[dict]]) -> None:
                     writer.writerow([table, i, quantity, shown])
 
 
-READING = "## Reading\n"
-
-
 def page(args: Estimators, tables: dict[str, str], meta: list[dict], rounds: int, seconds) -> str:
-    """The Markdown page; what stands under "Reading" is written by hand, and stays.
+    """The Markdown page, without its reading.
 
     ``seconds`` are of wall time for the two parts, and of processor time.
     """
     paired = [r["paired"] for r in meta if r["estimator"] == "printed"]
-    reading = args.out.read_text().partition(READING)[2] if args.out.exists() else "\n"
     text = f"""# Estimators: bias, and variance per FL round
 
 `python experiments/estimators.py`, seed {args.seed}, on {jax.devices()[0].platform}:
@@ -867,7 +864,7 @@ By type:
 
 {tables["fl_types"]}
 """
-    return f"{text}{READING}{reading}"
+    return text
 
 
 if __name__ == "__main__":
