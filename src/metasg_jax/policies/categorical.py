@@ -3,24 +3,11 @@
 import dataclasses
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from metasg_jax.policies.network import Network
 from metasg_jax.types import Key, Params
-
-
-class _Logits(nn.Module):
-    hidden: tuple[int, ...]
-    num_free: int
-
-    @nn.compact
-    def __call__(self, obs):
-        for width in self.hidden:
-            obs = nn.tanh(nn.Dense(width)(obs))
-        # a fresh policy is almost uniform; without a bias, a row an observation where it is one-hot
-        kernel_init = nn.initializers.normal(0.01)
-        return nn.Dense(self.num_free, use_bias=bool(self.hidden), kernel_init=kernel_init)(obs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,5 +49,6 @@ class Categorical:
         free: Any = self._network().apply({"params": params}, obs)
         return jnp.concatenate([jnp.zeros((1,)), free])
 
-    def _network(self) -> _Logits:
-        return _Logits(self.hidden, self.action_size - 1)
+    def _network(self) -> Network:
+        # without a bias, a row an observation where it is one-hot
+        return Network(self.hidden, self.action_size - 1, use_bias=bool(self.hidden))

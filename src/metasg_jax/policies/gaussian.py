@@ -3,25 +3,13 @@
 import dataclasses
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from metasg_jax.policies.network import Network
 from metasg_jax.types import Key, Params
 
 _MAX_LOG_STD, _MIN_LOG_STD = 0.0, -4.0
-
-
-class _MeanNetwork(nn.Module):
-    hidden: tuple[int, ...]
-    action_size: int
-
-    @nn.compact
-    def __call__(self, obs):
-        for width in self.hidden:
-            obs = nn.tanh(nn.Dense(width)(obs))
-        # a fresh policy plays almost the centre action, whatever it sees
-        return nn.Dense(self.action_size, kernel_init=nn.initializers.normal(0.01))(obs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +33,7 @@ class Gaussian:
 
     def init(self, key: Key, observation_size: int) -> Params:
         """Draws parameters; the mean is almost 0 everywhere at first. ``key`` is consumed."""
-        network = _MeanNetwork(self.hidden, self.action_size)
+        network = Network(self.hidden, self.action_size)
         mean = network.init(key, jnp.zeros((observation_size,)))["params"]
         if not self.learn_std:
             return {"mean": mean}
@@ -69,7 +57,7 @@ class Gaussian:
 
     def moments(self, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean f32[A] and log of the standard deviation f32[A] of ``raw``."""
-        network = _MeanNetwork(self.hidden, self.action_size)
+        network = Network(self.hidden, self.action_size)
         mean: Any = network.apply({"params": params["mean"]}, obs)
         log_std = params["log_std"] if self.learn_std else self._initial_log_std()
         return mean, jnp.clip(log_std, _MIN_LOG_STD, _MAX_LOG_STD)
