@@ -24,7 +24,7 @@ import optax
 
 from metasg_jax.config import MetaConfig
 from metasg_jax.game.rollout import Played
-from metasg_jax.learning.estimators import advantages, discounted_return, log_probs, policy_gradient
+from metasg_jax.learning.estimators import discounted_return, log_probs, policy_gradient
 from metasg_jax.learning.estimators.score import weighted_log_prob
 from metasg_jax.types import Params, Policy
 
@@ -98,14 +98,18 @@ def meta_gradient(
     def surrogate(theta):
         curvature = objective != "sampled"
         end, log_q = replay(policy, theta, batches, config, curvature, path)
-        weights = advantages(final.reward, config.discount, config)
-        value = weighted_log_prob(policy, end, final, weights)
+        value = weighted_log_prob(policy, end, final, config)
         if objective == "exact":
             return value
         gain = discounted_return(final.reward, config.discount).mean() - baseline
         return value + gain * log_q
 
     return jax.grad(surrogate)(theta)
+
+
+def log_law(policy: Policy, params: Params, batches: Played) -> jax.Array:
+    """Log probability f32[] of a player's part in all episodes of batches [l, E, G, H, ...]."""
+    return jax.vmap(lambda batch: log_probs(policy, params, batch))(batches).sum()
 
 
 def attacker_meta_gradient(
@@ -133,11 +137,10 @@ def attacker_meta_gradient(
     """
 
     def surrogate(phi):
-        weights = advantages(final.reward, config.discount, config)
-        value = weighted_log_prob(policy, phi, final, weights)
+        value = weighted_log_prob(policy, phi, final, config)
         if not full:
             return value
         gain = discounted_return(final.reward, config.discount).mean() - baseline
-        return value + gain * jax.vmap(lambda b: log_probs(policy, phi, b))(batches).sum()
+        return value + gain * log_law(policy, phi, batches)
 
     return jax.grad(surrogate)(phi)

@@ -32,9 +32,9 @@ import optax
 from metasg_jax.config import MetaConfig
 from metasg_jax.divisors import largest_divisor
 from metasg_jax.errors import ConfigError
-from metasg_jax.game.rollout import Played, Player, map_at_once
-from metasg_jax.learning.debiased import replay
-from metasg_jax.learning.estimators import advantages, discounted_return, log_probs, score
+from metasg_jax.game.rollout import Player, map_at_once
+from metasg_jax.learning.debiased import log_law, replay
+from metasg_jax.learning.estimators import discounted_return, score
 from metasg_jax.learning.estimators.score import weighted_log_prob
 from metasg_jax.struct import Struct
 from metasg_jax.types import Key
@@ -192,11 +192,11 @@ def sample_gradients(
 
         def lead(theta):
             end, log_q = replay(defender.policy, theta, batches.defender, config, curvature=False)
-            return _value(defender.policy, end, final.defender, final_config), log_q
+            return weighted_log_prob(defender.policy, end, final.defender, final_config), log_q
 
         def follow(phi):
-            log_q = jax.vmap(lambda b: log_probs(attacker.policy, phi, b))(batches.attacker).sum()
-            return _value(attacker.policy, phi, final.attacker, final_config), log_q
+            log_q = log_law(attacker.policy, phi, batches.attacker)
+            return weighted_log_prob(attacker.policy, phi, final.attacker, final_config), log_q
 
         malicious = played.info.get("malicious", jnp.ones_like(played.defender.reward))
         return (
@@ -233,11 +233,6 @@ class Parts(NamedTuple):
         """Without it."""
         b, d = self.value.shape
         return Draws(self.value, jnp.zeros((b, 0, d)), jnp.zeros((b, 0)))
-
-
-def _value(policy, params, final: Played, config: MetaConfig) -> jax.Array:
-    weights = advantages(final.reward, config.discount, config)
-    return weighted_log_prob(policy, params, final, weights)
 
 
 def _both_gradients(fun, params) -> tuple[jax.Array, jax.Array]:

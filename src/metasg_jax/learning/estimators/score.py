@@ -112,11 +112,19 @@ def log_probs(policy: Policy, params: Params, played: Played) -> jax.Array:
 
 
 def weighted_log_prob(
-    policy: Policy, params: Params, played: Played, weights: jax.Array
+    policy: Policy,
+    params: Params,
+    played: Played,
+    config: MetaConfig,
+    factors: jax.Array | float = 1.0,
 ) -> jax.Array:
-    """Sum over steps, mean over episodes, of log pi times a weight f32[E, G, H]: its gradient is
-    (C1), and its Hessian the derivative of (C1) with the episodes held fixed.
+    """Sum over steps, mean over episodes, of log pi times its advantage: its gradient is (C1), and
+    its Hessian the derivative of (C1) with the episodes held fixed.
+
+    ``factors`` f32[E, G] multiply each episode's part.
     """
+    weights = advantages(played.reward, config.discount, config)
+    weights = weights * jnp.broadcast_to(factors, weights.shape[:-1])[..., None]
     return (log_probs(policy, params, played) * weights).sum(axis=-1).mean()
 
 
@@ -159,6 +167,4 @@ def policy_gradient(
     Differentiable in ``params``, the episodes held fixed. ``factors`` f32[E, G] multiply each
     episode's part.
     """
-    weights = advantages(played.reward, config.discount, config)
-    weights = weights * jnp.broadcast_to(factors, weights.shape[:-1])[..., None]
-    return jax.grad(weighted_log_prob, argnums=1)(policy, params, played, weights)
+    return jax.grad(weighted_log_prob, argnums=1)(policy, params, played, config, factors)
