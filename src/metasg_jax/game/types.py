@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,31 +51,39 @@ class AttackType(Struct):
         return self.num_backdoor > 0
 
 
-class Prior(Struct):
-    """A finite table of types and their probabilities.
+class TypeTable(Struct):
+    """A finite table of types xi, of any kind, and the prior Q over them.
 
     Attributes:
-        types: :class:`AttackType` stacked over K.
+        types: a type whose leaves are stacked over K; it has a leaf ``index`` i32[K].
         probabilities: f32[K], of sum 1.
-        untargeted: the untargeted attacks of all types.
-        backdoor: the backdoor attacks of all types.
         names: K strings, static.
-        adaptive: K booleans, static: whether the attacker has knobs to turn.
+        adaptive: K booleans, static: whether the attacker has something to respond with.
     """
 
-    types: AttackType
+    types: Any
     probabilities: jax.Array
-    untargeted: AttackTable
-    backdoor: AttackTable
     names: tuple[str, ...] = field(static=True)
     adaptive: tuple[bool, ...] = field(static=True)
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, i) -> AttackType:
+    def __getitem__(self, i) -> Any:
         """The type at a Python or traced index."""
         return jax.tree.map(lambda leaf: leaf[i], self.types)
+
+
+class Prior(TypeTable):
+    """The types of the FL game, :class:`AttackType` stacked over K, and their attacks.
+
+    Attributes:
+        untargeted: the untargeted attacks of all types.
+        backdoor: the backdoor attacks of all types.
+    """
+
+    untargeted: AttackTable
+    backdoor: AttackTable
 
     @property
     def action_size(self) -> int:
@@ -200,7 +209,8 @@ def make_prior(
     )
     q = jnp.asarray(probabilities or [1 / k] * k, jnp.float32)
     adaptive = tuple(s.adaptive for s in specs)
-    return Prior(types, q, untargeted, backdoor, tuple(s.name for s in specs), adaptive)
+    names = tuple(s.name for s in specs)
+    return Prior(types, q, names, adaptive, untargeted, backdoor)
 
 
 def _with_knobs(cls, name: str, text: str, whole: str) -> Attack:

@@ -1,4 +1,4 @@
-"""The table of attacker types of the closed-form games, and the prior Q over it."""
+"""Tables of attacker types of the closed-form games, with the prior Q over them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,30 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metasg_jax.errors import ConfigError
-from metasg_jax.struct import Struct, field
-
-
-class TypeTable(Struct):
-    """A finite table of types xi and their probabilities; for any kind of type.
-
-    Attributes:
-        types: a type whose leaves are stacked over K; it has a leaf ``index`` i32[K].
-        probabilities: f32[K], of sum 1.
-        names: K strings, static.
-        adaptive: K booleans, static: whether the attacker has parameters that can respond.
-    """
-
-    types: Any
-    probabilities: jax.Array
-    names: tuple[str, ...] = field(static=True)
-    adaptive: tuple[bool, ...] = field(static=True)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, i) -> Any:
-        """The type at a Python or traced index."""
-        return jax.tree.map(lambda leaf: leaf[i], self.types)
+from metasg_jax.game.types import TypeTable
 
 
 def type_table(
