@@ -332,10 +332,10 @@ def certify_program(
                 console.print(f"step {step} ({i + 1}/{len(steps)}, {note}): {headline.text}")
             rows += new
     report(rows, config, game, budget, directory, console)
-    known = ", the others were known" if computed < len(steps) else ""
+    rest = ", the others were known" if computed < len(steps) else ""
     console.print(
         f"certified {computed} of {len(steps)} checkpoints in {time.perf_counter() - begin:.0f} s"
-        f"{known}; certify.md, certify.csv and certify.png are in {directory}"
+        f"{rest}; certify.md, certify.csv and certify.png are in {directory}"
     )
     return rows
 
