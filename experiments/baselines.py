@@ -26,8 +26,8 @@ from metasg_jax.evaluation.statistics import mean_se
 from metasg_jax.evaluation.tables import markdown_table, rich_table
 from metasg_jax.fl.simulate import simulate, start
 from metasg_jax.game.make import make_game, make_rule
+from metasg_jax.post_defenses import undefended
 from metasg_jax.program import enable_compilation_cache
-from metasg_jax.types import Deployed
 
 _measure = jax.jit(measure_deployed, static_argnums=0)
 
@@ -74,7 +74,7 @@ def cell(args: Baselines, dataset, rule_name: str, attack: str, seed: int, preci
         key_rounds, state, game.model, fl, game.data, rule, squads, num_rounds=args.rounds
     )
     finite = bool(jnp.isfinite(state.w).all())
-    deployed = Deployed(game.model.unravel(state.w), jnp.full((game.model.num_units,), jnp.inf))
+    deployed = undefended(game.model, game.model.unravel(state.w))
     measured = _measure(game.model, deployed, game.test_x, game.test_y, xi, not finite)
     return float(measured.accuracy), float(measured.asr)
 

@@ -79,7 +79,7 @@ class Model(Protocol):
         """Logits f32[B, C] of images f32[B, h, w, c] in [0, 1]."""
         ...
 
-    def activations(self, params: Params, x: jax.Array) -> jax.Array:
+    def activations(self, params: Params, x: jax.Array, clip: jax.Array | None = None) -> jax.Array:
         """f32[B, U]: what neuron clipping bounds and pruning reads."""
         ...
 
@@ -147,15 +147,24 @@ class Attack(Protocol):
 
 
 class PostDefense(Protocol):
-    """A post-training defence; acts on a copy of the model. See :mod:`metasg_jax.post_defenses`."""
+    """A post-training defence: turns a copy of the model into another, so defences compose.
+
+    See :mod:`metasg_jax.post_defenses`.
+    """
 
     @property
     def action_spec(self) -> tuple[str, ...]: ...
 
-    def calibrate(self, model: Model, params: Params, root_x: jax.Array) -> Any: ...
+    def check(self) -> None:
+        """Raises ConfigError for a field out of range; fields are Python numbers here."""
+        ...
+
+    def calibrate(
+        self, model: Model, deployed: Deployed, root_x: jax.Array, root_y: jax.Array
+    ) -> Any: ...
 
     def __call__(
-        self, key: Key, state: Any, params: Params, action: jax.Array | None = None
+        self, key: Key, state: Any, deployed: Deployed, action: jax.Array | None = None
     ) -> tuple[Deployed, Any, Info]: ...
 
 

@@ -148,10 +148,18 @@ def test_each_unit_has_its_own_bound(name):
 
 
 @every_model
-def test_activations_are_those_before_clipping_and_never_negative(name):
+def test_activations_are_never_negative_nor_above_a_bound(name):
     model = build(name)
-    units = np.asarray(activations(model, params_of(model), images(model)))
+    params, x = params_of(model), images(model)
+    units = np.asarray(activations(model, params, x))
     assert (units >= 0).all() and (units.max(axis=0) > 0).mean() > 0.5
+    clip = np.where(np.arange(model.num_units) % 2, np.inf, units.max(axis=0) / 2)
+    bounded = np.asarray(activations(model, params, x, clip.astype(np.float32)))
+    assert (bounded <= clip).all()
+    # the first layer's own bounds only; later ones also see what these leave of it
+    first = SETTINGS[name][1][0]
+    np.testing.assert_allclose(bounded[:, :first], np.minimum(units, clip)[:, :first], rtol=1e-6)
+    assert np.abs(bounded - np.minimum(units, clip))[:, first:].max() > 1e-4
 
 
 def convolution(method, size):

@@ -23,6 +23,7 @@ from metasg_jax.game.reward import (
     worst_losses,
 )
 from metasg_jax.game.types import AttackType, Prior
+from metasg_jax.post_defenses.none import undefended
 from metasg_jax.struct import Struct, field
 from metasg_jax.types import Aggregator, Deployed, Info, Key, Model, PostDefense, Received
 
@@ -156,7 +157,7 @@ class FLGame(Struct):
         key_model, key_sample = jax.random.split(key)
         w = self.model.ravel(self.model.init(key_model))
         n, d = self.fl.num_sampled, w.shape[0]
-        deployed = Deployed(self.model.unravel(w), jnp.full((self.model.num_units,), jnp.inf))
+        deployed = undefended(self.model, self.model.unravel(w))
         return GameState(
             w=w,
             client_ids=sample_clients(key_sample, self.fl.num_clients, n),
@@ -265,10 +266,10 @@ class FLGame(Struct):
 
     def deploy(self, key: Key, w: jax.Array, action: jax.Array) -> tuple[Deployed, Info]:
         """The post-training-defended copy of the global model f32[d] under an action f32[A]."""
-        params = self.model.unravel(w)
-        calibrated = self.post_defense.calibrate(self.model, params, self.root_x)
+        trained = undefended(self.model, self.model.unravel(w))
+        calibrated = self.post_defense.calibrate(self.model, trained, self.root_x, self.root_y)
         knobs = action[len(self.rule.action_spec) :] if self.post_defense.action_spec else None
-        deployed, _, info = self.post_defense(key, calibrated, params, knobs)
+        deployed, _, info = self.post_defense(key, calibrated, trained, knobs)
         return deployed, info
 
     def losses(self, deployed: Deployed, xi: AttackType):

@@ -33,10 +33,10 @@ class CNN(nn.Module):
         x = x.transpose(3, 1, 2, 0)
         for i, features in enumerate(channels):
             x = PooledConvolution(features, 5, self.method, name=f"conv_{i}")(x)
-            units.append(x.max(axis=(1, 2)).T)
             x = clip_units(x, clip, start, axis=0)
+            units.append(x.max(axis=(1, 2)).T)
             start += features
         x = nn.relu(nn.Dense(width, name="dense")(x.reshape(-1, x.shape[-1]).T))
-        units.append(x)
         x = clip_units(x, clip, start)
+        units.append(x)
         return nn.Dense(self.num_classes, name="head")(x), jnp.concatenate(units, axis=-1)

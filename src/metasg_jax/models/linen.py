@@ -37,9 +37,9 @@ class LinenModel:
         out: Any = self.module.apply({"params": params}, x, clip)
         return out[0]
 
-    def activations(self, params: Params, x: jax.Array) -> jax.Array:
-        """Hidden units f32[B, U], before any clipping; a channel's is its maximum over space."""
-        out: Any = self.module.apply({"params": params}, x)
+    def activations(self, params: Params, x: jax.Array, clip: jax.Array | None = None) -> jax.Array:
+        """Hidden units f32[B, U], bounded by ``clip``; a channel's is its maximum over space."""
+        out: Any = self.module.apply({"params": params}, x, clip)
         return out[1]
 
     def ravel(self, params: Params) -> jax.Array:

@@ -25,6 +25,6 @@ class MLP(nn.Module):
         units = []
         for i, width in enumerate(self.hidden):
             x = nn.relu(nn.Dense(width, name=f"dense_{i}")(x))
-            units.append(x)
             x = clip_units(x, clip, sum(self.hidden[:i]))
+            units.append(x)
         return nn.Dense(self.num_classes, name="head")(x), jnp.concatenate(units, axis=-1)

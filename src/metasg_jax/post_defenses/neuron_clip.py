@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
+from metasg_jax.post_defenses.limits import KNOB, POSITIVE, check_fields
 from metasg_jax.struct import Struct
-from metasg_jax.types import Deployed
 
 
 class NeuronClip(Struct):
@@ -23,14 +23,21 @@ class NeuronClip(Struct):
     max_range: float = 3.0
     action_spec = ("range",)
 
-    def calibrate(self, model, params, root_x):
-        """Largest activation f32[U] of each unit on root images f32[R, h, w, c]."""
-        return model.activations(params, root_x).max(axis=0)
+    def check(self):
+        """Raises ConfigError for a field out of range."""
+        check_fields(self, range=KNOB, min_range=POSITIVE)
+        above = (lambda v: v > self.min_range, f"above min_range = {self.min_range:g}")
+        check_fields(self, max_range=above)
 
-    def __call__(self, key, state, params, action=None):
+    def calibrate(self, model, deployed, root_x, root_y):
+        """Largest activation f32[U] of each unit on root images f32[R, h, w, c]."""
+        return model.activations(deployed.params, root_x, deployed.clip).max(axis=0)
+
+    def __call__(self, key, state, deployed, action=None):
         """(Deployed, state, {range_multiple}); ``state`` is what ``calibrate`` returned."""
         value = self.range if action is None else action[0]
         span = jnp.log(self.max_range / self.min_range)
         multiple = self.min_range * jnp.exp((jnp.clip(value, -1.0, 1.0) + 1) / 2 * span)
-        clip = jnp.where(value >= 1.0, jnp.inf, multiple * state)
-        return Deployed(params, clip), state, {"range_multiple": multiple}
+        bound = jnp.where(value >= 1.0, jnp.inf, multiple * state)
+        clip = jnp.minimum(deployed.clip, bound)
+        return deployed.replace(clip=clip), state, {"range_multiple": multiple}

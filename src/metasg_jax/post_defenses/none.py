@@ -3,18 +3,26 @@
 import jax.numpy as jnp
 
 from metasg_jax.struct import Struct
-from metasg_jax.types import Deployed
+from metasg_jax.types import Deployed, Model, Params
+
+
+def undefended(model: Model, params: Params) -> Deployed:
+    """The model as it was trained, +inf for each of the U units."""
+    return Deployed(params, jnp.full((model.num_units,), jnp.inf))
 
 
 class NoDefense(Struct):
-    """Deploys the global model as it is."""
+    """Deploys the model as it is."""
 
     action_spec = ()
 
-    def calibrate(self, model, params, root_x):
-        """+inf for each of the U units."""
-        return jnp.full((model.num_units,), jnp.inf)
+    def check(self):
+        """Nothing to check."""
 
-    def __call__(self, key, state, params, action=None):
-        """(Deployed with nothing clipped, state, info)."""
-        return Deployed(params, state), state, {}
+    def calibrate(self, model, deployed, root_x, root_y):
+        """Nothing to calibrate."""
+        return ()
+
+    def __call__(self, key, state, deployed, action=None):
+        """(deployed as it came, state, info)."""
+        return deployed, state, {}

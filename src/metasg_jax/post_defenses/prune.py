@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
+from metasg_jax.post_defenses.limits import KNOB, SHARE, check_fields
 from metasg_jax.struct import Struct
-from metasg_jax.types import Deployed
 
 
 class Prune(Struct):
@@ -22,15 +22,20 @@ class Prune(Struct):
     max_rate: float = 0.5
     action_spec = ("rate",)
 
-    def calibrate(self, model, params, root_x):
-        """Mean activation f32[U] of each unit on root images f32[R, h, w, c]."""
-        return model.activations(params, root_x).mean(axis=0)
+    def check(self):
+        """Raises ConfigError for a field out of range."""
+        check_fields(self, rate=KNOB, max_rate=SHARE)
 
-    def __call__(self, key, state, params, action=None):
+    def calibrate(self, model, deployed, root_x, root_y):
+        """Mean activation f32[U] of each unit on root images f32[R, h, w, c]."""
+        return model.activations(deployed.params, root_x, deployed.clip).mean(axis=0)
+
+    def __call__(self, key, state, deployed, action=None):
         """(Deployed, state, {pruned: share}); ``state`` is what ``calibrate`` returned."""
         value = self.rate if action is None else action[0]
         share = (1 - jnp.clip(value, -1.0, 1.0)) / 2 * self.max_rate
         units = state.shape[0]
         rank = jnp.argsort(jnp.argsort(state))
         pruned = rank < jnp.floor(share * units + 1e-4)
-        return Deployed(params, jnp.where(pruned, 0.0, jnp.inf)), state, {"pruned": pruned.mean()}
+        clip = jnp.where(pruned, 0.0, deployed.clip)
+        return deployed.replace(clip=clip), state, {"pruned": pruned.mean()}
