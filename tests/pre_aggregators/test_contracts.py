@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from metasg_jax.aggregators import AGGREGATORS, Composed
+from metasg_jax.aggregators.presence import count_rejected, presence
 from metasg_jax.errors import ConfigError
 from metasg_jax.game.make import check_rule, make_rule
 from metasg_jax.pre_aggregators import NNM, PRE_AGGREGATORS, Bucketing, Clipping
@@ -20,8 +21,13 @@ every_pre = pytest.mark.parametrize("name", PRE_AGGREGATORS)
 
 
 @jax.jit
+def jitted(pre, got, key=0):
+    out, _, info = pre(jax.random.key(key), pre.init(*got.updates.shape), got)
+    return out, info["rejected"]
+
+
 def run(pre, got, key=0):
-    return pre(jax.random.key(key), pre.init(*got.updates.shape), got)[0]
+    return jitted(pre, got, key)[0]
 
 
 def expected(name, pre, rows):
@@ -77,20 +83,29 @@ def test_vmap_equals_loop(name):
 
 
 @pytest.mark.parametrize("name", sorted(set(PRE_AGGREGATORS) - {"bucketing"}))
-@pytest.mark.parametrize("poison", ["nan", "inf", "1e30", "weight 0"])
+@pytest.mark.parametrize("poison", ["nan", "inf", "1e38", "weight 0"])
 def test_absent_rows_stay_absent_and_touch_nobody(name, poison):
     pre, got, rejected = PRE_AGGREGATORS[name](), honest_round(), [4]
     if poison == "weight 0":
         bad = with_weights(with_rows(got, rejected, 3.0), rejected, 0.0)
     else:
         bad = with_rows(got, rejected, float(poison))
-    out = run(pre, bad)
+    out, count = jitted(pre, bad)
     assert np.isfinite(out.updates).all()
+    assert count == (poison != "weight 0")
     kept = np.delete(np.arange(N), rejected)
     np.testing.assert_array_equal(out.weights > 0, np.isin(np.arange(N), kept))
     without = pre.replace(f=pre.f - 1) if hasattr(pre, "f") else pre
     rest = run(without, take(got, kept)).updates
     np.testing.assert_allclose(out.updates[kept], rest, rtol=1e-5, atol=1e-6)
+
+
+@every_pre
+def test_a_bad_row_is_counted_here_and_not_by_what_comes_next(name):
+    pre, bad = PRE_AGGREGATORS[name](), with_rows(honest_round(), [2, 7], np.nan)
+    out, count = jitted(pre, bad)
+    assert count == 2 and count.shape == ()
+    assert count_rejected(out, presence(out)) == 0
 
 
 @every_pre

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.geometry import centred_gram, squared_distances
 from metasg_jax.aggregators.meamed import mean_around_median
-from metasg_jax.aggregators.presence import remaining_byzantine
+from metasg_jax.aggregators.presence import count_rejected, remaining_byzantine
 from metasg_jax.errors import ConfigError
 
 
@@ -18,6 +18,8 @@ class Bulyan(AggregatorBase):
     are nearest to each other always tie: then the sum of the distances to all rows that are left
     decides, and the first index last. Of the chosen rows, each coordinate's theta - 2f values
     nearest to the median are averaged, as :class:`~metasg_jax.aggregators.MeaMed` does.
+
+    The paper names no tie. Some implementations average all theta rows: that is another rule.
 
     Attributes:
         f: assumed number of malicious clients among the n sampled; n must be at least 4f + 3, so
@@ -47,7 +49,7 @@ class Bulyan(AggregatorBase):
             )
 
     def __call__(self, key, state, received, action=None):
-        """(f32[d], state, {selected: bool[n]}); zero where no row is present."""
+        """(f32[d], state, {selected: bool[n], rejected: i32[]}); zero where no row is present."""
         gram, present = centred_gram(received)
         f = remaining_byzantine(self.f, present)
         chosen = jnp.maximum(present.sum() - 2 * f, 1)
@@ -55,7 +57,7 @@ class Bulyan(AggregatorBase):
         return (
             mean_around_median(received.updates, selected, chosen - 2 * f),
             state,
-            {"selected": selected},
+            {"selected": selected, "rejected": count_rejected(received, present)},
         )
 
 

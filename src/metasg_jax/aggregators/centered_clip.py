@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.norms import clip_factors
-from metasg_jax.aggregators.presence import presence
+from metasg_jax.aggregators.presence import count_rejected, presence
 from metasg_jax.rows import row_norms, weighted_sum
 from metasg_jax.struct import field
 
@@ -37,7 +37,10 @@ class CenteredClip(AggregatorBase):
         return jnp.zeros((d,))
 
     def __call__(self, key, state, received, action=None):
-        """(f32[d], the next centre, {clipped: share of present rows in the last iteration})."""
+        """(f32[d], the next centre, info).
+
+        info: {clipped: share of present rows in the last iteration, rejected: i32[]}.
+        """
         present = presence(received)
         count = jnp.maximum(present.sum(), 1)
 
@@ -51,4 +54,5 @@ class CenteredClip(AggregatorBase):
 
         centre, clipped = jax.lax.fori_loop(0, self.iterations, step, (state, jnp.zeros(())))
         update = jnp.where(present.any(), centre, 0.0)
-        return update, centre, {"clipped": clipped}
+        rejected = count_rejected(received, present)
+        return update, centre, {"clipped": clipped, "rejected": rejected}

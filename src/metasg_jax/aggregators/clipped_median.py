@@ -3,7 +3,7 @@
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.norms import clip_factors
 from metasg_jax.aggregators.order import median_window, order_statistics
-from metasg_jax.aggregators.presence import presence, present_norms
+from metasg_jax.aggregators.presence import count_rejected, presence, present_norms
 
 
 class ClippedMedian(AggregatorBase):
@@ -21,8 +21,9 @@ class ClippedMedian(AggregatorBase):
     max_norm: float = 2.0
 
     def __call__(self, key, state, received, action=None):
-        """(f32[d], state, info)."""
+        """(f32[d], state, {rejected: i32[]})."""
         present = presence(received)
         factors = clip_factors(present_norms(received, present), self.max_norm)
         window = median_window(present)
-        return order_statistics(received.updates, present, window, factors), state, {}
+        update = order_statistics(received.updates, present, window, factors)
+        return update, state, {"rejected": count_rejected(received, present)}

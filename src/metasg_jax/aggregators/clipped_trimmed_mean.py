@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.norms import clip_factors, median_norm
 from metasg_jax.aggregators.order import order_statistics, trimmed_window
-from metasg_jax.aggregators.presence import presence, present_norms
+from metasg_jax.aggregators.presence import count_rejected, presence, present_norms
 
 
 class ClippedTrimmedMean(AggregatorBase):
@@ -39,7 +39,7 @@ class ClippedTrimmedMean(AggregatorBase):
     action_spec = ("clip", "trim")
 
     def __call__(self, key, state, received, action=None):
-        """(f32[d], state, {clip_multiple, trim_share})."""
+        """(f32[d], state, {clip_multiple, trim_share, rejected: i32[]})."""
         clip, trim = (self.clip, self.trim) if action is None else (action[0], action[1])
         multiple = self.clip_multiple(clip)
         share = self.trim_share(trim)
@@ -50,7 +50,9 @@ class ClippedTrimmedMean(AggregatorBase):
         factors = clip_factors(norms, bound)
         window = trimmed_window(present, share * present.sum())
         update = order_statistics(received.updates, present, window, factors)
-        return update, state, {"clip_multiple": multiple, "trim_share": share}
+        rejected = count_rejected(received, present)
+        info = {"clip_multiple": multiple, "trim_share": share, "rejected": rejected}
+        return update, state, info
 
     def clip_multiple(self, clip):
         """Multiple of the median norm that ``clip`` in [-1, 1] stands for; +inf from 1 on."""

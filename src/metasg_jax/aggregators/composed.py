@@ -12,7 +12,8 @@ class Composed(Struct):
     """Pre-aggregators in order, then a rule; itself a rule.
 
     Its knobs are those of its parts, in the same order. ``info`` is that of all parts; of two
-    entries with one name the later part's stays.
+    entries with one name the later part's stays, but ``rejected`` is their sum: a row that one part
+    rejects has weight 0 for the next.
 
     Attributes:
         pre: what changes the rows first.
@@ -52,16 +53,18 @@ class Composed(Struct):
     def __call__(self, key, state, received, action=None):
         """(f32[d], state, info of all parts)."""
         keys = jax.random.split(key, len(self._parts))
-        states, infos, used = [], {}, 0
+        states, infos, used, rejected = [], {}, 0, 0
         for i, pre in enumerate(self.pre):
             knobs = _knobs(pre, action, used)
             used += len(pre.action_spec)
             received, pre_state, info = pre(keys[i], state[i], received, knobs)
             states.append(pre_state)
             infos |= info
+            rejected += info["rejected"]
         knobs = _knobs(self.rule, action, used)
         update, rule_state, info = self.rule(keys[-1], state[-1], received, knobs)
-        return update, (*states, rule_state), infos | info
+        rejected += info["rejected"]
+        return update, (*states, rule_state), infos | info | {"rejected": rejected}
 
     @property
     def _parts(self) -> tuple[PreAggregator | Aggregator, ...]:

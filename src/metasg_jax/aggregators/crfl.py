@@ -37,11 +37,11 @@ class CRFL(AggregatorBase):
     sigma: float = 0.001
 
     def __call__(self, key, state, received, action=None):
-        """(f32[d], state, {model_norm: f32[], before clipping})."""
-        mean, _, _ = Mean()(None, (), received)
+        """(f32[d], state, {model_norm: f32[], before clipping; rejected: i32[]})."""
+        mean, _, info = Mean()(None, (), received)
         model = received.w_global - mean
         norm = jnp.sqrt(jnp.vdot(model, model))
         noise = self.sigma * jax.random.normal(key, model.shape)
         new = model * clip_factors(norm, self.max_norm) + noise
         update = jnp.where(presence(received).any(), received.w_global - new, 0.0)
-        return update, state, {"model_norm": norm}
+        return update, state, info | {"model_norm": norm}

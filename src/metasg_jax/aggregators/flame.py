@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.geometry import mixture, products
 from metasg_jax.aggregators.norms import clip_factors, median_norm
-from metasg_jax.aggregators.presence import present_norms, present_rows
+from metasg_jax.aggregators.presence import count_rejected, present_norms, present_rows
 
 # Of a cosine in float32; closer distances count as equal.
 RESOLUTION = 2.0**-20
@@ -42,7 +42,7 @@ class FLAME(AggregatorBase):
     noise: float = 0.001
 
     def __call__(self, key, state, received, action=None):
-        """(f32[d], state, {selected: bool[n]}); zero where no row is present."""
+        """(f32[d], state, {selected: bool[n], rejected: i32[]}); zero where no row is present."""
         updates, present = present_rows(received)
         norms = present_norms(received, present)
         selected = majority_cluster(cosine_distances(updates, norms), present)
@@ -50,7 +50,8 @@ class FLAME(AggregatorBase):
         weights = selected * clip_factors(norms, bound) / jnp.maximum(selected.sum(), 1)
         noise = self.noise * bound * jax.random.normal(key, updates.shape[1:])
         update = mixture(weights, received.updates, present) + noise
-        return jnp.where(present.any(), update, 0.0), state, {"selected": selected}
+        info = {"selected": selected, "rejected": count_rejected(received, present)}
+        return jnp.where(present.any(), update, 0.0), state, info
 
 
 def cosine_distances(updates: jax.Array, norms: jax.Array) -> jax.Array:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
-from metasg_jax.aggregators.presence import present_norms, present_rows
+from metasg_jax.aggregators.presence import count_rejected, present_norms, present_rows
 from metasg_jax.rows import weighted_sum
 
 
@@ -23,7 +23,7 @@ class FLTrust(AggregatorBase):
     needs_root = True
 
     def __call__(self, key, state, received, action=None):
-        """(f32[d], state, {trust: f32[n]}); zero where nobody is trusted.
+        """(f32[d], state, {trust: f32[n], rejected: i32[]}); zero where nobody is trusted.
 
         Raises:
             ValueError: where ``received.root_update`` is None.
@@ -39,4 +39,5 @@ class FLTrust(AggregatorBase):
         cosines = products / (norms * jnp.maximum(root_norm, 1e-12))
         trust = jnp.where(present, jnp.maximum(cosines, 0.0), 0.0)
         weights = trust / jnp.maximum(trust.sum(), 1e-12) * root_norm / norms
-        return weighted_sum(weights, updates), state, {"trust": trust}
+        info = {"trust": trust, "rejected": count_rejected(received, present)}
+        return weighted_sum(weights, updates), state, info

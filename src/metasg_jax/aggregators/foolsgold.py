@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.geometry import products
-from metasg_jax.aggregators.presence import present_norms, present_rows
+from metasg_jax.aggregators.presence import count_rejected, present_norms, present_rows
 from metasg_jax.errors import ConfigError
 from metasg_jax.rows import row_norms, weighted_sum
 from metasg_jax.struct import field
@@ -25,7 +25,11 @@ class FoolsGold(AggregatorBase):
     It bounds no norm: one far row that looks like no other has the largest weight of all. Honest
     clients must differ more than malicious ones, as with very heterogeneous data.
 
-    All parameters are compared; the paper also tries the last layer's indicative ones.
+    Published code differs in three places. The paper and its authors' code don't divide by
+    sum_i alpha_i, so that the step grows with the number of clients; here, as in others, the rule
+    returns an average. In the sum, the authors and some others use the updates cut to norm 1 that
+    they remember, others the updates as they came, as here. All parameters are compared; the
+    paper also tries the last layer's indicative ones.
 
     Attributes:
         num_clients: static: N, to keep a history f32[N, d] by ``received.client_ids``, in which an
@@ -57,7 +61,7 @@ class FoolsGold(AggregatorBase):
             )
 
     def __call__(self, key, state, received, action=None):
-        """(f32[d], the history, {alpha: f32[n]}); zero where no row is present."""
+        """(f32[d], the history, {alpha: f32[n], rejected: i32[]}); zero where no row is present."""
         updates, present = present_rows(received)
         history = updates
         if self.num_clients:
@@ -66,7 +70,8 @@ class FoolsGold(AggregatorBase):
             history = state[received.client_ids]
         alpha = jnp.where(present, foolsgold_weights(history, present), 0.0)
         weights = alpha / jnp.maximum(alpha.sum(), 1e-12)
-        return weighted_sum(weights, updates), state, {"alpha": alpha}
+        info = {"alpha": alpha, "rejected": count_rejected(received, present)}
+        return weighted_sum(weights, updates), state, info
 
 
 def foolsgold_weights(history: jax.Array, present: jax.Array) -> jax.Array:

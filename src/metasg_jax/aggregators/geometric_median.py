@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.geometry import centred_gram, medoid, mixture, squared_distances
+from metasg_jax.aggregators.presence import count_rejected
 from metasg_jax.struct import field
 
 
@@ -39,7 +40,7 @@ class GeometricMedian(AggregatorBase):
     iterations: int = field(static=True, default=200)
 
     def __call__(self, key, state, received, action=None):
-        """(f32[d], state, {iterations: i32[]}); zero where no row is present."""
+        """(f32[d], state, {iterations: i32[], rejected: i32[]}); zero where no row is present."""
         gram, present = centred_gram(received)
         distances = squared_distances(gram, present)
         middle, radius = medoid(distances, present)
@@ -75,4 +76,5 @@ class GeometricMedian(AggregatorBase):
         # from the mean of the ball: the mean of all may be so far off that only the way back counts
         start = normalised(1.0 * (distances[middle] <= radius))
         count, weights, _ = jax.lax.while_loop(unfinished, step, (jnp.int32(0), start, True))
-        return mixture(weights, received.updates, present), state, {"iterations": count}
+        info = {"iterations": count, "rejected": count_rejected(received, present)}
+        return mixture(weights, received.updates, present), state, info

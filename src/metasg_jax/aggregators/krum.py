@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.geometry import centred_gram, squared_distances
-from metasg_jax.aggregators.presence import remaining_byzantine
+from metasg_jax.aggregators.presence import count_rejected, remaining_byzantine
 
 
 class Krum(AggregatorBase):
@@ -26,12 +26,13 @@ class Krum(AggregatorBase):
     f: float = 2.0
 
     def __call__(self, key, state, received, action=None):
-        """(f32[d], state, {selected: i32[]}); zero where no row is present."""
+        """(f32[d], state, {selected: i32[], rejected: i32[]}); zero where no row is present."""
         gram, present = centred_gram(received)
         f = remaining_byzantine(self.f, present)
         selected = jnp.argmin(krum_scores(squared_distances(gram, present), present, f))
         update = jnp.where(present[selected], received.updates[selected], 0.0)
-        return update, state, {"selected": selected}
+        info = {"selected": selected, "rejected": count_rejected(received, present)}
+        return update, state, info
 
 
 def krum_scores(distances: jax.Array, present: jax.Array, f: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ import numpy as np
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.geometry import centred_gram, mixture, squared_distances
+from metasg_jax.aggregators.presence import count_rejected
 from metasg_jax.errors import ConfigError
 from metasg_jax.struct import field
 
@@ -53,7 +54,7 @@ class MDA(AggregatorBase):
             )
 
     def __call__(self, key, state, received, action=None):
-        """(f32[d], state, {selected: bool[n]}); zero where no row is present.
+        """(f32[d], state, {selected: bool[n], rejected: i32[]}); zero where no row is present.
 
         Raises:
             ConfigError: as :meth:`check_clients`.
@@ -66,7 +67,8 @@ class MDA(AggregatorBase):
         subset = smallest_diameter(distances, jnp.asarray(_subsets(n, n - int(self.f))))
         selected = jnp.where(n - present.sum() > self.f, present, subset & present)
         weights = selected / jnp.maximum(selected.sum(), 1)
-        return mixture(weights, received.updates, present), state, {"selected": selected}
+        info = {"selected": selected, "rejected": count_rejected(received, present)}
+        return mixture(weights, received.updates, present), state, info
 
 
 def smallest_diameter(distances: jax.Array, subsets: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.order import MAX_NETWORK, Window, median_window, order_statistics
-from metasg_jax.aggregators.presence import presence, remaining_byzantine
+from metasg_jax.aggregators.presence import count_rejected, presence, remaining_byzantine
 
 
 class MeaMed(AggregatorBase):
@@ -26,10 +26,11 @@ class MeaMed(AggregatorBase):
     f: float = 2.0
 
     def __call__(self, key, state, received, action=None):
-        """(f32[d], state, info); zero where no row is present."""
+        """(f32[d], state, {rejected: i32[]}); zero where no row is present."""
         present = presence(received)
         kept = present.sum() - remaining_byzantine(self.f, present)
-        return mean_around_median(received.updates, present, kept), state, {}
+        update = mean_around_median(received.updates, present, kept)
+        return update, state, {"rejected": count_rejected(received, present)}
 
 
 def mean_around_median(updates: jax.Array, present: jax.Array, kept: jax.Array) -> jax.Array:

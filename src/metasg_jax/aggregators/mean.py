@@ -3,12 +3,16 @@
 import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
-from metasg_jax.aggregators.presence import present_rows
+from metasg_jax.aggregators.presence import count_rejected, present_rows
 from metasg_jax.rows import weighted_sum
 
 
 class Mean(AggregatorBase):
-    """Weighted mean of the present rows; no defence. Zero where no row is present.
+    """Weighted mean of the present rows: no defence. One finite row moves it anywhere.
+
+    It spreads no NaN all the same: a row with a NaN, an infinity or a squared norm that overflows
+    is left out and counted in ``info["rejected"]``, here as in every rule. If all rows are such,
+    the update is zero and the count is n.
 
     Example:
         >>> from metasg_jax.testing import received
@@ -17,7 +21,8 @@ class Mean(AggregatorBase):
     """
 
     def __call__(self, key, state, received, action=None):
-        """(f32[d], state, info)."""
+        """(f32[d], state, {rejected: i32[]}); zero where no row is present."""
         updates, present = present_rows(received)
         weights = jnp.where(present, received.weights, 0.0)
-        return weighted_sum(weights / jnp.maximum(weights.sum(), 1e-12), updates), state, {}
+        update = weighted_sum(weights / jnp.maximum(weights.sum(), 1e-12), updates)
+        return update, state, {"rejected": count_rejected(received, present)}

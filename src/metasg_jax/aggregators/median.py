@@ -2,7 +2,7 @@
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.order import median_window, order_statistics
-from metasg_jax.aggregators.presence import presence
+from metasg_jax.aggregators.presence import count_rejected, presence
 
 
 class Median(AggregatorBase):
@@ -15,6 +15,7 @@ class Median(AggregatorBase):
     """
 
     def __call__(self, key, state, received, action=None):
-        """(f32[d], state, info)."""
+        """(f32[d], state, {rejected: i32[]})."""
         present = presence(received)
-        return order_statistics(received.updates, present, median_window(present)), state, {}
+        update = order_statistics(received.updates, present, median_window(present))
+        return update, state, {"rejected": count_rejected(received, present)}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.geometry import centred_gram, mixture, squared_distances
 from metasg_jax.aggregators.krum import krum_scores
-from metasg_jax.aggregators.presence import remaining_byzantine
+from metasg_jax.aggregators.presence import count_rejected, remaining_byzantine
 
 
 class MultiKrum(AggregatorBase):
@@ -29,7 +29,7 @@ class MultiKrum(AggregatorBase):
     m: float | None = None
 
     def __call__(self, key, state, received, action=None):
-        """(f32[d], state, {selected: bool[n]}); zero where no row is present."""
+        """(f32[d], state, {selected: bool[n], rejected: i32[]}); zero where no row is present."""
         gram, present = centred_gram(received)
         f = remaining_byzantine(self.f, present)
         scores = krum_scores(squared_distances(gram, present), present, f)
@@ -38,4 +38,5 @@ class MultiKrum(AggregatorBase):
         ranks = jnp.argsort(jnp.argsort(scores))
         selected = (ranks < jnp.maximum(m, 1)) & present
         weights = selected / jnp.maximum(selected.sum(), 1)
-        return mixture(weights, received.updates, present), state, {"selected": selected}
+        info = {"selected": selected, "rejected": count_rejected(received, present)}
+        return mixture(weights, received.updates, present), state, info

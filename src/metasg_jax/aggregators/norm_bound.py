@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.norms import clip_factors
-from metasg_jax.aggregators.presence import present_norms, present_rows
+from metasg_jax.aggregators.presence import count_rejected, present_norms, present_rows
 from metasg_jax.rows import weighted_sum
 
 
@@ -24,10 +24,11 @@ class NormBound(AggregatorBase):
     max_norm: float = 1.0
 
     def __call__(self, key, state, received, action=None):
-        """(f32[d], state, {clipped: share of present rows})."""
+        """(f32[d], state, {clipped: share of present rows, rejected: i32[]})."""
         updates, present = present_rows(received)
         factors = clip_factors(present_norms(received, present), self.max_norm)
         weights = jnp.where(present, received.weights, 0.0)
         weights = weights / jnp.maximum(weights.sum(), 1e-12)
         clipped = jnp.sum((factors < 1) * present) / jnp.maximum(present.sum(), 1)
-        return weighted_sum(weights * factors, updates), state, {"clipped": clipped}
+        info = {"clipped": clipped, "rejected": count_rejected(received, present)}
+        return weighted_sum(weights * factors, updates), state, info

@@ -37,6 +37,15 @@ def present_norms(received: Received, present: jax.Array) -> jax.Array:
     return jnp.where(present, row_norms(received.updates), 0.0)
 
 
+def count_rejected(received: Received, present: jax.Array) -> jax.Array:
+    """How many rows i32[] were sent (their weight is not 0) and are absent nevertheless.
+
+    The ``info["rejected"]`` of every rule and pre-aggregator: of the weights and of ``present``
+    alone, so it costs no pass over the rows.
+    """
+    return jnp.sum((received.weights != 0) & ~present)
+
+
 def remaining_byzantine(f: float | jax.Array, present: jax.Array) -> jax.Array:
     """The Byzantine bound left once ``n - present`` rows were rejected: max(f - rejected, 0)."""
     rejected = present.shape[0] - present.sum()

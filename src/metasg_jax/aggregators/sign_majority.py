@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
-from metasg_jax.aggregators.presence import present_rows
+from metasg_jax.aggregators.presence import count_rejected, present_rows
 from metasg_jax.rows import weighted_sum
 
 
@@ -26,8 +26,9 @@ class SignMajority(AggregatorBase):
     scale: float = 1e-3
 
     def __call__(self, key, state, received, action=None):
-        """(f32[d], state, info); zero where no row is present."""
+        """(f32[d], state, {rejected: i32[]}); zero where no row is present."""
         updates, present = present_rows(received)
         # absent rows are zero rows here, and have no vote
         votes = weighted_sum(jnp.ones(present.shape[0]), jnp.sign(updates))
-        return self.scale * jnp.sign(votes), state, {}
+        rejected = count_rejected(received, present)
+        return self.scale * jnp.sign(votes), state, {"rejected": rejected}

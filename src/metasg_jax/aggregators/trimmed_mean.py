@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.order import order_statistics, trimmed_window
-from metasg_jax.aggregators.presence import presence
+from metasg_jax.aggregators.presence import count_rejected, presence
 
 
 class TrimmedMean(AggregatorBase):
@@ -23,8 +23,9 @@ class TrimmedMean(AggregatorBase):
     beta: float = 0.2
 
     def __call__(self, key, state, received, action=None):
-        """(f32[d], state, info); n is the number of present rows."""
+        """(f32[d], state, {rejected: i32[]}); n is the number of present rows."""
         present = presence(received)
         # 0.2 * 10 must be 2 although 0.2f is a little more or less than a fifth
         cut = jnp.floor(self.beta * present.sum() + 1e-4)
-        return order_statistics(received.updates, present, trimmed_window(present, cut)), state, {}
+        update = order_statistics(received.updates, present, trimmed_window(present, cut))
+        return update, state, {"rejected": count_rejected(received, present)}

@@ -33,7 +33,7 @@ class WeakDP(AggregatorBase):
     sigma: float = 0.002
 
     def __call__(self, key, state, received, action=None):
-        """(f32[d], state, {clipped: share of present rows})."""
+        """(f32[d], state, {clipped: share of present rows, rejected: i32[]})."""
         update, _, info = NormBound(max_norm=self.max_norm)(None, (), received)
         noise = self.sigma * jax.random.normal(key, update.shape)
         return update + jnp.where(presence(received).any(), noise, 0.0), state, info

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.aggregators.geometry import mixture
-from metasg_jax.aggregators.presence import presence
+from metasg_jax.aggregators.presence import count_rejected, presence
 from metasg_jax.pre_aggregators.base import PreAggregatorBase
 from metasg_jax.struct import field
 
@@ -38,7 +38,7 @@ class Bucketing(PreAggregatorBase):
         return -(-n // self.s)
 
     def __call__(self, key, state, received, action=None):
-        """(received, state, {}); buckets without a row are zero rows of weight 0."""
+        """(received, state, {rejected: i32[]}); buckets without a row are zero rows of weight 0."""
         n = received.updates.shape[0]
         present = presence(received)
         draws = jnp.where(present, jax.random.uniform(key, (n,)), jnp.inf)
@@ -53,4 +53,4 @@ class Bucketing(PreAggregatorBase):
             weights=jnp.where(member, received.weights[None, :], 0.0).sum(axis=1),
             client_ids=jnp.where(size > 0, first, -1),
         )
-        return out, state, {}
+        return out, state, {"rejected": count_rejected(received, present)}

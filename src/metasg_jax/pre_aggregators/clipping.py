@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from metasg_jax.aggregators.norms import clip_factors
-from metasg_jax.aggregators.presence import present_norms, present_rows
+from metasg_jax.aggregators.presence import count_rejected, present_norms, present_rows
 from metasg_jax.pre_aggregators.base import PreAggregatorBase
 
 
@@ -26,10 +26,14 @@ class Clipping(PreAggregatorBase):
     max_norm: float = 1.0
 
     def __call__(self, key, state, received, action=None):
-        """(received, state, {clipped: share of present rows}); absent rows become zero rows."""
+        """(received, state, info); absent rows become zero rows of weight 0.
+
+        info: {clipped: share of present rows, rejected: i32[]}.
+        """
         updates, present = present_rows(received)
         factors = clip_factors(present_norms(received, present), self.max_norm)
         clipped = jnp.sum(present & (factors < 1)) / jnp.maximum(present.sum(), 1)
         weights = jnp.where(present, received.weights, 0.0)
         out = received.replace(updates=updates * factors[:, None], weights=weights)
-        return out, state, {"clipped": clipped}
+        rejected = count_rejected(received, present)
+        return out, state, {"clipped": clipped, "rejected": rejected}

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from metasg_jax.aggregators.geometry import centred_gram, mixture, squared_distances
-from metasg_jax.aggregators.presence import remaining_byzantine
+from metasg_jax.aggregators.presence import count_rejected, remaining_byzantine
 from metasg_jax.pre_aggregators.base import PreAggregatorBase
 
 
@@ -27,7 +27,7 @@ class NNM(PreAggregatorBase):
     f: float = 2.0
 
     def __call__(self, key, state, received, action=None):
-        """(received, state, {}); absent rows become zero rows of weight 0."""
+        """(received, state, {rejected: i32[]}); absent rows become zero rows of weight 0."""
         gram, present = centred_gram(received)
         kept = present.sum() - remaining_byzantine(self.f, present)
         # stable, so that the first of equals comes first; absent rows come last
@@ -37,4 +37,5 @@ class NNM(PreAggregatorBase):
         shares = jnp.where(present[:, None], shares, 0.0)
         updates = mixture(shares, received.updates, present)
         weights = jnp.where(present, received.weights, 0.0)
-        return received.replace(updates=updates, weights=weights), state, {}
+        out = received.replace(updates=updates, weights=weights)
+        return out, state, {"rejected": count_rejected(received, present)}
