@@ -84,6 +84,7 @@ def context(seed=0, malicious=(0, 1), colluders=(0, 1), visible=None) -> AttackC
     return AttackContext(
         malicious=np.isin(SAMPLED, malicious),
         colluders=np.isin(SAMPLED, colluders),
+        member=np.where(np.isin(SAMPLED, malicious), SAMPLED, -1).astype(np.int32),
         visible=rows if visible is None else visible,
         weights=np.ones(N, np.float32),
         w_global=start(),

@@ -11,9 +11,12 @@ from typing import Any, Self, dataclass_transform
 import jax
 
 
-def field(*, static: bool = False, **kwargs) -> Any:
-    """A field; a ``static`` one is part of the tree's structure: changing it recompiles."""
-    return dataclasses.field(metadata={"static": static}, **kwargs)
+def field(*, static: bool = False, choices: tuple[str, ...] = (), **kwargs) -> Any:
+    """A field; a ``static`` one is part of the tree's structure: changing it recompiles.
+
+    ``choices`` are the values that a static string may take; :mod:`metasg_jax.specs` reads them.
+    """
+    return dataclasses.field(metadata={"static": static, "choices": choices}, **kwargs)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))

@@ -130,9 +130,11 @@ class Attack(Protocol):
     See :mod:`metasg_jax.attacks`.
     """
 
-    knowledge: ClassVar[str]
     uses: ClassVar[tuple[str, ...]]
     action_spec: ClassVar[tuple[str, ...]]
+
+    @property
+    def knowledge(self) -> str: ...
 
     @property
     def second_pass_steps(self) -> int: ...

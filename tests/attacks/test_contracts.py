@@ -1,5 +1,7 @@
 """What every registered attack promises, alone and through a round."""
 
+import dataclasses
+import functools
 import itertools
 
 import jax
@@ -36,6 +38,17 @@ MALICIOUS = ATTACKS.keys() - {"none"}
 # steps, then scale and stealth off their centre: an adaptive attack must read its action
 ACTION = jnp.array([0.5, 1.0, -0.5])
 
+# what a variant knows or sends by another field, where that is no class of its own
+VARIANTS = {
+    f"{name} {value}": functools.partial(ATTACKS[name], **{each.name: value})
+    for name in ATTACKS
+    for each in dataclasses.fields(ATTACKS[name])
+    for value in each.metadata.get("choices", ())
+    if value != each.default
+} | {"bfl replacing": functools.partial(BFL, replace_model=True)}
+CRAFTS = {**ATTACKS, **VARIANTS}
+
+every_craft = pytest.mark.parametrize("name", CRAFTS)
 every_attack = pytest.mark.parametrize("name", ATTACKS)
 every_real_attack = pytest.mark.parametrize("name", sorted(MALICIOUS))
 
@@ -56,7 +69,7 @@ def test_names_of_the_two_registries_are_told_apart():
 
 def test_attacks_differ_as_pytrees():
     """Tables group attacks, and jit caches programs, by tree structure."""
-    for a, b in itertools.combinations(ATTACKS.values(), 2):
+    for a, b in itertools.combinations(CRAFTS.values(), 2):
         assert jax.tree.structure(a()) != jax.tree.structure(b()), (a, b)
 
 
@@ -114,9 +127,9 @@ def test_what_it_may_not_know_changes_nothing(name):
     assert np.array_equal(before[:2], after[:2]) == (attack.knowledge == "own")
 
 
-@every_attack
+@every_craft
 def test_rows_hidden_from_it_change_nothing_of_what_it_crafts(name):
-    attack, ctx = ATTACKS[name](), context(colluders=(0, 1, 4))
+    attack, ctx = CRAFTS[name](), context(colluders=(0, 1, 4))
     hidden = np.array([2, 3, 5])
     visible = ctx.visible.copy()
     visible[hidden] = 100.0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from metasg_jax.data import TRIGGERS
-from metasg_jax.data.triggers import CORNERS, plus, square
+from metasg_jax.data.triggers import CORNERS, distributed, plus, square
 from metasg_jax.errors import ConfigError
 
 SHAPES = [(8, 8, 1), (14, 14, 1), (28, 28, 1), (32, 32, 3)]
@@ -23,7 +23,7 @@ def test_contract(name, shape):
     assert (mask == mask[..., :1]).all()
 
 
-@pytest.mark.parametrize(("trigger", "pixels"), [(square, 9), (plus, 5)])
+@pytest.mark.parametrize(("trigger", "pixels"), [(square, 9), (plus, 5), (distributed, 4)])
 def test_number_of_pixels(trigger, pixels):
     assert trigger((8, 8, 1))[0].sum() == pixels
     assert trigger((32, 32, 3))[0].sum() == 3 * pixels
@@ -72,3 +72,18 @@ def test_out_of_range(name, arguments, said):
 def test_an_even_plus_has_no_middle():
     with pytest.raises(ConfigError, match="must be odd"):
         plus((8, 8, 1), 4)
+
+
+@pytest.mark.parametrize(("size", "bar", "gap"), [(3, 1, 1), (7, 3, 1), (10, 4, 2), (16, 6, 3)])
+def test_bars_of_the_distributed_trigger(size, bar, gap):
+    mask = distributed((28, 28, 1), size, position=(2, 5))[0][..., 0]
+    want = np.zeros((28, 28))
+    for row in (2, 3 + gap):
+        for column in (5, 5 + bar + gap):
+            want[row, column : column + bar] = 1
+    np.testing.assert_array_equal(mask, want)
+
+
+def test_a_distributed_trigger_has_room_for_a_gap():
+    with pytest.raises(ConfigError, match="at least 3, got 2"):
+        distributed((8, 8, 1), 2)

@@ -7,36 +7,76 @@ game pairs one of each (either may be ``none``).
 from metasg_jax.attacks.alie import ALIE
 from metasg_jax.attacks.base import KNOWLEDGE, AttackBase, AttackContext
 from metasg_jax.attacks.bfl import BFL
+from metasg_jax.attacks.dba import DBA
 from metasg_jax.attacks.eb import EB
+from metasg_jax.attacks.gaussian import Gaussian
 from metasg_jax.attacks.ipm import IPM
+from metasg_jax.attacks.label_flip import LabelFlip
 from metasg_jax.attacks.lmp import LMP
+from metasg_jax.attacks.lmp_krum import LMPKrum
+from metasg_jax.attacks.lmp_trim import LMPTrim
+from metasg_jax.attacks.mimic import Mimic
+from metasg_jax.attacks.min_max import MinMax
+from metasg_jax.attacks.min_sum import MinSum
+from metasg_jax.attacks.neurotoxin import Neurotoxin
 from metasg_jax.attacks.none import NoAttack
+from metasg_jax.attacks.pgd import PGD
 from metasg_jax.attacks.plan import LocalPlan, honest_plan
 from metasg_jax.attacks.rl import RL
+from metasg_jax.attacks.sign_flip import SignFlip
 from metasg_jax.attacks.table import AttackTable, attack_table
 from metasg_jax.registry import Registry
 
 UNTARGETED = Registry(
     "untargeted attack",
-    {"none": NoAttack, "ipm": IPM, "alie": ALIE, "lmp": LMP, "eb": EB, "rl": RL},
+    {
+        "none": NoAttack,
+        "ipm": IPM,
+        "alie": ALIE,
+        "lmp": LMP,
+        "lmp_krum": LMPKrum,
+        "lmp_trim": LMPTrim,
+        "min_max": MinMax,
+        "min_sum": MinSum,
+        "eb": EB,
+        "sign_flip": SignFlip,
+        "gaussian": Gaussian,
+        "label_flip": LabelFlip,
+        "mimic": Mimic,
+        "rl": RL,
+    },
 )
-BACKDOOR = Registry("backdoor attack", {"none": NoAttack, "bfl": BFL})
+BACKDOOR = Registry(
+    "backdoor attack",
+    {"none": NoAttack, "bfl": BFL, "dba": DBA, "pgd": PGD, "neurotoxin": Neurotoxin},
+)
 
 __all__ = [
     "ALIE",
     "BACKDOOR",
     "BFL",
+    "DBA",
     "EB",
     "IPM",
     "KNOWLEDGE",
     "LMP",
+    "PGD",
     "RL",
     "UNTARGETED",
     "AttackBase",
     "AttackContext",
     "AttackTable",
+    "Gaussian",
+    "LMPKrum",
+    "LMPTrim",
+    "LabelFlip",
     "LocalPlan",
+    "Mimic",
+    "MinMax",
+    "MinSum",
+    "Neurotoxin",
     "NoAttack",
+    "SignFlip",
     "attack_table",
     "honest_plan",
 ]

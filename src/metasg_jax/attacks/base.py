@@ -23,6 +23,8 @@ class AttackContext(Struct):
         malicious: bool[n], the sampled clients that this attack controls; may be none or all.
         colluders: bool[n], all sampled clients of the mastermind: in a mixed attack those of the
             other attack too.
+        member: i32[n], number of each of its clients among all of its clients, from 0; -1 for the
+            others.
         visible: f32[n, d], the updates it may see; None while it plans. A row that it may not see
             is 0, as is its entry in ``weights``.
         weights: f32[n].
@@ -39,6 +41,7 @@ class AttackContext(Struct):
 
     malicious: jax.Array
     colluders: jax.Array
+    member: jax.Array
     visible: jax.Array | None
     weights: jax.Array
     w_global: jax.Array
@@ -78,7 +81,8 @@ class AttackBase(Struct):
     """Honest behaviour; an attack overrides what it changes.
 
     Attributes:
-        knowledge: one of :data:`KNOWLEDGE`.
+        knowledge: one of :data:`KNOWLEDGE`; a static field where an attack has variants that know
+            more or less.
         uses: optional fields of the plan that it fills: of ``trigger``, ``radius``.
         action_spec: names of the knobs it turns each round; empty for a non-adaptive attack.
         second_pass_steps: where positive, its clients first train honestly; then one row follows
@@ -86,9 +90,13 @@ class AttackBase(Struct):
             (``reference``), and all of them send it. Honest rounds stay fast.
     """
 
-    knowledge: ClassVar[str] = "own"
     uses: ClassVar[tuple[str, ...]] = ()
     action_spec: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def knowledge(self) -> str:
+        """The colluders' updates only."""
+        return "own"
 
     @property
     def second_pass_steps(self) -> int:

@@ -1,8 +1,9 @@
-"""Backdoor federated learning (Bagdasaryan et al., AISTATS 2020)."""
+"""Backdoor federated learning and model replacement (Bagdasaryan et al., AISTATS 2020)."""
 
 import jax.numpy as jnp
 
 from metasg_jax.attacks.base import AttackBase, seen
+from metasg_jax.struct import field
 
 
 class BFL(AttackBase):
@@ -10,11 +11,15 @@ class BFL(AttackBase):
 
     Attributes:
         fraction: in [0, 1], share of the batch's images of other classes that is stamped.
-        boost: factor on the update; 1 is plain poisoned training, N / m replaces the model.
+        boost: factor on the update; 1 is plain poisoned training.
+        replace_model: static; whether the factor is n / m instead, with n clients sampled, m of
+            them its own: under the plain mean the next model is then the average of the attackers'
+            models (model replacement, in the paper with m = 1).
     """
 
     fraction: float = 0.5
     boost: float = 1.0
+    replace_model: bool = field(static=True, default=False)
     knowledge = "own"
     uses = ("trigger",)
 
@@ -38,4 +43,7 @@ class BFL(AttackBase):
 
     def craft(self, key, state, ctx, action):
         """Rows f32[n, d]: its own updates, boosted."""
-        return self.boost * seen(ctx), state, {}
+        boost = self.boost
+        if self.replace_model:
+            boost = ctx.malicious.shape[0] / jnp.maximum(ctx.malicious.sum(), 1)
+        return boost * seen(ctx), state, {}

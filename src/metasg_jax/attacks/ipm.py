@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from metasg_jax.attacks.base import AttackBase, seen
 from metasg_jax.attacks.statistics import honest_mean
+from metasg_jax.struct import field
 
 
 class IPM(AttackBase):
@@ -13,10 +14,11 @@ class IPM(AttackBase):
 
     Attributes:
         scale: positive.
+        knowledge: ``all``, or ``own``: the mean of what the colluders would have sent honestly.
     """
 
     scale: float = 1.0
-    knowledge = "all"
+    knowledge: str = field(static=True, default="all", choices=("all", "own"))
 
     def craft(self, key, state, ctx, action):
         """Rows f32[n, d], every row ``-scale * mean(honest)``."""

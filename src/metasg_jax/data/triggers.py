@@ -61,8 +61,36 @@ def plus(
     return _stamp(shape, shape_of_plus, corner, position, value)
 
 
+def distributed(
+    shape: tuple[int, int, int],
+    size: int = 3,
+    *,
+    corner: str = "bottom_right",
+    position: tuple[int, int] | None = None,
+    value: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Four horizontal bars, two above two: the global trigger of the distributed backdoor attack.
+
+    They fit into a width of ``size``: gaps are max(1, size // 5) pixels, both ways, and bars as
+    long as is left. Size 10 is that of the paper for 28x28 images (bars of 4, gaps of 2; Xie et
+    al., ICLR 2020), size 3 has bars of one pixel. Otherwise as ``square``.
+
+    Raises:
+        ConfigError: As ``square``, or ``size`` is below 3.
+    """
+    _check_size(size)
+    if size < 3:
+        raise ConfigError(f"trigger size of a distributed trigger must be at least 3, got {size}")
+    gap = max(1, size // 5)
+    bar = (size - gap) // 2
+    stencil = np.zeros((gap + 2, 2 * bar + gap))
+    stencil[[0, -1], :bar] = 1
+    stencil[[0, -1], bar + gap :] = 1
+    return _stamp(shape, stencil, corner, position, value)
+
+
 TRIGGERS: Registry[Callable[..., tuple[np.ndarray, np.ndarray]]] = Registry(
-    "trigger", {"square": square, "plus": plus}
+    "trigger", {"square": square, "plus": plus, "distributed": distributed}
 )
 
 
@@ -87,7 +115,7 @@ def _stamp(
     if rows > height or columns > width:
         raise ConfigError(
             f"trigger size must be at most {min(height, width)} for {height}x{width} images, "
-            f"got {rows}"
+            f"got {max(rows, columns)}"
         )
     if position is None:
         top = 0 if corner.startswith("top") else height - rows

@@ -98,6 +98,7 @@ def collect(
         ctx = AttackContext(
             malicious=malicious,
             colluders=colluders,
+            member=jnp.where(malicious, client_ids - squad.first, -1),
             visible=None,
             weights=jnp.ones((n,)),
             w_global=w_global,
