@@ -109,16 +109,80 @@ def foolsgold(rows, weights, root, num_clients):
     return alpha @ rows / max(alpha.sum(), 1e-12)
 
 
+def sklearn_hdbscan(distances, min_cluster_size, min_samples, allow_single_cluster):
+    """Scikit-learn's labels; each cluster is called by its first row."""
+    labels = (
+        HDBSCAN(
+            metric="precomputed",
+            min_cluster_size=min_cluster_size,
+            min_samples=min_samples,
+            allow_single_cluster=allow_single_cluster,
+            copy=True,
+        )
+        .fit(np.float64(distances))
+        .labels_
+    )
+    return by_first_row(labels)
+
+
+def by_first_row(labels):
+    return np.array([-1 if label < 0 else np.argmax(labels == label) for label in labels])
+
+
+def hdbscan(distances, min_cluster_size, min_samples, allow_single_cluster=False):
+    """Campello, Moulavi, Sander 2013, from the top down; what joins at one distance joins at once.
+
+    A cluster shrinks with the distance until at least two parts of it are large enough; its mass is
+    the sum over its rows of 1 / (distance where they leave) - 1 / (distance where it began).
+    """
+    distances, n = np.array(distances, np.float64), len(distances)
+    np.fill_diagonal(distances, 0)
+    core = np.sort(distances, axis=1)[:, min(min_samples, n) - 1]
+    distances = np.maximum(distances, np.maximum(core[:, None], core[None]))
+
+    def components(rows, joined):
+        left, found = set(rows), []
+        while left:
+            component = [left.pop()]
+            for i in component:
+                component += [j for j in left if joined[i, j]]
+                left -= set(component)
+            found.append(sorted(component))
+        return found
+
+    def fall_apart(rows):
+        """The distance at which the rows become one component, and the parts just below it."""
+        for height in np.unique(distances[np.ix_(rows, rows)][np.triu_indices(len(rows), 1)]):
+            if len(components(rows, distances <= height)) == 1:
+                return height, components(rows, distances < height)
+
+    def grow(rows, birth, is_root=False):
+        """The mass of the best choice of clusters among ``rows``, and these clusters."""
+        whole, mass = rows, 0.0
+        while True:
+            height, parts = fall_apart(rows)
+            density = 1 / height if height > 0 else np.inf
+            large = [part for part in parts if len(part) >= min_cluster_size]
+            stay = large[0] if len(large) == 1 else []
+            mass += (density - birth) * (len(rows) - len(stay))
+            if not stay:
+                break
+            rows = stay
+        inner = [grow(part, density) for part in large]
+        total = sum(mass for mass, _ in inner)
+        if total > mass or (is_root and not allow_single_cluster):
+            return total, [cluster for _, clusters in inner for cluster in clusters]
+        return mass, [rows if is_root else whole]
+
+    labels = np.full(n, -1)
+    for cluster in grow(list(range(n)), 0.0, is_root=True)[1] if n > 1 else []:
+        labels[cluster] = cluster[0]
+    return labels
+
+
 def flame_cluster(distances):
     """HDBSCAN as Nguyen et al. 2022 configure it, by scikit-learn."""
-    clusters = HDBSCAN(
-        metric="precomputed",
-        min_cluster_size=len(distances) // 2 + 1,
-        min_samples=1,
-        allow_single_cluster=True,
-        copy=True,
-    ).fit(distances)
-    return clusters.labels_ == 0
+    return sklearn_hdbscan(distances, len(distances) // 2 + 1, 1, True) >= 0
 
 
 def flame(rows, weights, root, noise):

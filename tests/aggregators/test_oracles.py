@@ -20,7 +20,6 @@ from metasg_jax.aggregators import (
     MultiKrum,
     WeakDP,
 )
-from metasg_jax.aggregators.flame import cosine_distances, majority_cluster
 from metasg_jax.aggregators.order import (
     MAX_COUNTED,
     Window,
@@ -32,7 +31,7 @@ from metasg_jax.aggregators.order import (
     trimmed_window,
 )
 from tests import oracles
-from tests.aggregators.oracles import RULES, flame_cluster, foolsgold_alpha
+from tests.aggregators.oracles import RULES, foolsgold_alpha
 from tests.rounds import round_of
 
 # odd, even, powers of two or not
@@ -396,36 +395,6 @@ def test_foolsgold_remembers_clients_by_their_id():
         differ += not np.allclose(alpha, foolsgold_alpha(np.float64(rows[there])), atol=1e-3)
     np.testing.assert_allclose(state, history, rtol=1e-5, atol=1e-6)
     assert differ
-
-
-@pytest.mark.parametrize("n", [2, 3, 5, 10, 11, 40, 100])
-def test_the_majority_cluster_is_that_of_hdbscan(n):
-    """Two groups of random sizes and spreads, up to half of the rows turned round."""
-    cluster = jax.jit(majority_cluster)
-    sizes = set()
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        rows = rng.normal(size=(n, 5)) + 4 * rng.random() * rng.normal(size=5)
-        rows[: rng.integers(0, n // 2 + 1)] *= -1
-        rows = rows.astype(np.float32)
-        distances = np.asarray(cosine_distances(rows, np.linalg.norm(rows, axis=1)))
-        got = cluster(distances, np.ones(n, bool))
-        np.testing.assert_array_equal(got, flame_cluster(np.float64(distances)))
-        assert got.sum() > n / 2
-        sizes.add(int(got.sum()))
-    assert n < 10 or len(sizes) > 1
-
-
-def test_the_majority_cluster_is_of_the_rows_that_are_present():
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(12, 5)).astype(np.float32)
-    distances = np.array(cosine_distances(rows, np.linalg.norm(rows, axis=1)))
-    present = np.arange(12) % 3 > 0
-    want = flame_cluster(np.float64(distances[np.ix_(present, present)]))
-    distances[~present] = np.nan
-    got = np.asarray(majority_cluster(jnp.asarray(distances), jnp.asarray(present)))
-    np.testing.assert_array_equal(got[present], want)
-    assert not got[~present].any()
 
 
 def test_flame_keeps_out_what_points_the_other_way():
