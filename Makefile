@@ -6,16 +6,18 @@ PRESET  ?=
 SOURCE  ?= auto
 ARGS    ?=
 PEERS_PYTHON ?=
+SEED    ?= 2
 
 BIN    := $(VENV)/bin
 METASG := $(BIN)/metasg
 PEERS_VENV := .venv-bench
+TEST_PEERS_VENV := .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help install data pretrain evaluate test test-all lint type format bench accelerator notebooks clean
+.PHONY: help install data pretrain evaluate test test-all test-peers test-peers-torch lint type format bench accelerator notebooks clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(BIN)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +45,21 @@ test: $(BIN)/.installed-dev  ## the fast tests
 test-all: $(BIN)/.installed-dev  ## every test (minutes; needs `make data DATASET=mnist`)
 	$(BIN)/python -m pytest -n auto $(ARGS)
 
+# Peers that compute with NumPy, in an environment of their own: ByzFL asks for torch, but its rules
+# need none on arrays (see tests/peers/calls.py). torch would bring 6 GB of CUDA libraries.
+$(TEST_PEERS_VENV)/.installed: benchmarks/requirements-peers.txt
+	$(PYTHON) -m venv $(TEST_PEERS_VENV)
+	$(TEST_PEERS_VENV)/bin/python -m pip install --quiet -c benchmarks/requirements-peers.txt numpy scipy flwr
+	$(TEST_PEERS_VENV)/bin/python -m pip install --quiet --no-deps -c benchmarks/requirements-peers.txt byzfl
+	@touch $@
+
+test-peers: $(BIN)/.installed-dev $(if $(PEERS_PYTHON),,$(TEST_PEERS_VENV)/.installed)  ## rules and attacks against ByzFL and Flower, on inputs of SEED
+	$(or $(PEERS_PYTHON),$(TEST_PEERS_VENV)/bin/python) -m tests.peers.record --seed $(SEED) --out build/peers.json
+	PEERS_RECORD=build/peers.json $(BIN)/python -m pytest -n auto tests/peers $(ARGS)
+
+test-peers-torch: $(PEERS_VENV)/.installed  ## the same with TorchJD, and ByzFL on tensors (installs 6 GB)
+	$(MAKE) test-peers PEERS_PYTHON=$(PEERS_VENV)/bin/python
+
 lint: $(BIN)/.installed-dev  ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
@@ -69,4 +86,4 @@ notebooks: $(BIN)/.installed-dev  ## write the .ipynb beside each jupytext .py
 	$(BIN)/jupytext --update --to ipynb notebooks/*.py
 
 clean:  ## remove the virtual environment and caches (never data or runs)
-	rm -rf $(VENV) $(PEERS_VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS_VENV) $(TEST_PEERS_VENV) .pytest_cache .ruff_cache .hypothesis
