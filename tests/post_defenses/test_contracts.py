@@ -9,53 +9,52 @@ import numpy as np
 import pytest
 
 from metasg_jax.errors import ConfigError
-from metasg_jax.models import make_model
-from metasg_jax.post_defenses import POST_DEFENSES, NeuronClip, Prune, undefended
+from metasg_jax.post_defenses import (
+    POST_DEFENSES,
+    Composed,
+    FineTune,
+    GuardedPrune,
+    LearnedClip,
+    NeuronClip,
+    Prune,
+)
 from metasg_jax.types import Deployed
+from tests.post_defenses.worlds import (
+    MODELS,
+    activations,
+    apply,
+    calibrate,
+    calibrated,
+    deploy,
+    setting,
+)
 
-MODELS = {
-    "mlp": make_model("mlp", (4, 4, 1), 3, (7, 5)),
-    "cnn": make_model("cnn", (16, 16, 1), 3, (4, 5, 6)),
-}
 STEERED = [name for name, defence in POST_DEFENSES.items() if defence.action_spec]
+CLIPPING = ["none", "neuron_clip", "learned_clip", "prune"]
 
 every_defence = pytest.mark.parametrize("name", POST_DEFENSES)
 every_steered = pytest.mark.parametrize("name", STEERED)
 every_model = pytest.mark.parametrize("kind", MODELS)
 
 
-apply = jax.jit(lambda model, *args: model.apply(*args), static_argnums=0)
-activations = jax.jit(lambda model, *args: model.activations(*args), static_argnums=0)
+def at(defence, state, deployed, knob):
+    """The deployed model under one knob, as NumPy arrays."""
+    action = jnp.array([knob], jnp.float32)
+    return jax.tree.map(np.asarray, deploy(defence, state, deployed, action))
 
 
-@functools.cache
-def setting(kind):
-    model = MODELS[kind]
-    params = jax.tree.map(np.asarray, jax.jit(model.init)(jax.random.key(2)))
-    rng = np.random.default_rng(0)
-    root = rng.uniform(size=(20, *model.input_shape)).astype(np.float32)
-    return model, params, root, rng.integers(model.num_classes, size=20)
+def clip_at(*args):
+    return at(*args).clip
 
 
-calibrate = jax.jit(lambda defence, model, *args: defence.calibrate(model, *args), static_argnums=1)
+def distance(deployed, trained):
+    """How far weights have moved."""
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).sum(), deployed.params, trained.params)
+    return sum(jax.tree.leaves(moved))
 
 
-@functools.cache
-def calibrated(name, kind):
-    """A defence, what it calibrated on the model as it was trained, and that model."""
-    model, params, *root = setting(kind)
-    defence = POST_DEFENSES[name]()
-    trained = undefended(model, params)
-    return defence, calibrate(defence, model, trained, *root), trained
-
-
-@jax.jit
-def deploy(defence, state, deployed, action):
-    return defence(jax.random.key(0), state, deployed, action)[0]
-
-
-def clip_at(defence, state, deployed, knob):
-    return np.asarray(deploy(defence, state, deployed, jnp.array([knob])).clip)
+def same(a, b):
+    return all(map(np.array_equal, jax.tree.leaves(a), jax.tree.leaves(b)))
 
 
 def bare(units):
@@ -71,20 +70,24 @@ def test_defences_differ_as_pytrees():
 
 @every_defence
 @every_model
-def test_a_bound_for_each_unit_and_parameters_untouched(name, kind):
+def test_a_bound_for_each_unit_and_parameters_of_the_same_kind(name, kind):
     defence, state, trained = calibrated(name, kind)
-    deployed = deploy(defence, state, trained, jnp.array([-0.5]))
+    deployed = at(defence, state, trained, -0.5)
     assert deployed.clip.shape == (MODELS[kind].num_units,)
     assert (deployed.clip >= 0).all()
-    jax.tree.map(np.testing.assert_array_equal, deployed.params, trained.params)
+    for new, old in zip(*map(jax.tree.leaves, (deployed.params, trained.params)), strict=True):
+        assert new.shape == old.shape and new.dtype == old.dtype and np.isfinite(new).all()
+    if name in CLIPPING:
+        assert same(deployed.params, trained.params)
 
 
 @every_defence
 @every_model
 def test_plus_one_is_exactly_no_defence(name, kind):
     defence, state, trained = calibrated(name, kind)
-    deployed = deploy(defence, state, trained, jnp.array([1.0]))
+    deployed = at(defence, state, trained, 1.0)
     np.testing.assert_array_equal(deployed.clip, np.inf)
+    assert same(deployed.params, trained.params)
     model, params, root, _ = setting(kind)
     # images far brighter than those calibrated on: nothing is bounded there either
     logits = apply(model, deployed.params, 100 * root, deployed.clip)
@@ -112,41 +115,45 @@ def test_bounds_that_came_in_are_never_loosened(name, kind, knob):
 def test_minus_one_changes_the_logits(name, kind):
     """The control of the test above."""
     model, params, root, _ = setting(kind)
-    clip = clip_at(*calibrated(name, kind), -1.0)
-    assert np.abs(apply(model, params, root, clip) - apply(model, params, root)).max() > 1e-3
+    deployed = at(*calibrated(name, kind), -1.0)
+    logits = apply(model, deployed.params, root, deployed.clip)
+    assert np.abs(logits - apply(model, params, root)).max() > 1e-3
 
 
 @every_defence
 def test_jit_equals_eager(name):
     defence, state, trained = calibrated(name, "mlp")
-    action = jnp.array([-0.3])
-    eager, _, _ = defence(jax.random.key(0), state, trained, action)
-    np.testing.assert_allclose(deploy(defence, state, trained, action).clip, eager.clip, rtol=1e-6)
+    eager, _, _ = defence(jax.random.key(0), state, trained, jnp.array([-0.3]))
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7)
+    jax.tree.map(close, at(defence, state, trained, -0.3), eager)
 
 
 @every_steered
 @every_model
-def test_the_higher_the_knob_the_looser_every_bound(name, kind):
-    path = [clip_at(*calibrated(name, kind), knob) for knob in np.linspace(-1, 1, 21)]
+def test_the_higher_the_knob_the_looser_every_bound_and_the_less_weights_move(name, kind):
+    defence, state, trained = calibrated(name, kind)
+    path = [at(defence, state, trained, knob) for knob in np.linspace(-1, 1, 21)]
     for tighter, looser in itertools.pairwise(path):
-        assert (tighter <= looser).all()
-    assert (path[0] < path[-1]).any()
+        assert (tighter.clip <= looser.clip).all()
+        assert distance(tighter, trained) >= distance(looser, trained) * (1 - 1e-6)
+    assert not same(path[0], path[-1])
 
 
 @every_steered
 @pytest.mark.parametrize("end", [-1.0, 1.0])
 def test_a_knob_beyond_the_range_acts_as_its_end(name, end):
     args = calibrated(name, "mlp")
-    np.testing.assert_array_equal(clip_at(*args, 3 * end), clip_at(*args, end))
+    assert same(at(*args, 3 * end), at(*args, end))
 
 
 @every_steered
 def test_without_an_action_the_field_of_the_same_name_acts(name):
     defence, state, trained = calibrated(name, "mlp")
     [knob] = defence.action_spec
-    by_field = deploy(defence.replace(**{knob: -0.6}), state, trained, None).clip
-    np.testing.assert_allclose(by_field, clip_at(defence, state, trained, -0.6), rtol=1e-6)
-    assert not np.array_equal(by_field, deploy(defence, state, trained, None).clip)
+    by_field = deploy(defence.replace(**{knob: -0.6}), state, trained, None)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7)
+    jax.tree.map(close, by_field, at(defence, state, trained, -0.6))
+    assert not same(by_field, deploy(defence.replace(**{knob: 1.0}), state, trained, None))
 
 
 @every_defence
@@ -164,6 +171,14 @@ def test_defaults_are_in_range_and_a_knob_beyond_it_is_refused(name):
         (NeuronClip(min_range=0.0), "NeuronClip: min_range = 0: above 0"),
         (NeuronClip(max_range=0.2), "max_range = 0.2: above min_range = 0.3"),
         (Prune(max_rate=1.5), r"max_rate = 1.5: in \[0, 1\]"),
+        (LearnedClip(keep=1.1), r"LearnedClip: keep = 1.1: in \[0, 1\]"),
+        (LearnedClip(pace=1.0), "pace = 1: above 1"),
+        (LearnedClip(steps=0), "steps = 0: at least 1"),
+        (GuardedPrune(tolerance=-0.1), r"tolerance = -0.1: in \[0, 1\]"),
+        (GuardedPrune(min_delta=6.0), "max_delta = 5: above min_delta = 6"),
+        (FineTune(lr=0.0), "FineTune: lr = 0: above 0"),
+        (Composed((Prune(), FineTune(steps=0))), "FineTune: steps = 0"),
+        (Composed(()), "at least one"),
     ],
 )
 def test_fields_out_of_range_are_refused(defence, message):
