@@ -1,4 +1,4 @@
-"""The command line: ``metasg pretrain | evaluate | certify | data | list``."""
+"""The command line: ``metasg pretrain | evaluate | certify | simulate | matrix | data | list``."""
 
 import argparse
 import dataclasses
@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from metasg_jax.config import RunConfig
+from metasg_jax.config import FLConfig, GameConfig, RunConfig
 from metasg_jax.data import DATASETS, PARTITIONS, SOURCES, TRIGGERS, load
 from metasg_jax.errors import (
     CheckpointError,
@@ -22,6 +22,7 @@ from metasg_jax.errors import (
 from metasg_jax.presets import DEFAULT_PRESET, PRESETS
 from metasg_jax.registry import UnknownNameError, unknown_name
 from metasg_jax.runs import DEFAULT_ROOT, new_directory, newest
+from metasg_jax.zoo import ATTACKS, POSTS, RULES
 
 _ERRORS = (ConfigError, DataError, CheckpointError, NonFinitePolicyError, UnknownNameError)
 
@@ -110,6 +111,60 @@ class Certify:
 
 
 @dataclasses.dataclass(frozen=True)
+class Simulate:
+    """Play one attack against one fixed defence: accuracy and attack success over rounds.
+
+    `metasg list` shows the names; `metasg simulate --dataset mnist --help` the data set's settings.
+    """
+
+    game: GameConfig
+    fl: FLConfig
+    attack: str = "none"
+    """An attacker type: ipm:scale=2@0.2 is 20 % of the clients with an attack and its knob;
+    ipm@0.1+bfl:boost=3@0.05 a mixed one."""
+    defense: str = "mean"
+    """A rule: krum, norm_bound:max_norm=0.5, nnm+trimmed_mean."""
+    post: tuple[str, ...] = ("none",)
+    """Post-training defences, each judged on the same rounds: neuron_clip, prune+fine_tune."""
+    rounds: int = 200
+    """FL rounds."""
+    seeds: int = 1
+    """Runs, each with its own splits, partition, model and batches."""
+    dataset: str = "digits"
+    """digits (embedded), mnist, fashion_mnist or cifar10."""
+    out: Path | None = None
+    """A directory for simulation.csv and simulation.png (default: nothing is written)."""
+    source: Annotated[Source, tyro.conf.arg(name="")] = Source()
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrix:
+    """Play every attack against every rule and post-training defence: table, CSV and heat map.
+
+    Runs are kept as they end: the same command goes on where it stopped, and plays only what is
+    missing where attacks, defences, posts or seeds were added.
+    """
+
+    game: GameConfig
+    fl: FLConfig
+    attacks: tuple[str, ...] = ATTACKS
+    """Attacker types, as in `metasg simulate --attack`."""
+    defenses: tuple[str, ...] = RULES
+    """Rules, as in `metasg simulate --defense`."""
+    posts: tuple[str, ...] = POSTS
+    """Post-training defences; they share the rounds of a run."""
+    rounds: int = 200
+    """FL rounds of a run."""
+    seeds: int = 3
+    """Runs of each cell, each with its own splits, partition, model and batches."""
+    dataset: str = "digits"
+    """digits (embedded), mnist, fashion_mnist or cifar10."""
+    out: Path | None = None
+    """Directory of matrix.csv, .md, .png and .json (default: runs/matrix-<dataset>)."""
+    source: Annotated[Source, tyro.conf.arg(name="")] = Source()
+
+
+@dataclasses.dataclass(frozen=True)
 class Data:
     """Fetch, check and cache a data set."""
 
@@ -127,6 +182,8 @@ COMMANDS = {
     "pretrain": Pretrain,
     "evaluate": Evaluate,
     "certify": Certify,
+    "simulate": Simulate,
+    "matrix": Matrix,
     "data": Data,
     "list": List,
 }
@@ -147,6 +204,8 @@ def main(argv: list[str] | None = None) -> int:
             "pretrain": _pretrain,
             "evaluate": _evaluate,
             "certify": _certify,
+            "simulate": _simulate,
+            "matrix": _matrix,
             "data": _data,
             "list": _list,
         }[command]
@@ -157,7 +216,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 2 if isinstance(error, (ConfigError, UnknownNameError)) else 1
     except KeyboardInterrupt:
-        again = "run it again to go on" if command == "certify" else "go on with --resume"
+        again = "go on with --resume" if command == "pretrain" else "run it again to go on"
         console.print(f"\nstopped; {again}")
         return 130
 
@@ -250,6 +309,65 @@ def _certify(argv: list[str], console: Console) -> int:
     program.enable_compilation_cache()
     certificate.certify_program(run, steps, config, dataset, budget, args.out or run, console)
     return 0
+
+
+def _simulate(argv: list[str], console: Console) -> int:
+    config = _preset_of(argv)
+    args = tyro.cli(
+        Simulate,
+        args=argv,
+        default=Simulate(config.game, config.fl, dataset=config.game.dataset),
+        prog="metasg simulate",
+    )
+    _plan_and_play(args, config, (args.attack,), (args.defense,), args.post, console)
+    return 0
+
+
+def _matrix(argv: list[str], console: Console) -> int:
+    config = _preset_of(argv)
+    args = tyro.cli(
+        Matrix,
+        args=argv,
+        default=Matrix(config.game, config.fl, dataset=config.game.dataset),
+        prog="metasg matrix",
+    )
+    _plan_and_play(args, config, args.attacks, args.defenses, args.posts, console)
+    return 0
+
+
+def _plan_and_play(args, config: RunConfig, attacks, rules, posts, console: Console) -> None:
+    """What `simulate` and `matrix` share: settings that are named elsewhere, data, the program."""
+    elsewhere = {
+        "game.types": (args.game.types, config.game.types, "--attack"),
+        "game.rule": (args.game.rule, config.game.rule, "--defense"),
+        "game.post_defense": (args.game.post_defense, config.game.post_defense, "--post"),
+        "game.dataset": (args.game.dataset, args.dataset, "--dataset"),
+        "fl.horizon": (args.fl.horizon, config.fl.horizon, "--rounds"),
+    }
+    for field, (value, default, flag) in elsewhere.items():
+        if value != default:
+            raise ConfigError(f"{field} = {value!r}: not read here, use {flag}")
+
+    from metasg_jax import program, simulation
+
+    plan = simulation.Plan(args.game, args.fl, attacks, rules, posts, args.rounds, args.seeds)
+    plan.check()
+    dataset = _load(args.dataset, args.source, console)
+    program.enable_compilation_cache()
+    if isinstance(args, Simulate):
+        simulation.simulate_program(plan, dataset, args.out, console)
+    else:
+        out = args.out or DEFAULT_ROOT / f"matrix-{args.dataset}"
+        simulation.matrix_program(plan, dataset, out, console)
+
+
+def _preset_of(argv: list[str]) -> RunConfig:
+    """The settings of preset ``cpu`` for the data set that the arguments name."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--dataset", default="digits")
+    known, _ = early.parse_known_args(argv)
+    DATASETS[known.dataset]
+    return PRESETS["cpu"].get_config(known.dataset)
 
 
 def _data(argv: list[str], console: Console) -> int:

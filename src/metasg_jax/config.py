@@ -237,15 +237,19 @@ class GameConfig:
     probabilities: tuple[float, ...] = ()
     """The prior Q over the types; empty is uniform."""
     trigger: str = "square"
-    """A registered trigger: square, plus."""
+    """A registered trigger: square, plus, distributed."""
+    trigger_size: int = 3
+    """Its side in pixels; a plus has an odd one."""
     trigger_position: tuple[int, int] = (0, 0)
     """Row and column of its upper left corner."""
     target: int = 0
     """Label that a stamped image should get."""
     rule: str = "clipped_trimmed_mean"
-    """The server's rule; a policy turns its knobs, if it has any."""
+    """The server's rule, ``[pre-aggregator+..]rule[:field=value,..]``; a policy turns its knobs, if
+    it has any."""
     post_defense: str = "neuron_clip"
-    """The post-training defence; a policy turns its knobs, if it has any."""
+    """The post-training defence, ``name[:field=value,..][+name..]``; a policy turns its knobs, if
+    it has any."""
     observation: str = "statistics"
     """What the defender sees: ``statistics`` of the round, or the last model (``paper``)."""
     reward: Literal["clean", "clean+backdoor"] = "clean+backdoor"

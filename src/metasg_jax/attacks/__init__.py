@@ -12,6 +12,7 @@ from metasg_jax.attacks.eb import EB
 from metasg_jax.attacks.gaussian import Gaussian
 from metasg_jax.attacks.ipm import IPM
 from metasg_jax.attacks.label_flip import LabelFlip
+from metasg_jax.attacks.limits import check_attack
 from metasg_jax.attacks.lmp import LMP
 from metasg_jax.attacks.lmp_krum import LMPKrum
 from metasg_jax.attacks.lmp_trim import LMPTrim
@@ -78,5 +79,6 @@ __all__ = [
     "NoAttack",
     "SignFlip",
     "attack_table",
+    "check_attack",
     "honest_plan",
 ]

@@ -103,6 +103,9 @@ class AttackBase(Struct):
         """0: no second pass."""
         return 0
 
+    def check_trigger(self, mask: jax.Array) -> None:
+        """Raises ConfigError where it can't use a trigger f32[h, w, c]; most can use any."""
+
     def init(self, n: int, d: int) -> Any:
         """State carried from round to round; empty unless an attack says otherwise."""
         return ()

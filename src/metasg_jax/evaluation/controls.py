@@ -82,7 +82,7 @@ class Contender(NamedTuple):
         """The game as this contender plays it."""
         if self.rule is None:
             return game
-        rule = make_rule(self.rule, game.fl.num_sampled, assumed_share)
+        rule = make_rule(self.rule, game.fl.num_sampled, assumed_share, game.model)
         return game.replace(rule=rule, post_defense=NoDefense())
 
 

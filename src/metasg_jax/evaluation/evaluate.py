@@ -18,7 +18,7 @@ from metasg_jax.evaluation.controls import (
 )
 from metasg_jax.evaluation.episodes import Outcome, play_types
 from metasg_jax.evaluation.tables import Results
-from metasg_jax.evaluation.worlds import FINAL, SELECTION, world
+from metasg_jax.evaluation.worlds import FINAL, SELECTION, of_one_shape, world
 from metasg_jax.learning.state import MetaSGState
 
 
@@ -48,7 +48,9 @@ def evaluate(
     """
     search = None
     if all(grid) and selection_seeds:
-        worlds = [world(config, dataset, s, SELECTION) for s in range(selection_seeds)]
+        worlds = of_one_shape(
+            [world(config, dataset, s, SELECTION) for s in range(selection_seeds)]
+        )
         if worlds[0].action_names == STEERED:
             done = iter(range(1, selection_seeds + 1))
             on_progress("best fixed action", 0, selection_seeds)
@@ -60,7 +62,7 @@ def evaluate(
                 np.linspace(1.0, -1.0, grid[2]),
                 lambda: on_progress("best fixed action", next(done), selection_seeds),
             )
-    worlds = [world(config, dataset, s, FINAL) for s in range(num_seeds)]
+    worlds = of_one_shape([world(config, dataset, s, FINAL) for s in range(num_seeds)])
     rows = contenders(state, worlds[0], config, search)
     attackers = all_attackers(state, worlds[0], config)
     groups: dict[str | None, list[int]] = {}

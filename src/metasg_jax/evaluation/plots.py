@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from metasg_jax.evaluation.matrix import Matrix
 from metasg_jax.evaluation.statistics import mean_se
 from metasg_jax.evaluation.tables import Results
 
@@ -48,6 +51,68 @@ def accuracy_curves(results: Results, path: Path) -> None:
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=min(9, len(labels)), frameon=False)
     figure.tight_layout(rect=(0, 0.12 / rows, 1, 1))
+    _save(figure, path)
+
+
+def simulation_curves(rows: Sequence[dict], title: str, path: Path) -> None:
+    """Accuracy and, in red, attack success over rounds; a line a post-training defence.
+
+    Args:
+        rows: with round, post, seed, accuracy and asr; the mean over seeds is drawn.
+        title: above the axes.
+        path: of the picture.
+    """
+    figure = Figure(figsize=(6.4, 3.8))
+    axis = figure.subplots()
+    posts, rounds = list({row["post"]: 0 for row in rows}), sorted({row["round"] for row in rows})
+    for p, post in enumerate(posts):
+        for name, color in (("accuracy", "black"), ("asr", "tab:red")):
+            mean = [
+                np.mean([float(r[name]) for r in rows if r["post"] == post and r["round"] == t])
+                for t in rounds
+            ]
+            if not np.isnan(mean).all():
+                style = ("-", "--", ":", "-.")[p % 4]
+                label = {"accuracy": "accuracy", "asr": "attack success"}[name]
+                axis.plot(rounds, mean, color=color, ls=style, label=f"{label}, {post}")
+    axis.set_ylim(0, 1)
+    axis.set_xlabel("round")
+    axis.set_title(title, fontsize=9)
+    axis.grid(alpha=0.25)
+    axis.legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def heat_map(matrix: Matrix, path: Path) -> None:
+    """Mean scores, attacks down and rules across, a panel a post-training defence.
+
+    The last row of a panel is each defence's worst case.
+    """
+    count, (k, j) = len(matrix.posts), matrix.score.shape[:2]
+    columns = min(2, count)
+    lines = -(-count // columns)
+    figure = Figure(figsize=(columns * (2.6 + 0.42 * j), lines * (1.9 + 0.24 * (k + 1))))
+    panels = figure.subplots(lines, columns, squeeze=False).flat
+    scale = ScalarMappable(Normalize(-0.2, 1.0), "viridis")
+    for p, axis in enumerate(panels):
+        if p >= count:
+            axis.set_visible(False)
+            continue
+        mean = matrix.score[:, :, p].mean(axis=-1)
+        values = np.concatenate([mean, mean.min(axis=0, keepdims=True)])
+        axis.imshow(values, cmap=scale.cmap, norm=scale.norm, aspect="auto")
+        for row, column in np.ndindex(*values.shape):
+            value = values[row, column]
+            color = "white" if value < 0.5 else "black"
+            text = f"{value:.2f}".replace("0.", ".") if np.isfinite(value) else ""
+            axis.text(column, row, text, ha="center", va="center", fontsize=6, color=color)
+        axis.axhline(k - 0.5, color="white", lw=2)
+        axis.set_yticks(range(k + 1), [*matrix.attacks, "worst case"], fontsize=7)
+        axis.set_xticks(range(j), matrix.rules, fontsize=7, rotation=60, ha="right")
+        axis.set_title(f"post-training defence: {matrix.posts[p]}", fontsize=9)
+    figure.tight_layout()
+    figure.colorbar(scale, ax=figure.axes, label="score: accuracy - attack success", pad=0.01)
     _save(figure, path)
 
 

@@ -1,7 +1,9 @@
 """The worlds in which defenders are judged: never those in which they were trained or chosen."""
 
 import dataclasses
+from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from metasg_jax.config import RunConfig
@@ -32,3 +34,19 @@ def world(config: RunConfig, dataset: Dataset, seed: int, stream: int = FINAL):
         target=int(rng.choice([c for c in classes if c != config.game.target])),
     )
     return make_game(game, config.fl, dataset)
+
+
+def of_one_shape(games: Sequence) -> list:
+    """The same games, with lists of images padded to one length, so that one program plays them.
+
+    Changes no result: what a client draws from is bounded by its own number of images.
+    """
+    width = max(game.data.index.shape[1] for game in games)
+
+    def padded(game):
+        index = game.data.index
+        repeats = -(-width // index.shape[1])
+        data = game.data.replace(index=jnp.tile(index, (1, repeats))[:, :width])
+        return game.replace(data=data)
+
+    return [padded(game) for game in games]

@@ -22,12 +22,14 @@ class SimulationState(Struct):
         round: i32[].
         rule_state: of the rule.
         attack_states: of each squad.
+        rejected: f32[], rows so far that the rule left out as not finite.
     """
 
     w: jax.Array
     round: jax.Array
     rule_state: Any
     attack_states: tuple[Any, ...]
+    rejected: jax.Array
 
 
 def start(
@@ -41,6 +43,7 @@ def start(
         round=jnp.zeros((), jnp.int32),
         rule_state=rule.init(n, d),
         attack_states=tuple(squad.table.init(n, d) for squad in squads),
+        rejected=jnp.zeros(()),
     )
 
 
@@ -91,7 +94,8 @@ def simulate(
             rule,
             rule.needs_root,
         )
-        w, rule_state, _ = aggregate(key_rule, rule, state.rule_state, received, fl.server_lr)
-        return SimulationState(w, state.round + 1, rule_state, attack_states), None
+        w, rule_state, info = aggregate(key_rule, rule, state.rule_state, received, fl.server_lr)
+        rejected = state.rejected + info.get("rejected", 0)
+        return SimulationState(w, state.round + 1, rule_state, attack_states, rejected), None
 
     return jax.lax.scan(play, state, None, length=num_rounds)[0]

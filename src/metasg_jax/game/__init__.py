@@ -1,7 +1,7 @@
 """The Bayesian Stackelberg Markov game: types, observations, rewards, episodes."""
 
 from metasg_jax.game.bsmg import FLGame, GameState, Step
-from metasg_jax.game.make import check_rule, make_game, make_rule
+from metasg_jax.game.make import check_rule, make_game, make_post_defense, make_rule
 from metasg_jax.game.observation import OBSERVATIONS
 from metasg_jax.game.rollout import Played, Player, Trajectory, rollout, rollout_groups
 from metasg_jax.game.types import AttackType, Prior, TypeSpec, make_prior, parse_type
@@ -19,6 +19,7 @@ __all__ = [
     "TypeSpec",
     "check_rule",
     "make_game",
+    "make_post_defense",
     "make_prior",
     "make_rule",
     "parse_type",

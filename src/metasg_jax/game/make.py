@@ -1,7 +1,5 @@
 """From settings to a game: host-side NumPy, once a run."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,30 +11,38 @@ from metasg_jax.fl.data import ClientData
 from metasg_jax.game.bsmg import FLGame, owned_images
 from metasg_jax.game.observation import OBSERVATIONS, attacker_projection
 from metasg_jax.game.types import make_prior, parse_type
+from metasg_jax.limits import COUNT, NOT_NEGATIVE, POSITIVE, Limit, check_fields
 from metasg_jax.models import make_model
 from metasg_jax.post_defenses import POST_DEFENSES
+from metasg_jax.post_defenses import Composed as ComposedDefense
 from metasg_jax.pre_aggregators import PRE_AGGREGATORS
-from metasg_jax.types import Aggregator
+from metasg_jax.specs import parse_variant
+from metasg_jax.types import Aggregator, Model, PostDefense
 
 
-def make_rule(name: str, num_sampled: int, assumed_share: float) -> Aggregator:
+def make_rule(
+    text: str, num_sampled: int, assumed_share: float, model: Model | None = None
+) -> Aggregator:
     """A registered rule, with ``f = round(n x share)`` where it asks for f.
 
-    ``nnm+krum`` puts pre-aggregators before the rule, in the order of their names.
+    ``nnm+krum`` puts pre-aggregators before the rule, in the order of their names. Fields are
+    set as in ``norm_bound:max_norm=0.5`` and ``bucketing:s=3+median``.
+
+    Args:
+        text: the rule.
+        num_sampled: n.
+        assumed_share: the server's guess of the share of malicious clients.
+        model: what the clients train; asked for by ``deepsight`` only.
 
     Raises:
         UnknownNameError: for a name that is not registered.
-        ConfigError: where f is not below n / 2.
+        ConfigError: for an unknown field, and where :func:`check_rule` says so.
     """
-    *first, last = name.split("+")
+    *first, last = text.split("+")
     f = float(round(num_sampled * assumed_share))
-    pre = tuple(_assuming(PRE_AGGREGATORS[part], f) for part in first)
-    rule = _assuming(AGGREGATORS[last], f)
+    pre = tuple(parse_variant(PRE_AGGREGATORS, part, "rule", f=f) for part in first)
+    rule = parse_variant(AGGREGATORS, last, "rule", f=f, model=model)
     return check_rule(Composed(pre, rule) if pre else rule, num_sampled)
-
-
-def _assuming(cls: Any, f: float):
-    return cls(f=f) if "f" in cls.__dataclass_fields__ else cls()
 
 
 def check_rule(rule, num_sampled: int):
@@ -57,27 +63,40 @@ def check_rule(rule, num_sampled: int):
         check_rule(rule.rule, num_sampled)
         return rule
     n = f"with num_sampled = {num_sampled}"
-    limits = {
-        "f": (lambda v: 0 <= v < num_sampled / 2, f"in [0, n / 2) {n}"),
-        "m": (lambda v: 1 <= v <= num_sampled, f"in [1, n] {n}"),
-        "s": (lambda v: 1 <= v <= num_sampled, f"in [1, n] {n}"),
-        "beta": (lambda v: 0 <= v < 0.5, "in [0, 0.5)"),
-        "max_norm": (lambda v: v > 0, "above 0"),
-        "scale": (lambda v: v > 0, "above 0"),
-        "sigma": (lambda v: v >= 0, "at least 0"),
-        "noise": (lambda v: v >= 0, "at least 0"),
-        "smoothing": (lambda v: 0 < v < 1, "in (0, 1)"),
-        "tolerance": (lambda v: v > 0, "above 0"),
-        "iterations": (lambda v: v >= 1, "at least 1"),
-    }
-    for field, (holds, allowed) in limits.items():
-        value = getattr(rule, field, None)
-        if value is not None and not holds(value):
-            raise ConfigError(f"{type(rule).__name__}: {field} = {value:g}: {allowed}")
+    one_to_n: Limit = (lambda v: 1 <= v <= num_sampled, f"in [1, n] {n}")
+    check_fields(
+        rule,
+        f=(lambda v: 0 <= v < num_sampled / 2, f"in [0, n / 2) {n}"),
+        m=one_to_n,
+        s=one_to_n,
+        beta=(lambda v: 0 <= v < 0.5, "in [0, 0.5)"),
+        max_norm=POSITIVE,
+        scale=POSITIVE,
+        sigma=NOT_NEGATIVE,
+        noise=NOT_NEGATIVE,
+        smoothing=(lambda v: 0 < v < 1, "in (0, 1)"),
+        tolerance=POSITIVE,
+        iterations=COUNT,
+    )
     # a rule that asks more of the number of clients says so itself
     if hasattr(rule, "check_clients"):
         rule.check_clients(num_sampled)
     return rule
+
+
+def make_post_defense(text: str) -> PostDefense:
+    """A registered post-training defence; ``prune+fine_tune`` applies one after the other.
+
+    Fields are set as in ``neuron_clip:range=-0.2``.
+
+    Raises:
+        UnknownNameError: for a name that is not registered.
+        ConfigError: for an unknown field or one out of range.
+    """
+    parts = tuple(parse_variant(POST_DEFENSES, part, "post_defense") for part in text.split("+"))
+    for part in parts:
+        part.check()
+    return parts[0] if len(parts) == 1 else ComposedDefense(parts)
 
 
 def make_game(
@@ -115,7 +134,7 @@ def make_game(
 
     if not 0 <= config.target < dataset.num_classes:
         raise ConfigError(f"target = {config.target}: between 0 and {dataset.num_classes - 1}")
-    trigger = TRIGGERS[config.trigger](shape, position=config.trigger_position)
+    trigger = TRIGGERS[config.trigger](shape, config.trigger_size, position=config.trigger_position)
     model = make_model(config.model, shape, dataset.num_classes, config.hidden)
     specs = [parse_type(text, fl.num_clients) for text in config.types]
     root_x, root_y = owned_images(data, fl.num_clients)
@@ -129,8 +148,8 @@ def make_game(
         test_x=device(dataset.test_x[splits.test]),
         test_y=device(dataset.test_y[splits.test]),
         prior=make_prior(specs, trigger, config.target, config.probabilities),
-        rule=make_rule(config.rule, fl.num_sampled, config.assumed_share),
-        post_defense=POST_DEFENSES[config.post_defense](),
+        rule=make_rule(config.rule, fl.num_sampled, config.assumed_share, model),
+        post_defense=make_post_defense(config.post_defense),
         fl=fl,
         backdoor_weight=config.backdoor_weight,
         projection=attacker_projection(model),

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from metasg_jax.attacks import BACKDOOR, UNTARGETED, AttackTable, attack_table
+from metasg_jax.attacks import BACKDOOR, UNTARGETED, AttackTable, attack_table, check_attack
 from metasg_jax.attacks.none import NoAttack
 from metasg_jax.errors import ConfigError
 from metasg_jax.fl.round import Squad
+from metasg_jax.specs import number, parse_variant
 from metasg_jax.struct import Struct, field
 from metasg_jax.types import Attack
 
@@ -137,12 +138,13 @@ class TypeSpec:
 def parse_type(text: str, num_clients: int) -> TypeSpec:
     """Reads ``attack[:knob=value,..]@share[+attack[:..]@share]``.
 
-    A share is of all clients, rounded to whole ones; only ``none`` goes without.
+    A share is of all clients, rounded to whole ones; only ``none`` goes without. The knobs are the
+    fields of the attack's class.
 
     Raises:
         UnknownNameError: for an attack that is not registered.
-        ConfigError: for an unknown knob, a bad number, a missing share, or more attackers than
-            clients.
+        ConfigError: for an unknown knob, a value out of range, a missing share, or more attackers
+            than clients.
 
     Example:
         >>> spec = parse_type("ipm:scale=2@0.1+bfl:boost=3@0.05", 100)
@@ -153,16 +155,16 @@ def parse_type(text: str, num_clients: int) -> TypeSpec:
     parts: dict[str, tuple[Attack, int]] = {}
     for part in text.split("+"):
         head, _, share_text = part.partition("@")
-        name, _, knobs = head.strip().partition(":")
+        name = head.strip().partition(":")[0]
         if name not in known:
             (BACKDOOR if "untargeted" in parts else UNTARGETED)[name]  # raises, with a near match
         side = "backdoor" if name in BACKDOOR and name != "none" else "untargeted"
         if side in parts:
             raise ConfigError(f"types: {text!r} names two {side} attacks; use at most one of each")
-        attack = _with_knobs(known[name], name, knobs, text)
+        attack = check_attack(parse_variant(known, head, "types"))
         if not share_text and name != "none":
             raise ConfigError(f"types: {name} in {text!r} has no share: write {name}@0.2, say")
-        share = _number(share_text or "0", "share", text)
+        share = number(share_text or "0", f"types: share {share_text!r} in {text!r}")
         if not 0 <= share <= 1:
             raise ConfigError(f"types: share {share_text} in {text!r}: between 0 and 1")
         parts[side] = (attack, round(share * num_clients))
@@ -188,11 +190,16 @@ def make_prior(
         trigger: (mask, pattern), each f32[h, w, c].
         target: label of a stamped image.
         probabilities: K numbers of sum 1; empty is uniform.
+
+    Raises:
+        ConfigError: for an attack that can't use this trigger.
     """
     k = len(specs)
     untargeted, kinds_u, slots_u = attack_table([s.untargeted for s in specs])
     backdoor, kinds_b, slots_b = attack_table([s.backdoor for s in specs])
     mask, pattern = (jnp.asarray(a, jnp.float32) for a in trigger)
+    for spec in specs:
+        spec.backdoor.check_trigger(mask)
 
     def integers(values):
         return jnp.asarray(values, jnp.int32)
@@ -211,27 +218,3 @@ def make_prior(
     adaptive = tuple(s.adaptive for s in specs)
     names = tuple(s.name for s in specs)
     return Prior(types, q, names, adaptive, untargeted, backdoor)
-
-
-def _with_knobs(cls, name: str, text: str, whole: str) -> Attack:
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    values: dict[str, float] = {}
-    for item in filter(None, text.split(",")):
-        knob, _, value = item.partition("=")
-        if knob not in fields:
-            names = ", ".join(fields) or "none"
-            raise ConfigError(f"types: {name} in {whole!r} has no knob {knob!r}; it has: {names}")
-        number = _number(value, knob, whole)
-        if isinstance(fields[knob].default, int):
-            if number != int(number):
-                raise ConfigError(f"types: {knob} = {value} in {whole!r}: a whole number")
-            number = int(number)
-        values[knob] = number
-    return cls(**values)
-
-
-def _number(text: str, field: str, whole: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(f"types: {field} = {text!r} in {whole!r} is not a number") from None

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.post_defenses.limits import COUNT, KNOB, POSITIVE, check_fields
+from metasg_jax.limits import COUNT, KNOB, POSITIVE, check_fields
 from metasg_jax.post_defenses.root import cross_entropy
 from metasg_jax.struct import Struct, field
 

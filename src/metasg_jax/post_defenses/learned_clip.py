@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metasg_jax.post_defenses.limits import COUNT, POSITIVE, SHARE, check_fields
+from metasg_jax.limits import COUNT, POSITIVE, SHARE, check_fields
 from metasg_jax.post_defenses.neuron_clip import NeuronClip
 from metasg_jax.post_defenses.root import agreement
 from metasg_jax.struct import field

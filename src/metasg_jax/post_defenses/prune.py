@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from metasg_jax.post_defenses.limits import KNOB, SHARE, check_fields
+from metasg_jax.limits import KNOB, SHARE, check_fields
 from metasg_jax.struct import Struct
 
 

@@ -1,0 +1,77 @@
+"""Variants as strings: ``name:knob=value,knob=value``. The knobs are the fields of the class."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from metasg_jax.errors import ConfigError
+
+_TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no")
+
+
+def parse_variant(known: Mapping[str, Any], text: str, place: str, **given) -> Any:
+    """Builds a registered variant from its string.
+
+    Args:
+        known: a registry, or several in one dict.
+        text: ``name`` or ``name:knob=value,..``.
+        place: what the string is for; messages begin with it.
+        given: values for fields of that name, where the class has them and the string is silent.
+
+    Raises:
+        UnknownNameError: for a name that is not registered.
+        ConfigError: for an unknown knob or a value of the wrong kind.
+
+    Example:
+        >>> from metasg_jax.aggregators import AGGREGATORS
+        >>> parse_variant(AGGREGATORS, "krum:f=3", "rule", f=2.0)
+        Krum(f=3.0)
+    """
+    name, _, knobs = text.strip().partition(":")
+    cls = known[name]
+    fields = {each.name: each for each in dataclasses.fields(cls)}
+    settable = {key: each for key, each in fields.items() if _settable(each)}
+    values = {key: value for key, value in given.items() if key in fields}
+    for item in filter(None, knobs.split(",")):
+        knob, _, value = item.partition("=")
+        if knob not in settable:
+            names = ", ".join(settable) or "none"
+            raise ConfigError(f"{place}: {name} in {text!r} has no knob {knob!r}; it has: {names}")
+        values[knob] = _value(settable[knob], value, f"{place}: {knob} = {value} in {text!r}")
+    return cls(**values)
+
+
+def number(text: str, place: str) -> float:
+    """A float from a string.
+
+    Raises:
+        ConfigError: where it is none.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{place} is not a number") from None
+
+
+def _settable(field: dataclasses.Field) -> bool:
+    """Numbers, and strings of which the choices are known."""
+    is_number = field.default is None or isinstance(field.default, (bool, int, float))
+    return bool(field.metadata.get("choices")) or (is_number and field.name != "model")
+
+
+def _value(field: dataclasses.Field, text: str, place: str) -> Any:
+    choices = field.metadata.get("choices")
+    if choices:
+        if text not in choices:
+            raise ConfigError(f"{place}: one of {', '.join(choices)}")
+        return text
+    if isinstance(field.default, bool):
+        if text.lower() not in _TRUE + _FALSE:
+            raise ConfigError(f"{place}: one of {', '.join(_TRUE + _FALSE)}")
+        return text.lower() in _TRUE
+    value = number(text, place)
+    if isinstance(field.default, int):
+        if value != int(value):
+            raise ConfigError(f"{place}: a whole number")
+        return int(value)
+    return value
