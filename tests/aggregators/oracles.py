@@ -5,9 +5,12 @@
 
 import itertools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from sklearn.cluster import HDBSCAN
 
+from metasg_jax.aggregators.deepsight import CHUNK, EPSILON, noise_images
 from tests import oracles
 from tests.oracles import clip_rows, krum_scores, norms
 
@@ -195,6 +198,86 @@ def flame(rows, weights, root, noise):
     return clip_rows(kept, np.median(norms(rows))).mean(axis=0)
 
 
+def own_clusters(labels):
+    """Whether two rows are apart, bool[n, n]; a row that is noise is apart from all others."""
+    alone = np.where(labels < 0, np.arange(len(labels)), labels)
+    return alone[:, None] != alone[None]
+
+
+def deepsight(
+    rows,
+    weights,
+    root,
+    model,
+    num_inputs,
+    num_seeds,
+    min_cluster_size,
+    min_samples,
+    floor,
+    max_suspicious,
+    w_global=0.0,
+):
+    """Rieger et al. 2022, sections IV and V; with the noise images that the rule draws."""
+    return deepsight_steps(**locals())[0]
+
+
+def deepsight_steps(
+    rows,
+    weights,
+    root,
+    model,
+    num_inputs,
+    num_seeds,
+    min_cluster_size,
+    min_samples,
+    floor,
+    max_suspicious,
+    w_global=0.0,
+):
+    """(update, accepted bool[n], suspicious bool[n]), one client at a time."""
+    n, w_global = len(rows), np.zeros(rows.shape[1]) + w_global
+    neups, biases = [], []
+    for row in rows:
+        head = model.unravel(row)["head"]
+        energy = np.abs(head["bias"]) + np.abs(head["kernel"]).sum(axis=0)
+        neups.append(energy**2 / np.sum(energy**2))
+        biases.append(head["bias"])
+    neups, biases = np.array(neups), np.array(biases)
+    share = max(floor, 1 / neups.shape[1])
+    exceedings = np.array([np.sum(neup > share * neup.max()) for neup in neups])
+    suspicious = exceedings <= np.median(exceedings) / 2
+
+    def between(points):
+        return np.linalg.norm(points[:, None] - points[None], axis=2)
+
+    def clusters(distances):
+        return hdbscan(distances, min_cluster_size, min_samples)
+
+    def probabilities(w, images):
+        logits = np.float64(model.apply(model.unravel(jnp.asarray(w, jnp.float32)), images))
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+    assert num_inputs <= CHUNK
+    key = jax.random.fold_in(jax.random.key(0), 0)
+    votes = []
+    for images in noise_images(key, num_seeds, num_inputs, model.input_shape):
+        base = probabilities(w_global, images) + EPSILON
+        ddifs = [np.mean(probabilities(w_global - row, images) / base, axis=0) for row in rows]
+        votes.append(own_clusters(clusters(between(np.array(ddifs)))))
+    units = biases / np.linalg.norm(biases, axis=1)[:, None]
+    cosines = np.maximum(np.round((1 - units @ units.T) * 2**20) / 2**20, 0)
+    votes += [own_clusters(clusters(between(neups)))] * num_seeds
+    votes += [own_clusters(clusters((cosines + cosines.T) / 2))] * num_seeds
+
+    merged = np.sum(votes, axis=0) / len(votes)
+    apart = own_clusters(hdbscan(merged, min_cluster_size, min_samples, allow_single_cluster=True))
+    accepted = np.array([suspicious[~apart[i]].mean() < max_suspicious for i in range(n)])
+    clipped = clip_rows(rows, np.median(norms(rows)))
+    update = clipped[accepted].mean(axis=0) if accepted.any() else np.zeros(rows.shape[1])
+    return update, accepted, suspicious
+
+
 RULES = oracles.RULES | {
     "meamed": meamed,
     "centered_clip": centered_clip,
@@ -205,4 +288,5 @@ RULES = oracles.RULES | {
     "crfl": crfl,
     "foolsgold": foolsgold,
     "flame": flame,
+    "deepsight": deepsight,
 }

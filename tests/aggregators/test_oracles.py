@@ -31,6 +31,7 @@ from metasg_jax.aggregators.order import (
     trimmed_window,
 )
 from tests import oracles
+from tests.aggregators.head_model import rule_of
 from tests.aggregators.oracles import RULES, foolsgold_alpha
 from tests.rounds import round_of
 
@@ -90,7 +91,7 @@ def test_rule_equals_its_oracle(name, n):
             rows = rows_of(kind, n, 100 * n + seed)
             check(
                 name,
-                fitting(AGGREGATORS[name](), n),
+                fitting(rule_of(name, 6), n),
                 rows,
                 np.random.default_rng(seed).integers(1, 9, n),
             )

@@ -11,6 +11,7 @@ from metasg_jax.aggregators.clipped_median import ClippedMedian
 from metasg_jax.aggregators.clipped_trimmed_mean import ClippedTrimmedMean
 from metasg_jax.aggregators.composed import Composed
 from metasg_jax.aggregators.crfl import CRFL
+from metasg_jax.aggregators.deepsight import DeepSight
 from metasg_jax.aggregators.flame import FLAME
 from metasg_jax.aggregators.fltrust import FLTrust
 from metasg_jax.aggregators.foolsgold import FoolsGold
@@ -50,6 +51,7 @@ AGGREGATORS = Registry(
         "crfl": CRFL,
         "foolsgold": FoolsGold,
         "flame": FLAME,
+        "deepsight": DeepSight,
     },
 )
 
@@ -63,6 +65,7 @@ __all__ = [
     "ClippedMedian",
     "ClippedTrimmedMean",
     "Composed",
+    "DeepSight",
     "FLTrust",
     "FoolsGold",
     "GeometricMedian",

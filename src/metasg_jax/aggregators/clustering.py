@@ -106,10 +106,12 @@ def hdbscan(
     chosen = _excess_of_mass(tree, starts, jnp.asarray(allow_single_cluster))
     # of nested clusters the outermost counts
     chosen &= ~jnp.any(tree.inside & chosen[None, :], axis=1)
-    rows = jnp.where(starts.is_root[:, None], starts.last, tree.members) & chosen[:, None]
-    cluster = jnp.argmax(rows, axis=0)
-    first = jnp.argmax(rows, axis=1)
-    return jnp.where(rows.any(axis=0), first[cluster], -1).astype(jnp.int32)
+    rows = jnp.where(starts.is_root[:, None], starts.root_rows[None, :], tree.members)
+    rows &= chosen[:, None]
+    n = present.shape[0]
+    first = jnp.min(jnp.where(rows, jnp.arange(n)[None, :], n), axis=1)
+    label = jnp.min(jnp.where(rows, first[:, None], n), axis=0)
+    return jnp.where(label < n, label, -1)
 
 
 def _reachability(distances, present, min_samples):
@@ -142,7 +144,7 @@ def _dendrogram(paths: jax.Array, present: jax.Array) -> _Tree:
     members = joins[:, None] & (paths <= height[:, None])
     # rows of one node that first join at its height stand for the same node
     same = members & joins[None, :] & (height[:, None] == height[None, :])
-    is_node = joins & (jnp.argmax(same, axis=1) == jnp.arange(n))
+    is_node = joins & ~jnp.any(same & earlier, axis=1)
     both = is_node[:, None] & is_node[None, :]
     inside = both & members.T & (height[None, :] > height[:, None])
     return _Tree(is_node, height, members, inside)
@@ -157,8 +159,8 @@ class _Starts(NamedTuple):
     is_root: jax.Array  # bool[n]
     is_start: jax.Array  # bool[n]
     mass: jax.Array  # f32[n], the stability of each
-    last: jax.Array  # bool[n, n], the rows that are left when cluster i splits or falls apart
     is_part: jax.Array  # bool[n, n], whether cluster i comes from the split of cluster k
+    root_rows: jax.Array  # bool[n], the rows that are left when the root splits or falls apart
 
 
 def _condense(tree: _Tree, min_cluster_size: int | jax.Array) -> _Starts:
@@ -166,30 +168,32 @@ def _condense(tree: _Tree, min_cluster_size: int | jax.Array) -> _Starts:
     size = members.sum(axis=1)
     is_root = is_node & ~inside.any(axis=1)
     large = is_node & (size >= min_cluster_size)
-    is_child, parent = _nearest(inside, height)
+    is_child = _nearest(inside, height)
     large_children = is_child & large[:, None]
     count = large_children.sum(axis=0)
-    is_start = is_root | (large & (count >= 2)[parent])
+    is_start = is_root | jnp.any(large_children & (count >= 2)[None, :], axis=1)
 
     # nodes of a cluster: from its start down, while one part goes on
-    around = inside | jnp.diag(is_node)
-    of_cluster, _ = _nearest(around & (large | is_root)[:, None] & is_start[None, :], height)
+    around = (inside | jnp.diag(is_node)) & (large | is_root)[:, None]
+    of_cluster = _nearest(around & is_start[None, :], height)
     density = jnp.where(height > 0, 1 / jnp.where(height > 0, height, 1.0), jnp.inf)
-    birth = jnp.where(is_root, 0.0, density[parent])
+    # that of the node around it; 0 for the root
+    birth = jnp.max(jnp.where(is_child, density[None, :], 0.0), axis=1)
     # rows leave a cluster where they fall off it, and all that are left where it splits
     stay = jnp.where(count == 1, jnp.sum(jnp.where(large_children, size[:, None], 0), axis=0), 0)
     excess = (density[:, None] - birth[None, :]) * (size - stay)[:, None]
     mass = jnp.sum(jnp.where(of_cluster, excess, 0.0), axis=0)
 
-    lowest = jnp.argmin(jnp.where(of_cluster, height[:, None], jnp.inf), axis=0)
-    is_part, _ = _nearest(inside & is_start[:, None] & is_start[None, :], height)
-    return _Starts(is_root, is_start, mass, members[lowest], is_part)
+    is_part = _nearest(inside & is_start[:, None] & is_start[None, :], height)
+    of_root = jnp.where(jnp.any(of_cluster & is_root[None, :], axis=1), height, jnp.inf)
+    is_last = is_node & (of_root == of_root.min())
+    return _Starts(is_root, is_start, mass, is_part, jnp.any(members & is_last[:, None], axis=0))
 
 
-def _nearest(candidates: jax.Array, height: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Of the nodes k with candidates[i, k] the lowest: as a mask bool[n, n], and as i32[n]."""
-    lowest = jnp.argmin(jnp.where(candidates, height[None, :], jnp.inf), axis=1)
-    return candidates & (lowest[:, None] == jnp.arange(height.shape[0])[None, :]), lowest
+def _nearest(candidates: jax.Array, height: jax.Array) -> jax.Array:
+    """Of the nodes k with candidates[i, k], nested in each other, the innermost: bool[n, n]."""
+    heights = jnp.where(candidates, height[None, :], jnp.inf)
+    return candidates & (heights == heights.min(axis=1, keepdims=True))
 
 
 def _excess_of_mass(tree: _Tree, starts: _Starts, allow_single_cluster: jax.Array) -> jax.Array:
