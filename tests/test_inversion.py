@@ -1,0 +1,142 @@
+"""Triggers are found where they are known, and the numbers made of them are right."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metasg_jax.game.reward import stamp
+from metasg_jax.inversion import anomaly_index, estimate_asr, invert_triggers
+from metasg_jax.models import make_model
+from metasg_jax.post_defenses import undefended
+
+MODEL = make_model("mlp", (5, 5, 1), 4, (20,))
+PLACE, TARGET = (1, 3), 2
+STEPS = 150
+
+
+def images(count, seed=0):
+    """Noise whose class is the brightest of four quarters; one pixel of it never lights up."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(4, size=count)
+    x = rng.uniform(0, 0.3, (count, 5, 5, 1)).astype(np.float32)
+    corners = np.array([(0, 0), (0, 4), (4, 0), (4, 4)])
+    x[np.arange(count), *corners[labels].T] = 1.0
+    x[:, *PLACE] = 0.0
+    return x, labels
+
+
+def classifier(backdoor):
+    """Four units read a corner each; a fifth one reads the trigger's pixel and outvotes them."""
+    shapes = jax.eval_shape(MODEL.init, jax.random.key(0))
+    params = jax.tree.map(lambda a: np.zeros(a.shape, np.float32), shapes)
+    for label, place in enumerate([(0, 0), (0, 4), (4, 0), (4, 4)]):
+        params["dense_0"]["kernel"][5 * place[0] + place[1], label] = 1.0
+        params["head"]["kernel"][label, label] = 8.0
+    params["dense_0"]["kernel"][5 * PLACE[0] + PLACE[1], 4] = 1.0
+    params["head"]["kernel"][4, TARGET] = backdoor
+    return undefended(MODEL, params)
+
+
+@pytest.fixture(scope="module")
+def found():
+    x, y = images(60)
+    return {
+        strength: invert_triggers(
+            jax.random.key(1), MODEL, classifier(strength), x, y, steps=STEPS, budget=1.0
+        )
+        for strength in (0.0, 30.0)
+    }
+
+
+def share(deployed, mask, pattern, label):
+    """Of fresh images of other classes, those sent to the label."""
+    x, y = images(200, seed=5)
+    logits = MODEL.apply(deployed.params, stamp(x[y != label], mask, pattern), deployed.clip)
+    return (np.asarray(logits).argmax(axis=1) == label).mean()
+
+
+def test_shapes_and_ranges(found):
+    for result in found.values():
+        assert result.mask.shape == (4, 5, 5, 1) and result.pattern.shape == (4, 5, 5, 1)
+        for share in (result.mask, result.pattern, result.success, result.budgeted, result.asr):
+            assert (share >= 0).all() and (share <= 1).all()
+        np.testing.assert_allclose(result.size, result.mask.sum(axis=(1, 2, 3)), rtol=1e-5)
+
+
+def test_the_trigger_is_found_where_it_is(found):
+    result = found[30.0]
+    assert result.suspect == TARGET == int(result.size.argmin())
+    mask = np.asarray(result.mask[TARGET, ..., 0])
+    assert np.unravel_index(mask.argmax(), mask.shape) == PLACE
+    assert mask[PLACE] > 0.5 * mask.sum()
+    assert result.pattern[TARGET, *PLACE, 0] > 0.5
+    assert result.success[TARGET] >= 0.99
+    assert result.size[TARGET] < 0.5 * np.delete(result.size, TARGET).min()
+    assert result.asr > 0.9
+    assert result.anomaly.argmax() == TARGET
+
+
+def test_without_a_backdoor_no_label_stands_out(found):
+    result = found[0.0]
+    assert result.size.min() > 0.6 * np.median(result.size)
+    assert result.asr < 0.3
+
+
+def test_masks_do_on_fresh_images_what_they_did_on_the_root_images(found):
+    for strength, result in found.items():
+        for label in range(4):
+            assert result.success[label] >= 0.99
+            fresh = share(classifier(strength), result.mask[label], result.pattern[label], label)
+            assert fresh > 0.9
+
+
+def test_a_pruned_trigger_unit_is_not_found():
+    """The bounds of the deployed copy are in force."""
+    x, y = images(60)
+    backdoored = classifier(30.0)
+    pruned = backdoored.replace(clip=backdoored.clip.at[4].set(0.0))
+    result = invert_triggers(jax.random.key(1), MODEL, pruned, x, y, steps=STEPS, budget=1.0)
+    assert result.asr < 0.3 and result.size[TARGET] > 0.6 * np.median(result.size)
+
+
+def test_a_larger_budget_allows_more(found):
+    x, y = images(60)
+    larger = invert_triggers(
+        jax.random.key(1), MODEL, classifier(0.0), x, y, steps=STEPS, budget=2.5
+    )
+    assert (larger.budgeted >= found[0.0].budgeted).all()
+    assert larger.budgeted.sum() > found[0.0].budgeted.sum()
+    # the first search has no budget
+    np.testing.assert_allclose(larger.size, found[0.0].size, rtol=1e-5)
+
+
+def test_non_finite_parameters_find_nothing():
+    x, y = images(60)
+    gone = jax.tree.map(lambda a: jnp.full(a.shape, jnp.nan), classifier(0.0).params)
+    result = invert_triggers(
+        jax.random.key(1), MODEL, undefended(MODEL, gone), x, y, steps=STEPS, budget=1.0
+    )
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result))
+
+
+def test_anomaly_index_by_hand():
+    """Median 10, deviations 0, 1, 1, 2, 8: their median is 1."""
+    index = anomaly_index(jnp.array([10.0, 11.0, 9.0, 12.0, 2.0]))
+    np.testing.assert_allclose(index, np.array([0, -1, 1, -2, 8]) / 1.4826, rtol=1e-5)
+    assert (anomaly_index(jnp.full(5, 3.0)) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("budgeted", "suspect", "asr"),
+    [
+        ([0.4, 1.0, 0.5], 1, 1.0),
+        ([0.4, 0.5, 0.75], 2, 0.5),
+        ([0.4, 0.4, 0.4], 0, 0.0),
+        ([1.0, 1.0, 0.4], 0, 0.0),
+    ],
+)
+def test_estimate_by_hand(budgeted, suspect, asr):
+    label, estimate = estimate_asr(jnp.array(budgeted))
+    assert label == suspect
+    np.testing.assert_allclose(estimate, asr, rtol=1e-5)
