@@ -3,10 +3,10 @@
 ``oracle(rows[n, d], weights[n], root[d], **fields)``, of present rows only.
 """
 
+import bisect
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from sklearn.cluster import HDBSCAN
 
@@ -155,9 +155,9 @@ def hdbscan(distances, min_cluster_size, min_samples, allow_single_cluster=False
 
     def fall_apart(rows):
         """The distance at which the rows become one component, and the parts just below it."""
-        for height in np.unique(distances[np.ix_(rows, rows)][np.triu_indices(len(rows), 1)]):
-            if len(components(rows, distances <= height)) == 1:
-                return height, components(rows, distances < height)
+        heights = np.unique(distances[np.ix_(rows, rows)])
+        place = bisect.bisect(heights, 0, key=lambda h: len(components(rows, distances <= h)) == 1)
+        return heights[place], components(rows, distances < heights[place])
 
     def grow(rows, birth, is_root=False):
         """The mass of the best choice of clusters among ``rows``, and these clusters."""
@@ -254,14 +254,14 @@ def deepsight_steps(
         return hdbscan(distances, min_cluster_size, min_samples)
 
     def probabilities(w, images):
-        logits = np.float64(model.apply(model.unravel(jnp.asarray(w, jnp.float32)), images))
+        logits = np.float64(model.apply(model.unravel(np.float32(w)), images))
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 
     assert num_inputs <= CHUNK
     key = jax.random.fold_in(jax.random.key(0), 0)
     votes = []
-    for images in noise_images(key, num_seeds, num_inputs, model.input_shape):
+    for images in np.asarray(noise_images(key, num_seeds, num_inputs, model.input_shape)):
         base = probabilities(w_global, images) + EPSILON
         ddifs = [np.mean(probabilities(w_global - row, images) / base, axis=0) for row in rows]
         votes.append(own_clusters(clusters(between(np.array(ddifs)))))

@@ -16,7 +16,7 @@ from metasg_jax.aggregators.clustering import (
 from tests.aggregators import oracles
 from tests.aggregators.oracles import flame_cluster, sklearn_hdbscan
 
-SIZES = [2, 5, 10, 23, 40]
+SIZES = [2, 5, 10, 30]
 
 
 def distances_of(n, seed):
@@ -95,7 +95,7 @@ def test_ties_join_at_once(n):
 
 
 def test_absent_rows_are_in_no_cluster_and_touch_nobody():
-    n, rng = 23, np.random.default_rng(0)
+    n, rng = 10, np.random.default_rng(0)
     full = [distances_of(n, seed) for seed in range(60)]
     present = rng.random((60, n)) > 0.3
     present[0], present[1] = False, np.arange(n) == 4
