@@ -60,3 +60,8 @@ def assert_close(ours, expected) -> None:
     """Equal but for float32's rounding, relative to the largest entry."""
     scale = np.abs(expected).max() + 1e-6
     np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-4 * scale)
+
+
+def diameter(rows) -> float:
+    """The largest distance between two rows."""
+    return np.linalg.norm(rows[:, None] - rows[None], axis=2).max()

@@ -12,6 +12,7 @@ from tests.aggregators.properties import (
     F,
     N,
     assert_close,
+    diameter,
     directions,
     drawn_rows,
     factors,
@@ -113,10 +114,6 @@ def test_a_majority_of_signs_has_no_length(rows, root, factor):
 def test_opposite_rows_make_the_opposite_update(name, rows, root):
     """Noise apart."""
     assert_close(update_of(RULES[name], -rows, -root), -update_of(RULES[name], rows, root))
-
-
-def diameter(rows):
-    return np.linalg.norm(rows[:, None] - rows[None], axis=2).max()
 
 
 def longest(rows):
