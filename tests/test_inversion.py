@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metasg_jax.game.reward import stamp
-from metasg_jax.inversion import anomaly_index, estimate_asr, invert_triggers
+from metasg_jax.inversion import anomaly_index, estimate_asr, invert_triggers, patch_mask
 from metasg_jax.models import make_model
 from metasg_jax.post_defenses import undefended
 
@@ -43,7 +43,7 @@ def found():
     x, y = images(60)
     return {
         strength: invert_triggers(
-            jax.random.key(1), MODEL, classifier(strength), x, y, steps=STEPS, budget=1.0
+            jax.random.key(1), MODEL, classifier(strength), x, y, steps=STEPS, side=1
         )
         for strength in (0.0, 30.0)
     }
@@ -59,7 +59,7 @@ def share(deployed, mask, pattern, label):
 def test_shapes_and_ranges(found):
     for result in found.values():
         assert result.mask.shape == (4, 5, 5, 1) and result.pattern.shape == (4, 5, 5, 1)
-        for share in (result.mask, result.pattern, result.success, result.budgeted, result.asr):
+        for share in (result.mask, result.pattern, result.success, result.patched, result.asr):
             assert (share >= 0).all() and (share <= 1).all()
         np.testing.assert_allclose(result.size, result.mask.sum(axis=(1, 2, 3)), rtol=1e-5)
 
@@ -96,28 +96,36 @@ def test_a_pruned_trigger_unit_is_not_found():
     x, y = images(60)
     backdoored = classifier(30.0)
     pruned = backdoored.replace(clip=backdoored.clip.at[4].set(0.0))
-    result = invert_triggers(jax.random.key(1), MODEL, pruned, x, y, steps=STEPS, budget=1.0)
+    result = invert_triggers(jax.random.key(1), MODEL, pruned, x, y, steps=STEPS, side=1)
     assert result.asr < 0.3 and result.size[TARGET] > 0.6 * np.median(result.size)
 
 
-def test_a_larger_budget_allows_more(found):
+def test_a_patch_as_large_as_the_image_sends_everything_anywhere(found):
+    """And so is no evidence of a backdoor."""
     x, y = images(60)
-    larger = invert_triggers(
-        jax.random.key(1), MODEL, classifier(0.0), x, y, steps=STEPS, budget=2.5
-    )
-    assert (larger.budgeted >= found[0.0].budgeted).all()
-    assert larger.budgeted.sum() > found[0.0].budgeted.sum()
-    # the first search has no budget
-    np.testing.assert_allclose(larger.size, found[0.0].size, rtol=1e-5)
+    whole = invert_triggers(jax.random.key(1), MODEL, classifier(0.0), x, y, steps=STEPS, side=5)
+    assert (found[0.0].patched < 0.1).all()
+    np.testing.assert_allclose(whole.patched, 1.0)
+    assert whole.asr == 0
+    # the first search knows no side
+    np.testing.assert_allclose(whole.size, found[0.0].size, rtol=1e-5)
 
 
 def test_non_finite_parameters_find_nothing():
     x, y = images(60)
     gone = jax.tree.map(lambda a: jnp.full(a.shape, jnp.nan), classifier(0.0).params)
     result = invert_triggers(
-        jax.random.key(1), MODEL, undefended(MODEL, gone), x, y, steps=STEPS, budget=1.0
+        jax.random.key(1), MODEL, undefended(MODEL, gone), x, y, steps=STEPS, side=1
     )
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result))
+
+
+def test_a_patch_is_a_mixture_of_squares():
+    even = patch_mask(jnp.zeros((2, 2)), 2)[..., 0]
+    np.testing.assert_allclose(even, np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4, rtol=1e-6)
+    one = patch_mask(jnp.array([[0.0, 0.0, 0.0], [0.0, 0.0, 9.0]]), 2)[..., 0]
+    np.testing.assert_allclose(one, [[0, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], atol=1e-6)
+    assert patch_mask(jnp.zeros((4, 6)), 3).sum() == pytest.approx(9, rel=1e-5)
 
 
 def test_anomaly_index_by_hand():
@@ -128,7 +136,7 @@ def test_anomaly_index_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("budgeted", "suspect", "asr"),
+    ("patched", "suspect", "asr"),
     [
         ([0.4, 1.0, 0.5], 1, 1.0),
         ([0.4, 0.5, 0.75], 2, 0.5),
@@ -136,7 +144,7 @@ def test_anomaly_index_by_hand():
         ([1.0, 1.0, 0.4], 0, 0.0),
     ],
 )
-def test_estimate_by_hand(budgeted, suspect, asr):
-    label, estimate = estimate_asr(jnp.array(budgeted))
+def test_estimate_by_hand(patched, suspect, asr):
+    label, estimate = estimate_asr(jnp.array(patched))
     assert label == suspect
     np.testing.assert_allclose(estimate, asr, rtol=1e-5)

@@ -2,7 +2,7 @@
 
 Wang et al., "Neural Cleanse", IEEE S&P 2019: for every label, the smallest mask and pattern that
 send images of other classes to it; a label that takes a far smaller mask than the others is
-suspected. A second search, of our own, asks how many images a mask of a trigger's size can send:
+suspected. A second search, of our own, asks how many images a patch of a trigger's size can send:
 that is what the success of an unknown trigger is estimated by.
 """
 
@@ -20,6 +20,8 @@ from metasg_jax.types import Deployed, Key, Model
 _MAD_TO_DEVIATION = 1.4826
 # logit of a mask at the start: a share of 0.12 of each pixel
 _START = -2.0
+# of the softmax over places: a step of Adam multiplies a weight by about e^(lr * this)
+_SHARPNESS = 5.0
 
 
 class Inverted(Struct):
@@ -33,8 +35,8 @@ class Inverted(Struct):
         success: f32[C], share of the root images of other classes that it sends to the label.
         anomaly: f32[C], how far ``size`` lies below the labels' median, in deviations estimated by
             their median absolute deviation; Neural Cleanse suspects above 2.
-        budgeted: f32[C], largest success of a mask whose L1 norm is at most the budget.
-        suspect: i32[], the label of the largest ``budgeted``.
+        patched: f32[C], largest success of a patch of the given side.
+        suspect: i32[], the label of the largest ``patched``.
         asr: f32[] in [0, 1], estimated attack success rate towards ``suspect``.
     """
 
@@ -43,7 +45,7 @@ class Inverted(Struct):
     size: jax.Array
     success: jax.Array
     anomaly: jax.Array
-    budgeted: jax.Array
+    patched: jax.Array
     suspect: jax.Array
     asr: jax.Array
 
@@ -57,16 +59,7 @@ class _Found(Struct):
     success: jax.Array
 
 
-class _Search(Struct):
-    """What differs between searches of one label; each a number."""
-
-    label: jax.Array
-    budget: jax.Array
-    cost: jax.Array
-    threshold: jax.Array
-
-
-@functools.partial(jax.jit, static_argnames=("model", "steps"))
+@functools.partial(jax.jit, static_argnames=("model", "steps", "side"))
 def invert_triggers(
     key: Key,
     model: Model,
@@ -79,17 +72,18 @@ def invert_triggers(
     cost: float = 0.01,
     pace: float = 1.1,
     threshold: float = 0.99,
-    budget: float = 9.0,
+    side: int = 3,
 ) -> Inverted:
     """Searches a trigger for each label, all labels at once.
 
     The first search minimises ``mean CE(f((1 - m) x + m p), label) + lambda |m|_1`` over masks m
     and patterns p by Adam, x the root images of other classes. lambda is multiplied by ``pace``
-    after a step whose success reached ``threshold``, else divided. The second search has lambda 0
-    and scales its mask down to ``|m|_1 <= budget``.
+    after a step whose success reached ``threshold``, else divided.
 
-    The estimate takes success alone for no evidence: a model without a backdoor also has masks of
-    nine pixels that send half of its images somewhere. See :func:`estimate_asr`.
+    The second has no lambda. Its mask is a mixture of all squares of the given side, with weights
+    that soon choose one: the place of a patch is searched along with its pattern. Masks of a given
+    L1 norm that may scatter over the image tell less: without any backdoor they send half of the
+    images somewhere.
 
     Args:
         key: consumed; draws the starting points.
@@ -102,35 +96,44 @@ def invert_triggers(
         cost: positive, lambda at the start.
         pace: above 1.
         threshold: in [0, 1], success that a mask needs.
-        budget: positive, L1 norm of a typical trigger's mask: its number of pixels.
+        side: pixels of a patch's side, static: that of the triggers one expects.
 
     Returns:
         See :class:`Inverted`. Nothing is raised for non-finite parameters: nothing is found.
     """
-    num = model.num_classes
-    labels = jnp.tile(jnp.arange(num), 2)
-    free = jnp.repeat(jnp.array([True, False]), num)
-    # A mask never exceeds the number of pixels (an infinite budget has no gradient). No success
-    # meets a threshold above 1: the search within the budget keeps the most successful.
-    pixels = float(root_x.shape[1] * root_x.shape[2])
-    searches = _Search(
-        label=labels,
-        budget=jnp.where(free, pixels, budget),
-        cost=jnp.where(free, cost, 0.0),
-        threshold=jnp.where(free, threshold, 2.0),
-    )
+    num, (height, width, _) = model.num_classes, root_x.shape[1:]
     search = functools.partial(_search, model, deployed, root_x, root_y, steps, lr, pace)
-    found = jax.vmap(search)(jax.random.split(key, 2 * num), searches)
-    smallest = jax.tree.map(lambda a: a[:num], found)
-    budgeted = found.success[num:]
-    suspect, asr = estimate_asr(budgeted)
+    keys = jax.random.split(key, (2, num))
+    labels = jnp.arange(num)
+    smallest = jax.vmap(
+        lambda key, label: search(
+            lambda raw: jax.nn.sigmoid(_START + raw)[..., None],
+            (height, width),
+            cost,
+            threshold,
+            key,
+            label,
+        )
+    )(keys[0], labels)
+    # no success meets a threshold above 1: the most successful patch is kept
+    patches = jax.vmap(
+        lambda key, label: search(
+            lambda raw: patch_mask(raw, side),
+            (height - side + 1, width - side + 1),
+            0.0,
+            2.0,
+            key,
+            label,
+        )
+    )(keys[1], labels)
+    suspect, asr = estimate_asr(patches.success)
     return Inverted(
         mask=smallest.mask,
         pattern=smallest.pattern,
         size=smallest.size,
         success=smallest.success,
         anomaly=anomaly_index(smallest.size),
-        budgeted=budgeted,
+        patched=patches.success,
         suspect=suspect,
         asr=asr,
     )
@@ -143,27 +146,39 @@ def anomaly_index(sizes: jax.Array) -> jax.Array:
     return below / jnp.maximum(spread, 1e-6)
 
 
-def estimate_asr(budgeted: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Suspected label and estimated attack success rate from success within a budget, f32[C].
+def estimate_asr(patched: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Suspected label and estimated attack success rate from the success of patches, f32[C].
 
-    ``(s - b) / (1 - b)``, s the largest success and b the second largest: what a mask of that size
-    can do without a backdoor is taken from the other labels.
+    ``(s - b) / (1 - b)``, s the largest success and b the second largest: success alone says
+    nothing, as patches work without a backdoor too; how well, the other labels tell. A second
+    backdoor, towards another label, is taken for such.
     """
-    first, second = jax.lax.top_k(budgeted, 2)[0]
-    return jnp.argmax(budgeted), (first - second) / jnp.maximum(1 - second, 1e-6)
+    first, second = jax.lax.top_k(patched, 2)[0]
+    return jnp.argmax(patched), (first - second) / jnp.maximum(1 - second, 1e-6)
 
 
-def _search(model, deployed, x, y, steps, lr, pace, key, search: _Search) -> _Found:
-    """The best mask of one search."""
-    height, width, channels = x.shape[1:]
-    others = y != search.label
+def patch_mask(raw: jax.Array, side: int) -> jax.Array:
+    """f32[h, w, 1]: squares of ``side`` pixels, mixed by a softmax of f32[h - side + 1, ..]."""
+    rows, columns = raw.shape
+    weights = jax.nn.softmax(_SHARPNESS * raw.reshape(-1)).reshape(raw.shape)
+    mask = jnp.zeros((rows + side - 1, columns + side - 1))
+    for i in range(side):
+        for j in range(side):
+            mask = mask.at[i : i + rows, j : j + columns].add(weights)
+    return mask[..., None]
+
+
+def _search(
+    model, deployed, x, y, steps, lr, pace, mask_of, shape, cost, threshold, key, label
+) -> _Found:
+    """The best mask on the way of Adam over f32[shape], of which ``mask_of`` makes masks."""
+    others = y != label
     count = jnp.maximum(others.sum(), 1)
-    target = jnp.full_like(y, search.label)
+    target = jnp.full_like(y, label)
     optimizer = optax.adam(lr, b1=0.5, b2=0.9)
 
     def objective(raw, weight):
-        mask, pattern = jax.nn.sigmoid(raw[0]), jax.nn.sigmoid(raw[1])
-        mask = mask * jnp.minimum(1.0, search.budget / mask.sum())
+        mask, pattern = mask_of(raw[0]), jax.nn.sigmoid(raw[1])
         logits = model.apply(deployed.params, stamp(x, mask, pattern), deployed.clip)
         entropy = optax.softmax_cross_entropy_with_integer_labels(logits, target)
         # the largest of NaNs would be label 0
@@ -174,8 +189,8 @@ def _search(model, deployed, x, y, steps, lr, pace, key, search: _Search) -> _Fo
     def step(carry, _):
         raw, moments, weight, best = carry
         gradient, found = jax.grad(objective, has_aux=True)(raw, weight)
-        met = found.success >= search.threshold
-        smaller = (best.success < search.threshold) | (found.size < best.size)
+        met = found.success >= threshold
+        smaller = (best.success < threshold) | (found.size < best.size)
         better = jnp.where(met, smaller, found.success > best.success)
         best = jax.tree.map(lambda a, b: jnp.where(better, a, b), found, best)
         weight = jnp.where(met, weight * pace, weight / pace)
@@ -184,10 +199,13 @@ def _search(model, deployed, x, y, steps, lr, pace, key, search: _Search) -> _Fo
 
     key_mask, key_pattern = jax.random.split(key)
     raw = (
-        _START + 0.1 * jax.random.normal(key_mask, (height, width, 1)),
-        0.1 * jax.random.normal(key_pattern, (height, width, channels)),
+        0.1 * jax.random.normal(key_mask, shape),
+        0.1 * jax.random.normal(key_pattern, x.shape[1:]),
     )
-    nothing = _Found(jnp.zeros_like(raw[0]), jnp.zeros_like(raw[1]), jnp.zeros(()), -jnp.ones(()))
-    carry = raw, optimizer.init(raw), search.cost, nothing
+    # a success below any, so that the first step's mask is taken
+    nothing = _Found(
+        jnp.zeros((*x.shape[1:3], 1)), jnp.zeros(x.shape[1:]), jnp.zeros(()), -jnp.ones(())
+    )
+    carry = raw, optimizer.init(raw), jnp.asarray(cost, jnp.float32), nothing
     (_, _, _, best), _ = jax.lax.scan(step, carry, None, length=steps)
-    return best.replace(success=jnp.maximum(best.success, 0.0))
+    return best
