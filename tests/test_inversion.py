@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metasg_jax.errors import ConfigError
 from metasg_jax.game.reward import stamp
 from metasg_jax.inversion import anomaly_index, estimate_asr, invert_triggers, patch_mask
 from metasg_jax.models import make_model
@@ -118,6 +119,13 @@ def test_non_finite_parameters_find_nothing():
         jax.random.key(1), MODEL, undefended(MODEL, gone), x, y, steps=STEPS, side=1
     )
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result))
+
+
+@pytest.mark.parametrize("side", [0, 6])
+def test_a_patch_has_to_fit(side):
+    x, y = images(4)
+    with pytest.raises(ConfigError, match=f"side = {side}: between 1 and 5"):
+        invert_triggers(jax.random.key(1), MODEL, classifier(0.0), x, y, side=side)
 
 
 def test_a_patch_is_a_mixture_of_squares():

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from metasg_jax.errors import ConfigError
 from metasg_jax.game.reward import stamp
 from metasg_jax.struct import Struct
 from metasg_jax.types import Deployed, Key, Model
@@ -100,32 +101,30 @@ def invert_triggers(
 
     Returns:
         See :class:`Inverted`. Nothing is raised for non-finite parameters: nothing is found.
+
+    Raises:
+        ConfigError: where a patch does not fit into an image.
     """
     num, (height, width, _) = model.num_classes, root_x.shape[1:]
-    search = functools.partial(_search, model, deployed, root_x, root_y, steps, lr, pace)
+    if not 1 <= side <= min(height, width):
+        raise ConfigError(f"side = {side}: between 1 and {min(height, width)}")
     keys = jax.random.split(key, (2, num))
-    labels = jnp.arange(num)
-    smallest = jax.vmap(
-        lambda key, label: search(
-            lambda raw: jax.nn.sigmoid(_START + raw)[..., None],
-            (height, width),
-            cost,
-            threshold,
-            key,
-            label,
-        )
-    )(keys[0], labels)
+
+    def search(keys, mask_of, shape, cost, threshold) -> _Found:
+        one = functools.partial(
+            _search, model, deployed, root_x, root_y, steps, lr, pace,
+            mask_of, shape, cost, threshold,
+        )  # fmt: skip
+        return jax.vmap(one)(keys, jnp.arange(num))
+
+    def free_mask(raw):
+        return jax.nn.sigmoid(_START + raw)[..., None]
+
+    smallest = search(keys[0], free_mask, (height, width), cost, threshold)
     # no success meets a threshold above 1: the most successful patch is kept
-    patches = jax.vmap(
-        lambda key, label: search(
-            lambda raw: patch_mask(raw, side),
-            (height - side + 1, width - side + 1),
-            0.0,
-            2.0,
-            key,
-            label,
-        )
-    )(keys[1], labels)
+    squares = functools.partial(patch_mask, side=side)
+    places = height - side + 1, width - side + 1
+    patches = search(keys[1], squares, places, 0.0, 2.0)
     suspect, asr = estimate_asr(patches.success)
     return Inverted(
         mask=smallest.mask,
