@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import inspect
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -319,7 +320,13 @@ def _simulate(argv: list[str], console: Console) -> int:
         default=Simulate(config.game, config.fl, dataset=config.game.dataset),
         prog="metasg simulate",
     )
-    _plan_and_play(args, config, (args.attack,), (args.defense,), args.post, console)
+    plan = _plan(args, config, (args.attack,), (args.defense,), args.post)
+
+    from metasg_jax import program, simulation
+
+    dataset = _load(args.dataset, args.source, console)
+    program.enable_compilation_cache()
+    simulation.simulate_program(plan, dataset, args.out, console)
     return 0
 
 
@@ -331,12 +338,20 @@ def _matrix(argv: list[str], console: Console) -> int:
         default=Matrix(config.game, config.fl, dataset=config.game.dataset),
         prog="metasg matrix",
     )
-    _plan_and_play(args, config, args.attacks, args.defenses, args.posts, console)
+    plan = _plan(args, config, args.attacks, args.defenses, args.posts)
+
+    from metasg_jax import program, simulation
+
+    dataset = _load(args.dataset, args.source, console)
+    program.enable_compilation_cache()
+    out = args.out or DEFAULT_ROOT / f"matrix-{args.dataset}"
+    command = shlex.join(["metasg", "matrix", *argv])
+    simulation.matrix_program(plan, dataset, out, console, command)
     return 0
 
 
-def _plan_and_play(args, config: RunConfig, attacks, rules, posts, console: Console) -> None:
-    """What `simulate` and `matrix` share: settings that are named elsewhere, data, the program."""
+def _plan(args, config: RunConfig, attacks, rules, posts):
+    """The plan of `simulate` or `matrix`; refuses settings that have a flag of their own there."""
     elsewhere = {
         "game.types": (args.game.types, config.game.types, "--attack"),
         "game.rule": (args.game.rule, config.game.rule, "--defense"),
@@ -348,17 +363,11 @@ def _plan_and_play(args, config: RunConfig, attacks, rules, posts, console: Cons
         if value != default:
             raise ConfigError(f"{field} = {value!r}: not read here, use {flag}")
 
-    from metasg_jax import program, simulation
+    from metasg_jax import simulation
 
     plan = simulation.Plan(args.game, args.fl, attacks, rules, posts, args.rounds, args.seeds)
     plan.check()
-    dataset = _load(args.dataset, args.source, console)
-    program.enable_compilation_cache()
-    if isinstance(args, Simulate):
-        simulation.simulate_program(plan, dataset, args.out, console)
-    else:
-        out = args.out or DEFAULT_ROOT / f"matrix-{args.dataset}"
-        simulation.matrix_program(plan, dataset, out, console)
+    return plan
 
 
 def _preset_of(argv: list[str]) -> RunConfig:

@@ -150,11 +150,20 @@ def simulate_program(plan: Plan, dataset: Dataset, out: Path | None, console: Co
     return rows
 
 
-def matrix_program(plan: Plan, dataset: Dataset, out: Path, console: Console) -> cells.Matrix:
+def matrix_program(
+    plan: Plan, dataset: Dataset, out: Path, console: Console, command: str = "metasg matrix"
+) -> cells.Matrix:
     """Plays every attack against every rule, a program a rule, and writes the tables.
 
     Each run is written to ``matrix.csv`` as it ends; the same command goes on where an earlier one
     stopped, and plays only what is missing where attacks, rules, defences or seeds were added.
+
+    Args:
+        plan: what is played.
+        dataset: the images.
+        out: directory of the files.
+        console: where progress and the table are shown.
+        command: what the report says it was made with.
 
     Raises:
         CheckpointError: where ``out`` holds runs of other settings.
@@ -201,7 +210,7 @@ def matrix_program(plan: Plan, dataset: Dataset, out: Path, console: Console) ->
                 console.print(f"{rule}: done, {len(runs) - len(todo) + number}/{len(runs)} runs")
     result = cells.assemble(plan.attacks, plan.rules, plan.posts, plan.seeds, rows.values())
     wall = sum(float(rows[a, r, plan.posts[0], s]["seconds"]) for a, r, s in runs)
-    (out / "matrix.md").write_text(_report(plan, result, wall))
+    (out / "matrix.md").write_text(_report(plan, result, wall, command))
     heat_map(result, out / "matrix.png")
     header, body = cells.defence_rows(result)
     console.print(rich_table("defences by their worst case", header, body[:20]))
@@ -209,7 +218,7 @@ def matrix_program(plan: Plan, dataset: Dataset, out: Path, console: Console) ->
     return result
 
 
-def _report(plan: Plan, result: cells.Matrix, seconds: float) -> str:
+def _report(plan: Plan, result: cells.Matrix, seconds: float, command: str) -> str:
     game, fl = plan.game, plan.fl
     parts = [
         f"# Attacks against defences on {game.dataset}\n",
@@ -220,7 +229,8 @@ def _report(plan: Plan, result: cells.Matrix, seconds: float) -> str:
         f"images. {len(plan.attacks)} attacks, {len(plan.rules)} rules, {len(plan.posts)} "
         f"post-training defences; mean ± standard error over {plan.seeds} seeds, each with its own "
         "splits, partition, model and batches, the same in all cells. The rules assume a share of "
-        f"{game.assumed_share:g} malicious clients. {seconds:,.0f} s in all, compiling included.\n",
+        f"{game.assumed_share:g} malicious clients. Made by `{command}` in {seconds:,.0f} s, "
+        "compiling included.\n",
         "Score: test accuracy after the last round, minus the attack's success rate where there is "
         "a backdoor.\n",
         "![heat map](matrix.png)\n",
