@@ -226,3 +226,23 @@ def test_each_attack_of_a_table_is_itself():
         np.testing.assert_allclose(
             run(kind, slot)[:2], craft_by_table(attack, ctx)[:2], rtol=1e-5, atol=1e-6
         )
+
+
+def test_any_untargeted_attack_mixes_with_any_backdoor():
+    """Both at once: each squad's rows change, nobody else's, and a backdoor's as if it were alone."""
+    untargeted = [make() for make in UNTARGETED.values()]
+    backdoor = [make() for make in BACKDOOR.values()]
+
+    def sent(u, b):
+        squads = squad(untargeted, u, first=0, count=2), squad(backdoor, b, first=2, count=2)
+        return np.asarray(play(*squads, action=ACTION).updates)
+
+    honest = sent(0, 0)
+    for b in range(1, len(backdoor)):
+        alone = sent(0, b)
+        for u in range(1, len(untargeted)):
+            both = sent(u, b)
+            assert np.isfinite(both).all()
+            assert (np.abs(both[:2] - honest[:2]).max(axis=1) > 1e-4).all(), (u, b)
+            np.testing.assert_array_equal(both[2:4], alone[2:4])
+            np.testing.assert_array_equal(both[4:], honest[4:])
