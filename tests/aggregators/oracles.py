@@ -217,7 +217,7 @@ def deepsight(
     max_suspicious,
     w_global=0.0,
 ):
-    """Rieger et al. 2022, sections IV and V; with the noise images that the rule draws."""
+    """Rieger et al. 2022, with the noise images that the rule draws."""
     return deepsight_steps(**locals())[0]
 
 

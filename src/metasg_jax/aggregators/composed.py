@@ -60,10 +60,10 @@ class Composed(Struct):
             received, pre_state, info = pre(keys[i], state[i], received, knobs)
             states.append(pre_state)
             infos |= info
-            rejected += info["rejected"]
+            rejected += info.get("rejected", 0)
         knobs = _knobs(self.rule, action, used)
         update, rule_state, info = self.rule(keys[-1], state[-1], received, knobs)
-        rejected += info["rejected"]
+        rejected += info.get("rejected", 0)
         return update, (*states, rule_state), infos | info | {"rejected": rejected}
 
     @property

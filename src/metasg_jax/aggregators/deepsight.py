@@ -39,13 +39,14 @@ class DeepSight(AggregatorBase):
     ``max_suspicious`` of it is suspicious. Accepted rows are clipped to the median norm of all
     rows, and averaged unweighted; zero where none is accepted.
 
-    Published implementations differ, and the paper doesn't settle all of it. Here:
+    Published implementations differ. Here:
 
     - a row in no cluster (HDBSCAN's noise) is a cluster of its own, both where distances are merged
       and in the end, so it is accepted if it isn't suspicious. Some implementations take all noise
       for one cluster when they merge, and some drop it in the end;
     - ``min_cluster_size`` is 2. The usual implementations keep the default of their package, 5,
-      for rounds of many clients: of 10 clients only halves could be found, and no malicious pair;
+      for rounds of many clients. Of 10 clients it could find halves at best and no malicious pair,
+      and a round is mostly accepted or rejected as a whole;
     - ``min_samples`` counts the row itself, see :func:`~metasg_jax.aggregators.clustering.hdbscan`.
       Others have 1, 3 or 5 without it, hence 2, 4 or 6 here. With more than 2, a group of two is
       not dense, whatever its distance;
