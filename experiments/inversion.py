@@ -290,8 +290,8 @@ def main(args: Inversion) -> None:
     }
     text = (
         f"# Triggers found from the model alone, and what post-training defences undo\n\n"
-        f"{args.dataset}, 100 clients, 10 sampled, one local step of batch 128, learning rate "
-        f"0.05, {args.rounds} rounds; a trigger of 3 x 3 pixels, target the seed's last digit; "
+        f"{args.dataset.upper()}, 100 clients, 10 sampled, one local step of batch 128, learning "
+        f"rate 0.05, {args.rounds} rounds, a 3 x 3 trigger, target the seed's last digit, "
         f"200 root images, {args.steps} steps of Adam a search, patches of side 3. Mean ± standard "
         f"error over {args.seeds} seeds ({args.first_seed} to {args.first_seed + args.seeds - 1})."
         f" The estimate was chosen on seeds 100 to 102. Written by `python "
