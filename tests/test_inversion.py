@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 
 from metasg_jax.errors import ConfigError
-from metasg_jax.game.reward import stamp
-from metasg_jax.inversion import anomaly_index, estimate_asr, invert_triggers, patch_mask
+from metasg_jax.fl.data import stamp
+from metasg_jax.inversion import (
+    anomaly_index,
+    begin_search,
+    continue_search,
+    estimate_asr,
+    invert_triggers,
+    patch_mask,
+)
 from metasg_jax.models import make_model
 from metasg_jax.post_defenses import undefended
 
@@ -156,3 +163,35 @@ def test_estimate_by_hand(patched, suspect, asr):
     label, estimate = estimate_asr(jnp.array(patched))
     assert label == suspect
     np.testing.assert_allclose(estimate, asr, rtol=1e-5)
+
+
+@jax.jit
+def searched(deployed, x, y, strengths):
+    """Success f32[T, 4] of an online search on a model whose backdoor changes each round."""
+
+    def round(search, strength):
+        kernel = deployed.params["head"]["kernel"].at[4, TARGET].set(strength)
+        params = {**deployed.params, "head": {**deployed.params["head"], "kernel": kernel}}
+        model = deployed.replace(params=params)
+        return continue_search(search, MODEL, model, x, y, side=1, images=20)
+
+    return jax.lax.scan(round, begin_search(MODEL, side=1), strengths)[1]
+
+
+def test_an_online_search_follows_a_backdoor_that_comes_and_goes():
+    x, y = (jnp.asarray(a) for a in images(60))
+    deployed = jax.tree.map(jnp.asarray, classifier(0.0))
+    strengths = jnp.concatenate([jnp.zeros(60), jnp.full(80, 30.0), jnp.zeros(40)])
+    success = np.asarray(searched(deployed, x, y, strengths))
+    others = [label for label in range(4) if label != TARGET]
+    assert success[55:60].max() < 0.7
+    assert (success[130:140, TARGET] > 0.95).all()
+    assert success[130:140][:, others].max() < 0.7
+    assert success[-5:, TARGET].max() < 0.7
+
+
+def test_an_online_search_survives_a_model_that_is_not_finite():
+    x, y = (jnp.asarray(a) for a in images(60))
+    deployed = jax.tree.map(jnp.asarray, classifier(0.0))
+    strengths = jnp.array([0.0, jnp.nan, 0.0, jnp.inf, 30.0])
+    assert np.isfinite(searched(deployed, x, y, strengths)).all()

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from metasg_jax.errors import ConfigError
-from metasg_jax.game.reward import stamp
+from metasg_jax.fl.data import stamp
 from metasg_jax.struct import Struct
 from metasg_jax.types import Deployed, Key, Model
 
@@ -167,23 +167,40 @@ def patch_mask(raw: jax.Array, side: int) -> jax.Array:
     return mask[..., None]
 
 
+def towards(
+    model: Model, deployed: Deployed, x, y, label, mask, pattern
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What a trigger does to images f32[R, h, w, c] of other classes than ``label``.
+
+    Returns:
+        (mean cross-entropy of the label, share of images sent to it, its mean probability), f32[].
+    """
+    others = y != label
+    count = jnp.maximum(others.sum(), 1)
+    target = jnp.full_like(y, label)
+    logits = model.apply(deployed.params, stamp(x, mask, pattern), deployed.clip)
+    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, target)
+    # the largest of NaNs would be label 0
+    hit = (jnp.argmax(logits, axis=-1) == target) & jnp.isfinite(logits).all(axis=-1)
+    probability = jnp.exp(-entropy)
+    return (
+        (others * entropy).sum() / count,
+        (hit & others).sum() / count,
+        (others * probability).sum() / count,
+    )
+
+
 def _search(
     model, deployed, x, y, steps, lr, pace, mask_of, shape, cost, threshold, key, label
 ) -> _Found:
     """The best mask on the way of Adam over f32[shape], of which ``mask_of`` makes masks."""
-    others = y != label
-    count = jnp.maximum(others.sum(), 1)
-    target = jnp.full_like(y, label)
     optimizer = optax.adam(lr, b1=0.5, b2=0.9)
 
     def objective(raw, weight):
         mask, pattern = mask_of(raw[0]), jax.nn.sigmoid(raw[1])
-        logits = model.apply(deployed.params, stamp(x, mask, pattern), deployed.clip)
-        entropy = optax.softmax_cross_entropy_with_integer_labels(logits, target)
-        # the largest of NaNs would be label 0
-        hit = (jnp.argmax(logits, axis=-1) == target) & jnp.isfinite(logits).all(axis=-1)
-        found = _Found(mask, pattern, mask.sum(), (hit & others).sum() / count)
-        return (others * entropy).sum() / count + weight * found.size, found
+        entropy, success, _ = towards(model, deployed, x, y, label, mask, pattern)
+        found = _Found(mask, pattern, mask.sum(), success)
+        return entropy + weight * found.size, found
 
     def step(carry, _):
         raw, moments, weight, best = carry
@@ -208,3 +225,69 @@ def _search(
     carry = raw, optimizer.init(raw), jnp.asarray(cost, jnp.float32), nothing
     (_, _, _, best), _ = jax.lax.scan(step, carry, None, length=steps)
     return best
+
+
+class OnlineSearch(Struct):
+    """A patch for each label, improved round by round on a model that changes.
+
+    Attributes:
+        raw: (f32[C, h - side + 1, w - side + 1], f32[C, h, w, c]), logits of places and patterns.
+        moments: of Adam.
+        count: i32[], steps so far.
+    """
+
+    raw: tuple[jax.Array, jax.Array]
+    moments: optax.OptState
+    count: jax.Array
+
+
+def begin_search(model: Model, side: int = 3) -> OnlineSearch:
+    """Every place equally likely, patterns grey."""
+    height, width, channels = model.input_shape
+    num = model.num_classes
+    raw = (
+        jnp.zeros((num, height - side + 1, width - side + 1)),
+        jnp.zeros((num, height, width, channels)),
+    )
+    return OnlineSearch(raw, _online_optimizer().init(raw), jnp.zeros((), jnp.int32))
+
+
+def continue_search(
+    search: OnlineSearch,
+    model: Model,
+    deployed: Deployed,
+    root_x: jax.Array,
+    root_y: jax.Array,
+    *,
+    side: int = 3,
+    images: int = 64,
+    decay: float = 0.98,
+) -> tuple[OnlineSearch, jax.Array]:
+    """One step of Adam for each label, on the next ``images`` of the root set in turn.
+
+    A patch searched from nothing takes a hundred steps; on a model that moves slowly, a step a
+    round follows it. Logits fade by ``decay``, so that a place found earlier can be left.
+
+    Returns:
+        (search, mean probability f32[C] of each label under its patch before the step).
+    """
+    count = root_x.shape[0]
+    turn = (search.count * images + jnp.arange(min(images, count))) % count
+    x, y = root_x[turn], root_y[turn]
+
+    def objective(raw, label):
+        mask, pattern = patch_mask(raw[0], side), jax.nn.sigmoid(raw[1])
+        entropy, _, probability = towards(model, deployed, x, y, label, mask, pattern)
+        return entropy, probability
+
+    labels = jnp.arange(model.num_classes)
+    gradient, success = jax.vmap(jax.grad(objective, has_aux=True))(search.raw, labels)
+    # a model that is not finite teaches nothing
+    gradient = jax.tree.map(jnp.nan_to_num, gradient)
+    move, moments = _online_optimizer().update(gradient, search.moments)
+    raw = jax.tree.map(lambda r, m: decay * r + m, search.raw, move)
+    return OnlineSearch(raw, moments, search.count + 1), jnp.nan_to_num(success)
+
+
+def _online_optimizer() -> optax.GradientTransformation:
+    return optax.adam(0.3, b1=0.5, b2=0.9)

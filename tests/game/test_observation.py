@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metasg_jax.game.observation import masked_quantiles, round_statistics
+from metasg_jax.game.observation import (
+    OBSERVATIONS,
+    InversionObservation,
+    StatisticsObservation,
+    masked_quantiles,
+    patch_features,
+    round_statistics,
+)
 from metasg_jax.models import make_model
 from metasg_jax.testing import received
 
@@ -74,3 +81,35 @@ def test_masked_quantiles_against_numpy():
     got = masked_quantiles(jnp.asarray(values), jnp.asarray(mask), levels)
     assert np.allclose(got, np.quantile(values[mask], levels), atol=1e-6)
     assert (masked_quantiles(jnp.asarray(values), jnp.zeros(9, bool), levels) == 0).all()
+
+
+def test_patch_features_by_hand():
+    got = patch_features(jnp.array([0.1, 0.9, 0.2, 0.5]))
+    np.testing.assert_allclose(got, [0.9, 0.5, 0.35, 0.8], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", OBSERVATIONS)
+def test_sizes_and_memory_are_as_declared(name, rows):
+    updates, root = rows
+    observation, got = OBSERVATIONS[name](), received(updates, root_update=root)
+    images = jnp.full((9, 4, 4, 1), 0.5), jnp.arange(9) % 10
+    memory = observation.init(MODEL, 3)
+    for t in range(2):
+        obs, after = observation(
+            MODEL, memory, got, images, jnp.float32(0.4), jnp.zeros(3), jnp.float32(t / 9)
+        )
+        assert obs.shape == (observation.size(MODEL, 3),) and jnp.isfinite(obs).all()
+        assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, memory)
+        memory = after
+
+
+def test_the_inversion_adds_to_the_statistics(rows):
+    """The same numbers first; moving averages of one round are that round."""
+    updates, root = rows
+    got, images = received(updates, root_update=root), (jnp.zeros((9, 4, 4, 1)), jnp.arange(9))
+    numbers = images, jnp.float32(0.4), jnp.zeros(3), jnp.float32(0.0)
+    short, long = StatisticsObservation(), InversionObservation()
+    first, _ = short(MODEL, short.init(MODEL, 3), got, *numbers)
+    both, _ = long(MODEL, long.init(MODEL, 3), got, *numbers)
+    np.testing.assert_array_equal(both[: len(first)], first)
+    np.testing.assert_allclose(both[-8:-4], both[-4:], rtol=1e-5)

@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.fl.data import to_unit
-from metasg_jax.game.reward import stamp
+from metasg_jax.fl.data import stamp, to_unit
 from metasg_jax.struct import Struct
 from metasg_jax.types import Deployed, Model
 

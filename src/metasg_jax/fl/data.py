@@ -29,3 +29,8 @@ class ClientData(Struct):
 def to_unit(images: jax.Array) -> jax.Array:
     """u8 in 0..255 -> f32 in [0, 1]."""
     return images.astype("float32") * (1 / 255)
+
+
+def stamp(x: jax.Array, mask: jax.Array, pattern: jax.Array) -> jax.Array:
+    """Puts a trigger (mask, pattern f32[h, w, c]) on images f32[R, h, w, c]."""
+    return x + mask[None] * (pattern[None] - x)

@@ -208,7 +208,13 @@ class FLGame(Struct):
         )
         progress = state.round / self.fl.horizon
         obs, memory = self.observation(
-            self.model, state.memory, received, state.loss, state.previous_action, progress
+            self.model,
+            state.memory,
+            received,
+            (self.root_x, self.root_y),
+            state.loss,
+            state.previous_action,
+            progress,
         )
         return received, obs, state.replace(attack_states=attack_states, memory=memory)
 

@@ -54,7 +54,8 @@ def check_rule(rule, num_sampled: int):
     Raises:
         ConfigError: where f is not in [0, n / 2), beta not in [0, 0.5), m or s not in [1, n],
             smoothing not in (0, 1), a bound, a scale or a tolerance not positive, sigma or
-            noise below 0, or iterations below 1; and what ``check_clients`` of a rule refuses.
+            noise below 0, iterations below 1, floor not in [0, 1) or max_suspicious not in (0, 1];
+            and what ``check_clients`` of a rule refuses.
     """
     if isinstance(rule, Composed):
         for pre in rule.pre:
@@ -77,6 +78,8 @@ def check_rule(rule, num_sampled: int):
         smoothing=(lambda v: 0 < v < 1, "in (0, 1)"),
         tolerance=POSITIVE,
         iterations=COUNT,
+        floor=(lambda v: 0 <= v < 1, "in [0, 1)"),
+        max_suspicious=(lambda v: 0 < v <= 1, "in (0, 1]"),
     )
     # a rule that asks more of the number of clients says so itself
     if hasattr(rule, "check_clients"):

@@ -1,6 +1,6 @@
 """What the players see. ``init() -> memory``; ``observe(memory, ...) -> (obs f32[O], memory)``.
 
-Both defender observations are static objects; their memory is part of the game's state.
+The defender's observations are static objects; their memory is part of the game's state.
 """
 
 import dataclasses
@@ -11,6 +11,8 @@ import jax.numpy as jnp
 
 from metasg_jax.aggregators.norms import median_norm
 from metasg_jax.aggregators.presence import present_rows
+from metasg_jax.inversion import begin_search, continue_search
+from metasg_jax.post_defenses import undefended
 from metasg_jax.registry import Registry
 from metasg_jax.rows import row_norms, weighted_sum
 from metasg_jax.types import Model, Received
@@ -37,7 +39,7 @@ class PaperObservation:
         return ()
 
     def __call__(
-        self, model: Model, memory, received: Received, loss, previous_action, progress
+        self, model: Model, memory, received: Received, root, loss, previous_action, progress
     ) -> tuple[jax.Array, Any]:
         """(f32[O], memory)."""
         return _head(model, received.w_global), memory
@@ -68,7 +70,7 @@ class StatisticsObservation:
         return jnp.zeros((_NUM_STATISTICS,)), jnp.zeros(()), jnp.zeros(())
 
     def __call__(
-        self, model: Model, memory, received: Received, loss, previous_action, progress
+        self, model: Model, memory, received: Received, root, loss, previous_action, progress
     ) -> tuple[jax.Array, Any]:
         """Sees the round before the defender acts.
 
@@ -76,6 +78,7 @@ class StatisticsObservation:
             model: static.
             memory: from :meth:`init` or the previous round.
             received: with ``root_update``.
+            root: the server's own images f32[R, h, w, c] and labels i32[R].
             loss: f32[], root loss of the model that was sent out.
             previous_action: f32[A] in [-1, 1].
             progress: f32[] in [0, 1], round / horizon.
@@ -87,6 +90,73 @@ class StatisticsObservation:
         gathered = self.decay * gathered + (1 - self.decay)
         obs = jnp.concatenate([now, averages / gathered, progress[None], previous_action])
         return obs, (averages, gathered, loss)
+
+
+@dataclasses.dataclass(frozen=True)
+class InversionObservation:
+    """The statistics, and how well a patch can send the server's own images to one label.
+
+    A backdoor of honest size shows in no norm and hardly in a cosine. So the server looks for the
+    trigger in the model that it sends out: a patch for each label, improved by a step a round
+    (:func:`metasg_jax.inversion.continue_search`). Of the mean probabilities of the labels under
+    their patches it sees the largest, the second, the median, and ``(first - second) / (1 -
+    second)``, an estimate of the attack's success; now and as moving averages.
+
+    Attributes:
+        decay: of all moving averages, in [0, 1).
+        side: of the patch, in pixels.
+        images: of the root set, a round.
+    """
+
+    decay: float = 0.9
+    side: int = 3
+    images: int = 64
+    needs_root = True
+
+    @property
+    def _statistics(self) -> StatisticsObservation:
+        return StatisticsObservation(self.decay)
+
+    def size(self, model: Model, action_size: int) -> int:
+        """O."""
+        return self._statistics.size(model, action_size) + 2 * _NUM_PATCHED
+
+    def init(self, model: Model, action_size: int) -> Any:
+        """(the statistics' memory, the search, moving averages, weight they have gathered)."""
+        return (
+            self._statistics.init(model, action_size),
+            begin_search(model, self.side),
+            jnp.zeros((_NUM_PATCHED,)),
+            jnp.zeros(()),
+        )
+
+    def __call__(
+        self, model: Model, memory, received: Received, root, loss, previous_action, progress
+    ) -> tuple[jax.Array, Any]:
+        """As :class:`StatisticsObservation`."""
+        before, search, averages, gathered = memory
+        obs, after = self._statistics(
+            model, before, received, root, loss, previous_action, progress
+        )
+        sent_out = undefended(model, model.unravel(received.w_global))
+        search, success = continue_search(
+            search, model, sent_out, *root, side=self.side, images=self.images
+        )
+        now = patch_features(success)
+        averages = self.decay * averages + (1 - self.decay) * now
+        gathered = self.decay * gathered + (1 - self.decay)
+        return jnp.concatenate([obs, now, averages / gathered]), (after, search, averages, gathered)
+
+
+_NUM_PATCHED = 4
+
+
+def patch_features(success: jax.Array) -> jax.Array:
+    """Largest, second, median and estimated attack success of f32[C], whatever the labels."""
+    ordered = jnp.sort(success)
+    first, second = ordered[-1], ordered[-2]
+    lead = (first - second) / jnp.maximum(1 - second, 1e-6)
+    return jnp.stack([first, second, jnp.median(ordered), lead])
 
 
 _QUANTILES = (0.0, 0.1, 0.25, 0.75, 0.9, 1.0)
@@ -199,5 +269,10 @@ def _head_bias(model: Model, update: jax.Array) -> jax.Array:
 
 
 OBSERVATIONS = Registry(
-    "observation", {"statistics": StatisticsObservation, "paper": PaperObservation}
+    "observation",
+    {
+        "statistics": StatisticsObservation,
+        "inversion": InversionObservation,
+        "paper": PaperObservation,
+    },
 )

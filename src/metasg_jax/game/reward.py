@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from metasg_jax.fl.data import stamp
 from metasg_jax.struct import Struct
 from metasg_jax.types import Deployed, Model
 
@@ -44,11 +45,6 @@ def image_loss(logits: jax.Array, labels: jax.Array, kind: str) -> jax.Array:
         entropy = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         loss = jnp.minimum(entropy, cap) / cap
     return jnp.where(jnp.isfinite(loss), loss, 1.0)
-
-
-def stamp(x: jax.Array, mask: jax.Array, pattern: jax.Array) -> jax.Array:
-    """Puts a trigger (mask, pattern f32[h, w, c]) on images f32[R, h, w, c]."""
-    return x + mask[None] * (pattern[None] - x)
 
 
 def measure(model: Model, deployed: Deployed, x, y, xi, kind: str) -> Losses:
