@@ -99,10 +99,13 @@ def score_actions(
 
         def one(action):
             defender = Player(action, normalizer, policy, greedy=True)
-            state, _ = rollout(key_environment, key_policies, game, xi, defender, attacker)
+            # cloned, because all episodes are to share them
+            keys = jax.random.clone(key_environment), jax.random.clone(key_policies)
+            state, _ = rollout(*keys, game, xi, defender, attacker)
 
             def at(level):
-                deployed, _ = game.deploy(key_deploy, state.w, action.at[-1].set(level))
+                key = jax.random.clone(key_deploy)
+                deployed, _ = game.deploy(key, state.w, action.at[-1].set(level))
                 return measure_deployed(
                     game.model, deployed, images, labels, xi, state.diverged
                 ).score

@@ -117,6 +117,7 @@ def rollout(
     *,
     state: Any = None,
     num_rounds: int | None = None,
+    schedule: jax.Array | None = None,
 ) -> tuple[Any, Trajectory]:
     """Plays an episode, or a part of one.
 
@@ -130,6 +131,8 @@ def rollout(
         attacker: the follower; its actions are read by adaptive types only.
         state: where to start; a fresh episode by default.
         num_rounds: static; the game's horizon by default.
+        schedule: f32[num_rounds, A], what the defender plays whatever it sees, in place of its
+            policy's actions.
 
     Returns:
         (final state, trajectory).
@@ -145,6 +148,8 @@ def rollout(
         action_a, raw_a, seen_a = attacker.act(key_a, obs_a)
         received, obs_d, state = game.attack(key_attack, state, xi, action_a)
         action_d, raw_d, seen_d = defender.act(key_d, obs_d)
+        if schedule is not None:
+            action_d = schedule[t]
         state, step = game.defend(key_defend, state, xi, received, action_d)
         trajectory = Trajectory(
             defender=Played(seen_d, obs_d, raw_d, action_d, step.defender_reward),
