@@ -116,6 +116,30 @@ def heat_map(matrix: Matrix, path: Path) -> None:
     _save(figure, path)
 
 
+def recovery_bars(recovery: dict[str, np.ndarray], path: Path) -> None:
+    """Mean gap recovery of each defender, a dot a training seed.
+
+    Args:
+        recovery: by name, f64[T]; 0 is the best fixed action, 1 the per-type oracle.
+        path: of the picture.
+    """
+    figure = Figure(figsize=(7.5, 1.2 + 0.36 * len(recovery)))
+    axis = figure.subplots()
+    names = sorted(recovery, key=lambda name: recovery[name].mean())
+    axis.axvline(0, color="tab:red", lw=1.2, label="best fixed action")
+    axis.axvline(1, color="tab:green", lw=1.2, label="per-type oracle")
+    for row, name in enumerate(names):
+        values = recovery[name]
+        axis.barh(row, values.mean(), color="0.8", height=0.6)
+        axis.plot(values, np.full(len(values), row), "o", ms=4, color="black")
+    axis.set_yticks(range(len(names)), names, fontsize=8)
+    axis.set_xlabel("share of the gap recovered")
+    axis.grid(alpha=0.25, axis="x")
+    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.tight_layout()
+    _save(figure, path)
+
+
 def learning_curve(steps: np.ndarray, returns: np.ndarray, finals: np.ndarray, path: Path) -> None:
     """Mean reward over meta-steps: of whole episodes, and of their last tenth."""
     figure = Figure(figsize=(6, 3.4))
