@@ -90,15 +90,12 @@ def heat_map(matrix: Matrix, path: Path) -> None:
     The last row of a panel is each defence's worst case.
     """
     count, (k, j) = len(matrix.posts), matrix.score.shape[:2]
-    columns = min(2, count)
-    lines = -(-count // columns)
-    figure = Figure(figsize=(columns * (2.6 + 0.42 * j), lines * (1.9 + 0.24 * (k + 1))))
-    panels = figure.subplots(lines, columns, squeeze=False).flat
+    # one below the other: side by side, their labels would run into each other
+    height = count * (0.6 + 0.26 * (k + 1)) + 2.2
+    figure = Figure(figsize=(4.2 + 0.46 * j, height), layout="constrained")
+    panels = figure.subplots(count, 1, squeeze=False, sharex=True).flat
     scale = ScalarMappable(Normalize(-0.2, 1.0), "viridis")
     for p, axis in enumerate(panels):
-        if p >= count:
-            axis.set_visible(False)
-            continue
         mean = matrix.score[:, :, p].mean(axis=-1)
         values = np.concatenate([mean, mean.min(axis=0, keepdims=True)])
         axis.imshow(values, cmap=scale.cmap, norm=scale.norm, aspect="auto")
@@ -106,13 +103,14 @@ def heat_map(matrix: Matrix, path: Path) -> None:
             value = values[row, column]
             color = "white" if value < 0.5 else "black"
             text = f"{value:.2f}".replace("0.", ".") if np.isfinite(value) else ""
-            axis.text(column, row, text, ha="center", va="center", fontsize=6, color=color)
+            axis.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
         axis.axhline(k - 0.5, color="white", lw=2)
-        axis.set_yticks(range(k + 1), [*matrix.attacks, "worst case"], fontsize=7)
-        axis.set_xticks(range(j), matrix.rules, fontsize=7, rotation=60, ha="right")
-        axis.set_title(f"post-training defence: {matrix.posts[p]}", fontsize=9)
-    figure.tight_layout()
-    figure.colorbar(scale, ax=figure.axes, label="score: accuracy - attack success", pad=0.01)
+        axis.set_yticks(range(k + 1), [*matrix.attacks, "worst case"], fontsize=8)
+        axis.set_title(f"post-training defence: {matrix.posts[p]}", fontsize=10)
+    axis.set_xticks(range(j), matrix.rules, fontsize=8, rotation=60, ha="right")
+    figure.colorbar(
+        scale, ax=figure.axes, label="score: accuracy - attack success", fraction=0.02, pad=0.01
+    )
     _save(figure, path)
 
 
