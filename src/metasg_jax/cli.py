@@ -23,6 +23,8 @@ from metasg_jax.errors import (
 from metasg_jax.presets import DEFAULT_PRESET, PRESETS
 from metasg_jax.registry import UnknownNameError, unknown_name
 from metasg_jax.runs import DEFAULT_ROOT, new_directory, newest
+from metasg_jax.specs import settable
+from metasg_jax.struct import Struct
 from metasg_jax.zoo import ATTACKS, POSTS, RULES
 
 _ERRORS = (ConfigError, DataError, CheckpointError, NonFinitePolicyError, UnknownNameError)
@@ -417,14 +419,29 @@ def _list(argv: list[str], console: Console) -> int:
         "presets": PRESETS,
     }
     for title, room in rooms.items():
-        rows = [[name, _first_line(variant)] for name, variant in room.items()]
-        console.print(rich_table(title, ["name", "what it is"], rows, numbers=False))
+        rows = [[name, _first_line(variant), _knobs(variant)] for name, variant in room.items()]
+        header = ["name", "what it is", "fields"]
+        if not any(fields for *_, fields in rows):
+            header, rows = header[:2], [row[:2] for row in rows]
+        console.print(rich_table(title, header, rows, numbers=False))
     return 0
+
+
+def _knobs(variant) -> str:
+    """What a string may set, ``name:knob=value``, with the defaults."""
+    if not (isinstance(variant, type) and issubclass(variant, Struct)):
+        return ""
+    shown = []
+    for name, each in settable(variant).items():
+        choices = each.metadata.get("choices")
+        shown.append(f"{name}={' | '.join(choices) if choices else each.default}")
+    return ", ".join(shown)
 
 
 def _first_line(variant) -> str:
     text = variant if isinstance(variant, str) else inspect.getdoc(variant) or ""
     line = text.strip().partition("\n\n")[0].replace("\n", " ").replace("``", "")
+    line = re.sub(r":class:`~?(?:\w+\.)*(\w+)`", r"\1", line)
     return re.sub(r"^(smoke|cpu|paper): ", "", line)
 
 

@@ -29,16 +29,26 @@ def parse_variant(known: Mapping[str, Any], text: str, place: str, **given) -> A
     """
     name, _, knobs = text.strip().partition(":")
     cls = known[name]
-    fields = {each.name: each for each in dataclasses.fields(cls)}
-    settable = {key: each for key, each in fields.items() if _settable(each)}
+    knobs_of = settable(cls)
+    fields = {each.name for each in dataclasses.fields(cls)}
     values = {key: value for key, value in given.items() if key in fields}
     for item in filter(None, knobs.split(",")):
         knob, _, value = item.partition("=")
-        if knob not in settable:
-            names = ", ".join(settable) or "none"
+        if knob not in knobs_of:
+            names = ", ".join(knobs_of) or "none"
             raise ConfigError(f"{place}: {name} in {text!r} has no knob {knob!r}; it has: {names}")
-        values[knob] = _value(settable[knob], value, f"{place}: {knob} = {value} in {text!r}")
+        values[knob] = _value(knobs_of[knob], value, f"{place}: {knob} = {value} in {text!r}")
     return cls(**values)
+
+
+def settable(cls: type) -> dict[str, dataclasses.Field]:
+    """The fields that a string can set: numbers, and strings of which the choices are known."""
+
+    def fits(field: dataclasses.Field) -> bool:
+        is_number = field.default is None or isinstance(field.default, (bool, int, float))
+        return bool(field.metadata.get("choices")) or (is_number and field.name != "model")
+
+    return {each.name: each for each in dataclasses.fields(cls) if fits(each)}
 
 
 def number(text: str, place: str) -> float:
@@ -51,12 +61,6 @@ def number(text: str, place: str) -> float:
         return float(text)
     except ValueError:
         raise ConfigError(f"{place} is not a number") from None
-
-
-def _settable(field: dataclasses.Field) -> bool:
-    """Numbers, and strings of which the choices are known."""
-    is_number = field.default is None or isinstance(field.default, (bool, int, float))
-    return bool(field.metadata.get("choices")) or (is_number and field.name != "model")
 
 
 def _value(field: dataclasses.Field, text: str, place: str) -> Any:
