@@ -14,7 +14,8 @@ compares those in ``docs/results/card.json`` with the defaults here.
 
 import dataclasses
 import json
-import os
+import queue
+import shutil
 import subprocess
 import sys
 import time
@@ -129,6 +130,9 @@ def settings(card: Card, observation: str) -> RunConfig:
 
 def train(card: Card, run: Run, console: Console) -> None:
     """Pre-trains all defenders by `metasg pretrain`, resuming what was begun."""
+    cores: queue.Queue = queue.Queue()
+    for core in range(run.workers):
+        cores.put(core)
 
     def one(job) -> float:
         observation, seed = job
@@ -141,19 +145,24 @@ def train(card: Card, run: Run, console: Console) -> None:
             f"--game.level={card.level}", f"--game.observation={observation}",
             "--meta.adapt-steps=0", "--eval-seeds=0", f"--out={out}", "--resume",
         ]  # fmt: skip
-        # a run a core: matrices are too small to be shared between cores
-        flags = "--xla_cpu_multi_thread_eigen=false"
-        environment = {**os.environ, "XLA_FLAGS": flags, "OMP_NUM_THREADS": "1"}
         out.mkdir(parents=True, exist_ok=True)
-        begin = time.perf_counter()
-        with (run.folder / f"{out.name}.log").open("a") as log:
-            subprocess.run(command, env=environment, stdout=log, stderr=log, check=True)
+        begin, core = time.perf_counter(), cores.get()
+        try:
+            with (run.folder / f"{out.name}.log").open("a") as log:
+                subprocess.run([*pinned(core), *command], stdout=log, stderr=log, check=True)
+        finally:
+            cores.put(core)
         return time.perf_counter() - begin
 
     jobs = [(o, s) for s in card.training_seeds for o in card.observations]
     with ThreadPoolExecutor(run.workers) as pool:
         for job, seconds in zip(jobs, pool.map(one, jobs), strict=True):
             console.print(f"{job[0]}, seed {job[1]}: {seconds:.0f} s")
+
+
+def pinned(core: int) -> list[str]:
+    """A run a core, where that can be said: products are too small to be shared between cores."""
+    return ["taskset", "-c", str(core)] if shutil.which("taskset") else []
 
 
 def worlds(card: Card, dataset, stream: int, count: int) -> list:
@@ -356,7 +365,8 @@ def report(card: Card, run: Run, found: dict, outcomes: dict, names, q, console:
             centre, half = t_interval(lead[:, :, k].mean(axis=1))
             by_type[k] += [f"{values[:, :, k].mean():.3f}", f"{centre:+.3f} ± {half:.3f}",
                            f"{p[k]:.3f}", f"{told[observation][k]:.0%}"]  # fmt: skip
-    gain = scores["learned, inversion"] - scores["learned, statistics"]
+    plain, added = (f"learned, {o}" for o in (card.observations[0], card.observations[-1]))
+    gain = scores[added] - scores[plain]
     gain_rows = []
     p = holm(np.array([t_test(gain[:, :, k].mean(axis=1)) for k in range(len(q))]))
     for k, name in enumerate(names):

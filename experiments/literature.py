@@ -198,39 +198,28 @@ def play_cell(cell: Cell, world, attacks: tuple[str, ...], seed: int, rounds: in
     return float(metrics.accuracy[0]), float(metrics.asr[0])
 
 
-def trust_of_reversed(dataset, seeds: range, rounds: int) -> list[list[str]]:
-    """FLTrust's scores of honest and of reversed rows along a training run of its own."""
-    rows = []
-    for attack in ("sign_flip@0.2", "ipm:scale=1@0.2"):
-        scores: dict[bool, list[float]] = {True: [], False: []}
-        for seed, world in zip(seeds, worlds_of("many", (attack,), seeds, dataset), strict=True):
-            game = world.replace(rule=make_rule("fltrust", world.fl.num_sampled, 0.2))
-            xi = game.prior[0]
-            key_model, key_rounds = jax.random.split(jax.random.key(seed))
-            state = _begin(key_model, game, 0)
-            for t in range(0, rounds, 10):
-                got, trust = _trust(jax.random.fold_in(key_rounds, 1000 + t), game, state)
-                malicious = np.asarray(got.client_ids) < int(xi.num_untargeted)
-                for bad in (True, False):
-                    scores[bad] += np.asarray(trust)[malicious == bad].tolist()
-                state = _play(key_rounds, game, state, 0, num_rounds=10)
-        for bad, name in ((True, "reversed"), (False, "honest")):
-            values = np.array(scores[bad])
-            rows.append(
-                [
-                    attack,
-                    name,
-                    str(len(values)),
-                    f"{values.mean():.3f}",
-                    f"{(values > 0).mean():.1%}",
-                ]
-            )
-    return rows
+def along(world: str, attack: str, rule: str, seeds: range, rounds: int, dataset):
+    """Every tenth round of training under an attack: what came, what the rule said of it, who lied.
+
+    Yields:
+        (rows f32[n, d], info of the rule, bool[n]).
+    """
+    for seed, base in zip(seeds, worlds_of(world, (attack,), seeds, dataset), strict=True):
+        game = base.replace(rule=make_rule(rule, base.fl.num_sampled, 0.2, base.model))
+        xi = game.prior[0]
+        key_model, key_rounds = jax.random.split(jax.random.key(seed))
+        state = _begin(key_model, game, 0)
+        for t in range(0, rounds, 10):
+            got, info = _probe(jax.random.fold_in(key_rounds, 1000 + t), game, state)
+            ids = np.asarray(got.client_ids)
+            malicious = ids < int(xi.num_untargeted + xi.num_backdoor)
+            yield np.asarray(got.updates, np.float64), jax.tree.map(np.asarray, info), malicious
+            state = _play(key_rounds, game, state, 0, num_rounds=10)
 
 
 @jax.jit
-def _trust(key, game, state):
-    key_sample, key_collect = jax.random.split(key)
+def _probe(key, game, state):
+    key_sample, key_collect, key_rule = jax.random.split(key, 3)
     squads = game.prior.squads(game.prior[0])
     actions = tuple(jnp.zeros((max(1, squad.table.action_size),)) for squad in squads)
     ids = sample_clients(key_sample, game.fl.num_clients, game.fl.num_sampled)
@@ -238,7 +227,63 @@ def _trust(key, game, state):
         key_collect, game.model, game.fl, game.data, state.w, ids, state.round, squads,
         state.attack_states, actions, game.rule, True,
     )  # fmt: skip
-    return received, game.rule(key, (), received)[2]["trust"]
+    return received, game.rule(key_rule, state.rule_state, received)[2]
+
+
+def trust_of_reversed(dataset, seeds: range, rounds: int) -> list[list[str]]:
+    """FLTrust's scores of honest and of reversed rows."""
+    rows = []
+    for attack in ("sign_flip@0.2", "ipm:scale=1@0.2"):
+        scores: dict[bool, list[float]] = {True: [], False: []}
+        for _, info, malicious in along("many", attack, "fltrust", seeds, rounds, dataset):
+            for bad in (True, False):
+                scores[bad] += info["trust"][malicious == bad].tolist()
+        for bad, name in ((True, "reversed"), (False, "honest")):
+            values = np.array(scores[bad])
+            kept = f"{(values > 0).mean():.1%}"
+            rows.append([attack, name, str(len(values)), f"{values.mean():.3f}", kept])
+    return rows
+
+
+def kept_by_clusters(dataset, seeds: range, rounds: int) -> list[list[str]]:
+    """Which rows FLAME and DeepSight keep, and how alike the rows are, under a backdoor."""
+    rows = []
+    for rule in ("flame", "deepsight"):
+        for world in ("many", "many, IID", "many, 5 steps"):
+            kept: dict[bool, list] = {True: [], False: []}
+            cosines: dict[str, list] = {"honest": [], "malicious": [], "between": []}
+            for updates, info, bad in along(world, "bfl@0.2", rule, seeds, rounds, dataset):
+                for which in (True, False):
+                    kept[which] += info["selected"][bad == which].tolist()
+                unit = updates / np.linalg.norm(updates, axis=1, keepdims=True)
+                cosine = unit @ unit.T
+                pairs = np.tri(len(bad), k=-1, dtype=bool)
+                both, neither = bad[:, None] & bad[None], ~bad[:, None] & ~bad[None]
+                cosines["malicious"] += cosine[pairs & both].tolist()
+                cosines["honest"] += cosine[pairs & neither].tolist()
+                cosines["between"] += cosine[pairs & ~both & ~neither].tolist()
+            shares = (f"{np.mean(kept[which]):.0%}" for which in (True, False))
+            means = (f"{np.mean(values):.2f}" for values in cosines.values())
+            rows.append([rule, world, *shares, *means])
+    return rows
+
+
+def reach_of_crafts(dataset, seeds: range, rounds: int) -> list[list[str]]:
+    """How far from the honest mean colluders stand, and whether Krum takes them."""
+    rows = []
+    for world in ("many", "few, uneven"):
+        for attack in ("alie@0.2", "min_max@0.2", "min_sum@0.2", "ipm:scale=0.5@0.2", "mimic@0.2"):
+            reach, taken = [], []
+            for updates, info, bad in along(world, attack, "krum", seeds, rounds, dataset):
+                honest = updates[~bad]
+                if not bad.any() or len(honest) < 2:
+                    continue
+                mean = honest.mean(axis=0)
+                spread = np.linalg.norm(honest - mean[None], axis=1).mean()
+                reach.append(np.linalg.norm(updates[bad][0] - mean) / spread)
+                taken.append(bad[int(info["selected"])])
+            rows.append([world, attack, f"{np.mean(reach):.2f}", f"{np.mean(taken):.0%}"])
+    return rows
 
 
 def verdict(claim: Claim, differences: np.ndarray) -> tuple[str, str]:
@@ -284,6 +329,11 @@ def main(args: Literature) -> None:
     header = ["claim", "world", "means", "wanted", "difference", "verdict"]
     trust = trust_of_reversed(dataset, seeds, args.rounds)
     trust_header = ["attack", "rows", "number", "mean trust", "trusted at all"]
+    kept = kept_by_clusters(dataset, seeds[:3], args.rounds)
+    kept_header = ["rule", "world", "malicious kept", "honest kept", "cosine, honest pairs",
+                   "malicious pairs", "between"]  # fmt: skip
+    reach = reach_of_crafts(dataset, seeds[:3], args.rounds)
+    reach_header = ["world", "attack", "distance / mean honest distance", "Krum takes it"]
     seconds = time.perf_counter() - begin
     short = [[row[0], row[1], row[-2], row[-1]] for row in rows]
     short_header = ["claim", "world", "difference", "verdict"]
@@ -300,6 +350,13 @@ def main(args: Literature) -> None:
         "A reversed update has a cosine below 0 to the server's own, hence trust 0 (Cao et al. "
         "2021). All rows of every tenth round of training under the attack:\n\n"
         f"{markdown_table(trust_header, trust)}\n"
+        "## Where a claim fails: what was looked at\n\n"
+        "Under bfl@0.2, every tenth round, 3 seeds: which rows a clustering rule keeps, and the "
+        "mean cosines of pairs of rows.\n\n"
+        f"{markdown_table(kept_header, kept)}\n"
+        "How far from the honest mean a crafted row stands, in mean distances of honest rows to "
+        "it, and how often Krum selects one where there is one:\n\n"
+        f"{markdown_table(reach_header, reach)}\n"
     )
     write_page(args.out, text)
     console.print(f"written to {args.out}")
