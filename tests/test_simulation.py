@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from metasg_jax import cli, zoo
-from metasg_jax.evaluation.matrix import assemble, attack_rows, defence_rows, worst_case
+from metasg_jax.evaluation.matrix import (
+    assemble,
+    attack_rows,
+    defence_rows,
+    play_cell,
+    worst_case,
+)
 from metasg_jax.game import make_post_defense, make_rule, parse_type
 from metasg_jax.models import make_model
 
@@ -65,8 +71,10 @@ def test_simulate_shows_and_writes_a_run(folder, capsys):
 
 def test_matrix_resumes_grows_and_refuses_other_settings(folder, capsys):
     small = [*MATRIX, "--defenses", "mean", "median", "--posts", "none", "neuron_clip"]
+    programs = play_cell._cache_size()
     status, shown = run([*small, "--attacks", "none", "bfl@0.2"], capsys)
     assert status == 0 and "defences by their worst case" in shown
+    assert play_cell._cache_size() == programs + 2  # one a rule, for all attacks and seeds
     path = folder / "out" / "matrix.csv"
     whole = outcomes(path)
     assert len(whole) == 2 * 2 * 2 * 2
