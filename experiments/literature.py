@@ -4,14 +4,17 @@
     python experiments/literature.py --seeds 2 --rounds 50 --out /tmp/try.md
 
 A claim is a difference between two cells, an attack against a rule each, with the least difference
-that counts as agreement. Both were fixed before the run. It agrees where the mean over paired seeds
-reaches that and its 95 % interval (Student's t) excludes 0. Claims of no difference agree where the
-interval lies within the margin.
+that counts as agreement, its margin. Both were fixed before the run, but for those marked "added".
+It agrees where the mean over paired seeds reaches the margin and its 95 % interval (Student's t, a
+claim at a time) excludes 0; it does not where the whole interval lies below the margin; else it is
+undecided. A claim of no difference agrees where the interval lies within the margin, does not where
+it lies outside.
 
 Worlds, all MNIST average-pooled to 14x14, MLP 196-64-10, learning rate 0.3, batch 64, one local
 step: ``few`` has 25 clients that all answer, IID; ``few, uneven`` the same with q = 0.9; ``many``
 100 clients of which 10 answer, q = 0.5; ``many, IID`` and ``many, uneven`` the same with q = 0.1
-and 0.9; ``many, 5 steps`` as ``many`` with five local steps of learning rate 0.1.
+and 0.9; ``many, 5 steps`` as ``many`` with five local steps of learning rate 0.1; ``many, bars`` as
+``many`` with the distributed trigger, four bars of three pixels, in place of a square of 3x3.
 """
 
 import dataclasses
@@ -46,6 +49,7 @@ WORLDS = {
     "many, IID": (MANY, 0.1),
     "many, uneven": (MANY, 0.9),
     "many, 5 steps": (MANY.replace(local_steps=5, local_lr=0.1), 0.5),
+    "many, bars": (MANY, 0.5),
 }
 
 
@@ -117,12 +121,12 @@ CLAIMS = (
     _harm("the same with 20 % of 100 clients, 10 of them sampled", "many", "ipm:scale=0.5@0.2",
           "krum", 0.1),
     _harm("the same for the median", "many", "ipm:scale=10@0.2", "median", 0.1),
-    _harm("ALIE defeats Krum where clients differ (Baruch et al. 2019; Karimireddy et al. 2022)",
-          "few, uneven", "alie@0.2", "krum", 0.1),
+    _harm("ALIE (z = 1.5) defeats Krum where clients differ (Baruch et al. 2019; Karimireddy et "
+          "al. 2022)", "few, uneven", "alie@0.2", "krum", 0.1),
     _harm("ALIE defeats the trimmed mean where clients differ (the same)", "few, uneven",
           "alie@0.2", "trimmed_mean:beta=0.2", 0.1),
     _harm("ALIE hardly harms Krum where they don't", "few", "alie@0.2", "krum", 0.05, equal=True),
-    Claim("BFL under the mean: a backdoor (Bagdasaryan et al. 2020)",
+    Claim("BFL under the mean: a backdoor, beside the median (Bagdasaryan et al. 2020)",
           Cell("many", "bfl@0.05", "mean"), Cell("many", "bfl@0.05", "median"), "asr", 0.5),
     _harm("... and no harm to accuracy", "many", "bfl@0.05", "mean", 0.02, equal=True),
     _cure("norm bounding stops model replacement by 1 of 100 clients (Sun et al. 2019)", "many",
@@ -149,6 +153,17 @@ CLAIMS = (
     _cure("... with five local steps", "many, 5 steps", "bfl@0.2", "deepsight", 0.5),
     Claim("DBA outdoes BFL of as many clients against the median (Xie et al. 2020)",
           Cell("many", "dba@0.2", "median"), Cell("many", "bfl@0.2", "median"), "asr", 0.05),
+    Claim("added: ... with the trigger of four bars", Cell("many, bars", "dba@0.2", "median"),
+          Cell("many, bars", "bfl@0.2", "median"), "asr", 0.05),
+    Claim("added: ... and against the geometric median, as in the paper",
+          Cell("many, bars", "dba@0.05", "geometric_median"),
+          Cell("many, bars", "bfl@0.05", "geometric_median"), "asr", 0.05),
+    Claim("added: ... and against FoolsGold, as in the paper",
+          Cell("many, bars", "dba@0.05", "foolsgold:num_clients=100"),
+          Cell("many, bars", "bfl@0.05", "foolsgold:num_clients=100"), "asr", 0.05),
+    Claim("added: Min-Max harms the trimmed mean more than ALIE with its formula's z, 0.286",
+          Cell("many", "alie:z=0.286@0.2", "trimmed_mean:beta=0.2"),
+          Cell("many", "min_max@0.2", "trimmed_mean:beta=0.2"), "accuracy", 0.01),
     Claim("Neurotoxin outlasts BFL: 100 rounds after the attack (Zhang et al. 2022)",
           Cell("many", "neurotoxin@0.2", "norm_bound:max_norm=0.2", rest=100),
           Cell("many", "bfl@0.2", "norm_bound:max_norm=0.2", rest=100), "asr", 0.05),
@@ -175,6 +190,8 @@ def worlds_of(name: str, attacks: tuple[str, ...], seeds: range, dataset) -> lis
     config = GameConfig(
         dataset=dataset.name, pool=2, level=level, types=attacks, rule="mean", post_defense="none"
     )
+    if name == "many, bars":
+        config = dataclasses.replace(config, trigger="distributed", trigger_size=7)
     return of_one_shape(
         [make_game(dataclasses.replace(config, seed=s), fl, dataset) for s in seeds]
     )
@@ -287,13 +304,14 @@ def reach_of_crafts(dataset, seeds: range, rounds: int) -> list[list[str]]:
 
 
 def verdict(claim: Claim, differences: np.ndarray) -> tuple[str, str]:
-    """(difference with half its interval, ``agrees`` or ``does not``)."""
+    """(difference with half its interval, ``agrees``, ``does not`` or ``undecided``)."""
     mean, half = t_interval(differences)
     if claim.equal:
-        holds = abs(mean) + half < claim.margin
+        holds, fails = abs(mean) + half < claim.margin, abs(mean) - half > claim.margin
     else:
-        holds = mean >= claim.margin and mean - half > 0
-    return f"{mean:+.3f} ± {half:.3f}", "agrees" if holds else "**does not**"
+        holds, fails = mean >= claim.margin and mean - half > 0, mean + half < claim.margin
+    word = "agrees" if holds else "**does not**" if fails else "undecided"
+    return f"{mean:+.3f} ± {half:.3f}", word
 
 
 def main(args: Literature) -> None:

@@ -165,6 +165,33 @@ def test_estimate_by_hand(patched, suspect, asr):
     np.testing.assert_allclose(estimate, asr, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"root_x": np.zeros((4, 5, 5, 1), np.uint8)}, "floats in .0, 1., not uint8"),
+        ({"steps": 0}, "steps = 0: at least 1"),
+        ({"pace": 0.5}, "pace = 0.5: above 1"),
+        ({"threshold": 2}, r"threshold = 2: in \[0, 1\]"),
+        ({"cost": -1.0}, "cost = -1: above 0"),
+        ({"lr": float("nan")}, "lr = nan: above 0"),
+    ],
+)
+def test_what_can_not_be_searched_with_is_refused(changes, message):
+    x, y = images(4)
+    with pytest.raises(ConfigError, match=message):
+        invert_triggers(
+            jax.random.key(0), MODEL, classifier(0.0),
+            **{"root_x": x, "root_y": y, "side": 1, **changes},
+        )  # fmt: skip
+
+
+def test_a_label_without_a_mask_that_works_is_no_anomaly():
+    x, y = images(60)
+    few = invert_triggers(jax.random.key(1), MODEL, classifier(30.0), x, y, steps=2, side=1)
+    assert (few.success < 0.99).all()
+    np.testing.assert_array_equal(few.anomaly, 0.0)
+
+
 @jax.jit
 def searched(deployed, x, y, strengths):
     """Success f32[T, 4] of an online search on a model whose backdoor changes each round."""

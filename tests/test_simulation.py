@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -38,10 +39,13 @@ def table(path):
 def outcomes(path):
     """Everything but the time that a run took."""
     keys = ("attack", "rule", "post", "seed")
-    return {
+    rows = table(path)
+    found = {
         tuple(row[k] for k in keys): {k: v for k, v in row.items() if k != "seconds"}
-        for row in table(path)
+        for row in rows
     }
+    assert len(found) == len(rows)  # no run is written twice
+    return found
 
 
 @pytest.fixture
@@ -66,7 +70,9 @@ def test_simulate_shows_and_writes_a_run(folder, capsys):
     ]
     assert all(0 <= float(row["accuracy"]) <= 1 and 0 <= float(row["asr"]) <= 1 for row in rows)
     assert (folder / "sim" / "simulation.png").stat().st_size > 5000
-    assert run(argv[:-1], capsys)[1].count("written") == 0
+    before = sorted(folder.rglob("*.csv"))
+    assert run(argv[:-1], capsys)[0] == 0
+    assert sorted(folder.rglob("*.csv")) == before and not (folder / "runs").exists()
 
 
 def test_matrix_resumes_grows_and_refuses_other_settings(folder, capsys):
@@ -95,9 +101,35 @@ def test_matrix_resumes_grows_and_refuses_other_settings(folder, capsys):
     grown = outcomes(path)
     assert len(grown) == 24 and whole.items() <= grown.items()
 
+    # another post-training defence: runs are played again, and only its rows are added
+    status, shown = run(
+        [*MATRIX, "--defenses=mean", "--posts", "none", "prune", "--attacks", "none"], capsys
+    )
+    assert status == 0
+    more = outcomes(path)
+    assert len(more) == 26 and grown.items() <= more.items()
+    grown = more
+
     status, shown = run([*small, "--fl.local-lr=0.2"], capsys)
     assert status == 1 and "other settings (fl.local_lr): name another --out" in shown
     assert outcomes(path) == grown
+
+
+def test_a_directory_that_is_in_use_or_can_not_be_is_refused(folder, capsys):
+    import fcntl
+
+    (folder / "file").write_text("")
+    for command in ("simulate", "matrix"):
+        status, shown = run([command, *WORLD, "--out=file"], capsys)
+        assert status == 2 and "out = file: File exists" in shown
+    (folder / "out").mkdir()
+    with (folder / "out" / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        status, shown = run(MATRIX, capsys)
+    assert status == 1 and "out: another process is writing to it" in shown
+    (folder / "out" / "matrix.csv").write_text("")
+    status, shown = run(MATRIX, capsys)
+    assert status == 1 and "matrix.json, the settings of the runs beside it, can't be read" in shown
 
 
 @pytest.mark.parametrize(
@@ -115,11 +147,21 @@ def test_matrix_resumes_grows_and_refuses_other_settings(folder, capsys):
         (["matrix", "--attacks", "none", "none"], "none, none: each only once"),
         (["matrix", "--seeds", "0"], "seeds = 0: at least 1"),
         (["matrix", "--defenses", "bulyan"], "Bulyan: f = 2: at most 1"),
+        (["matrix", "--attacks", "bfl@0.005"], "a share in 'bfl@0.005' is nobody: at least 0.02"),
+        (["simulate", "--attack", "ipm:scale=inf@0.2"], "IPM: scale = inf: above 0 and finite"),
+        (["simulate", "--attack", "alie:z=nan@0.2"], "ALIE: z = nan: a finite number"),
+        (["simulate", "--attack", "dba:parts=nan@0.2"], "a whole number"),
+        (["simulate", "--attack", "ipm:scale=2,scale=3@0.2"], "scale .* is set twice"),
+        (["simulate", "--defense", "clipped_trimmed_mean:clip=nan"], r"clip = nan: in \[-1, 1\]"),
+        (["simulate", "--fl.local-lr", "inf"], "local_lr = inf: above 0 and finite"),
+        (["simulate", "--game.hidden", "0"], r"hidden = \(0,\): at least one width"),
+        (["simulate", "--game.model", "cnn"], r"hidden = \(32,\): a cnn has"),
+        (["simulate", "--game.seed", "-1"], "seed = -1: at least 0"),
     ],
 )
 def test_bad_input_is_named_before_anything_is_played(argv, message, folder, capsys):
     status, shown = run(argv, capsys)
-    assert status == 2 and message in shown
+    assert status == 2 and re.search(message, shown), shown
     assert not (folder / "runs").exists()
 
 

@@ -219,8 +219,10 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 2 if isinstance(error, (ConfigError, UnknownNameError)) else 1
     except KeyboardInterrupt:
-        again = "go on with --resume" if command == "pretrain" else "run it again to go on"
-        console.print(f"\nstopped; {again}")
+        resumes = {"pretrain": "go on with --resume"} | dict.fromkeys(
+            ("certify", "matrix"), "run it again to go on"
+        )
+        console.print(f"\nstopped; {resumes.get(command, 'nothing was kept')}")
         return 130
 
 

@@ -6,6 +6,7 @@ A static field recompiles when it changes; a float does not. ``check`` methods r
 """
 
 import dataclasses
+import math
 from typing import Literal
 
 from metasg_jax.errors import ConfigError
@@ -58,8 +59,9 @@ class FLConfig(Struct):
         _require(
             self.precision in allowed, "precision", self.precision, f"one of {', '.join(allowed)}"
         )
-        _require(self.local_lr > 0, "local_lr", self.local_lr, "above 0")
-        _require(self.server_lr > 0, "server_lr", self.server_lr, "above 0")
+        for name in ("local_lr", "server_lr"):
+            value = getattr(self, name)
+            _require(0 < value < math.inf, name, value, "above 0 and finite")
 
 
 class MetaConfig(Struct):
@@ -239,7 +241,7 @@ class GameConfig:
     trigger: str = "square"
     """A registered trigger: square, plus, distributed."""
     trigger_size: int = 3
-    """Its side in pixels; a plus has an odd one."""
+    """Its side in pixels; a plus has an odd one, and the bars of a distributed one fit into it."""
     trigger_position: tuple[int, int] = (0, 0)
     """Row and column of its upper left corner."""
     target: int = 0
@@ -269,6 +271,9 @@ class GameConfig:
         _require(self.pool >= 1, "pool", self.pool, "an integer of at least 1")
         _require(self.num_root >= 1, "num_root", self.num_root, "at least 1")
         _require(self.num_validation >= 1, "num_validation", self.num_validation, "at least 1")
+        _require(self.seed >= 0, "seed", self.seed, "at least 0")
+        weight = self.backdoor_weight
+        _require(0 <= weight < math.inf, "backdoor_weight", weight, "at least 0 and finite")
         _require(bool(self.types), "types", self.types, "at least one attacker type")
         _require(0 <= self.assumed_share < 0.5, "assumed_share", self.assumed_share, "in [0, 0.5)")
         for name, allowed in (

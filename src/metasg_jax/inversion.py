@@ -14,6 +14,7 @@ import optax
 
 from metasg_jax.errors import ConfigError
 from metasg_jax.fl.data import stamp
+from metasg_jax.limits import ABOVE_ONE, COUNT, POSITIVE, SHARE
 from metasg_jax.struct import Struct
 from metasg_jax.types import Deployed, Key, Model
 
@@ -35,7 +36,8 @@ class Inverted(Struct):
         size: f32[C], L1 norm of the mask.
         success: f32[C], share of the root images of other classes that it sends to the label.
         anomaly: f32[C], how far ``size`` lies below the labels' median, in deviations estimated by
-            their median absolute deviation; Neural Cleanse suspects above 2.
+            their median absolute deviation; Neural Cleanse suspects above 2. A label without a
+            mask that met the threshold counts as one that takes the whole image.
         patched: f32[C], largest success of a patch of the given side.
         suspect: i32[], the label of the largest ``patched``.
         asr: f32[] in [0, 1], estimated attack success rate towards ``suspect``.
@@ -60,7 +62,6 @@ class _Found(Struct):
     success: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("model", "steps", "side"))
 def invert_triggers(
     key: Key,
     model: Model,
@@ -90,10 +91,10 @@ def invert_triggers(
         key: consumed; draws the starting points.
         model: static.
         deployed: parameters and bounds; both are in force.
-        root_x: f32[R, h, w, c] clean images.
+        root_x: f32[R, h, w, c] clean images in [0, 1].
         root_y: i32[R].
-        steps: of Adam, static.
-        lr: of Adam, on logits of mask and pattern.
+        steps: of Adam, static, at least 1.
+        lr: positive, of Adam, on logits of mask and pattern.
         cost: positive, lambda at the start.
         pace: above 1.
         threshold: in [0, 1], success that a mask needs.
@@ -103,11 +104,30 @@ def invert_triggers(
         See :class:`Inverted`. Nothing is raised for non-finite parameters: nothing is found.
 
     Raises:
-        ConfigError: where a patch does not fit into an image.
+        ConfigError: where a patch does not fit into an image, images are whole numbers (bytes, not
+            yet in [0, 1]), or a number is out of range.
     """
-    num, (height, width, _) = model.num_classes, root_x.shape[1:]
+    height, width, _ = root_x.shape[1:]
     if not 1 <= side <= min(height, width):
         raise ConfigError(f"side = {side}: between 1 and {min(height, width)}")
+    if not jnp.issubdtype(root_x.dtype, jnp.floating):
+        raise ConfigError(f"root_x: floats in [0, 1], not {root_x.dtype}; see fl.to_unit")
+    numbers = dict(lr=lr, cost=cost, pace=pace, threshold=threshold, steps=steps)
+    limits = dict(lr=POSITIVE, cost=POSITIVE, pace=ABOVE_ONE, threshold=SHARE, steps=COUNT)
+    for name, (holds, allowed) in limits.items():
+        if isinstance(numbers[name], (int, float)) and not holds(numbers[name]):
+            raise ConfigError(f"{name} = {numbers[name]:g}: {allowed}")
+    return _invert(
+        key, model, deployed, root_x, root_y,
+        lr=lr, cost=cost, pace=pace, threshold=threshold, steps=steps, side=side,
+    )  # fmt: skip
+
+
+@functools.partial(jax.jit, static_argnames=("model", "steps", "side"))
+def _invert(
+    key, model, deployed, root_x, root_y, *, steps, lr, cost, pace, threshold, side
+) -> Inverted:
+    num, (height, width, _) = model.num_classes, root_x.shape[1:]
     keys = jax.random.split(key, (2, num))
 
     def search(keys, mask_of, shape, cost, threshold) -> _Found:
@@ -126,12 +146,14 @@ def invert_triggers(
     places = height - side + 1, width - side + 1
     patches = search(keys[1], squares, places, 0.0, 2.0)
     suspect, asr = estimate_asr(patches.success)
+    # a mask that never met the threshold has no size: at least that of any that would
+    sizes = jnp.where(smallest.success >= threshold, smallest.size, float(height * width))
     return Inverted(
         mask=smallest.mask,
         pattern=smallest.pattern,
         size=smallest.size,
         success=smallest.success,
-        anomaly=anomaly_index(smallest.size),
+        anomaly=anomaly_index(sizes),
         patched=patches.success,
         suspect=suspect,
         asr=asr,

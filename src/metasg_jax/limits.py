@@ -1,5 +1,6 @@
 """Ranges of fields, checked where a variant enters: inside it its floats are traced."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,13 @@ Limit = tuple[Callable[[Any], bool], str]
 
 KNOB: Limit = (lambda v: -1 <= v <= 1, "in [-1, 1]")
 SHARE: Limit = (lambda v: 0 <= v <= 1, "in [0, 1]")
-POSITIVE: Limit = (lambda v: v > 0, "above 0")
-NOT_NEGATIVE: Limit = (lambda v: v >= 0, "at least 0")
-COUNT: Limit = (lambda v: v >= 1, "at least 1")
-ABOVE_ONE: Limit = (lambda v: v > 1, "above 1")
+FINITE: Limit = (math.isfinite, "a finite number")
+POSITIVE: Limit = (lambda v: 0 < v < math.inf, "above 0 and finite")
+NOT_NEGATIVE: Limit = (lambda v: 0 <= v < math.inf, "at least 0 and finite")
+ABOVE_ONE: Limit = (lambda v: 1 < v < math.inf, "above 1 and finite")
+COUNT: Limit = (lambda v: 1 <= v < math.inf, "at least 1")
+# a bound that may be none
+BOUND: Limit = (lambda v: v > 0, "above 0; inf for none")
 
 
 def check_fields(variant, **limits: Limit) -> None:

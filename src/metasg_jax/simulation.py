@@ -1,5 +1,6 @@
 """``metasg simulate`` and ``metasg matrix`` as programs: progress, files, resumption."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
+from metasg_jax import __version__
+from metasg_jax.attacks import NoAttack
 from metasg_jax.config import FLConfig, GameConfig
 from metasg_jax.data import Dataset
 from metasg_jax.errors import CheckpointError, ConfigError
@@ -21,6 +24,7 @@ from metasg_jax.evaluation.tables import markdown_table, rich_table
 from metasg_jax.evaluation.worlds import of_one_shape
 from metasg_jax.game.bsmg import FLGame
 from metasg_jax.game.make import make_game, make_post_defense, make_rule
+from metasg_jax.game.types import parse_type
 from metasg_jax.program import progress
 from metasg_jax.types import PostDefense
 
@@ -61,6 +65,14 @@ class Plan:
         for name in ("rounds", "seeds"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: at least 1")
+        for text in self.attacks:
+            spec = parse_type(text, self.fl.num_clients)
+            sides = (spec.untargeted, spec.num_untargeted), (spec.backdoor, spec.num_backdoor)
+            if any(count == 0 and not isinstance(attack, NoAttack) for attack, count in sides):
+                raise ConfigError(
+                    f"attacks: a share in {text!r} is nobody: at least "
+                    f"{1 / self.fl.num_clients:g}, one of {self.fl.num_clients} clients"
+                )
 
     def worlds(self, dataset: Dataset) -> list[FLGame]:
         """A game a seed, all of one shape, with the attacks as types."""
@@ -91,7 +103,7 @@ class Plan:
         for name in ("types", "rule", "post_defense"):
             del tree["game"][name]
         del tree["fl"]["horizon"]
-        return tree
+        return tree | {"version": __version__}
 
 
 def simulate_program(plan: Plan, dataset: Dataset, out: Path | None, console: Console) -> list:
@@ -101,6 +113,8 @@ def simulate_program(plan: Plan, dataset: Dataset, out: Path | None, console: Co
         Rows of ``simulation.csv``: one for each seed, post-training defence and measured round.
     """
     plan.check()
+    if out is not None:
+        _make_directory(out)
     worlds = plan.worlds(dataset)
     [rule], posts = plan.make_rules(worlds[0]).values(), plan.make_posts()
     steps = _stretches(plan.rounds)
@@ -143,7 +157,6 @@ def simulate_program(plan: Plan, dataset: Dataset, out: Path | None, console: Co
         f"finite; {seconds:.1f} s with compiling"
     )
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         _write_rows(out / "simulation.csv", rows, ("round", *FIELDS[:-1]))
         simulation_curves(rows, title, out / "simulation.png")
         console.print(f"simulation.csv and simulation.png are in {out}")
@@ -166,9 +179,15 @@ def matrix_program(
         command: what the report says it was made with.
 
     Raises:
-        CheckpointError: where ``out`` holds runs of other settings.
+        CheckpointError: where ``out`` holds runs of other settings, or is being written to.
     """
     plan.check()
+    _make_directory(out)
+    with _alone(out):
+        return _matrix(plan, dataset, out, console, command)
+
+
+def _matrix(plan: Plan, dataset: Dataset, out: Path, console: Console, command: str):
     rows = _resume(plan, out)
     worlds = plan.worlds(dataset)
     rules, posts = plan.make_rules(worlds[0]), plan.make_posts()
@@ -176,7 +195,6 @@ def matrix_program(
     todo = [
         (a, r, s) for a, r, s in runs if any((a, r, post, s) not in rows for post in plan.posts)
     ]
-    out.mkdir(parents=True, exist_ok=True)
     (out / "matrix.json").write_text(json.dumps(plan.to_json(), indent=2) + "\n")
     path = out / "matrix.csv"
     _write_rows(path, list(rows.values()), FIELDS)
@@ -200,6 +218,7 @@ def matrix_program(
             new = [
                 _row(attack, rule, post, seed, metrics, p, seconds=seconds)
                 for p, post in enumerate(plan.posts)
+                if (attack, rule, post, seed) not in rows
             ]
             writer.writerows(new)
             file.flush()
@@ -213,7 +232,8 @@ def matrix_program(
     (out / "matrix.md").write_text(_report(plan, result, wall, command))
     heat_map(result, out / "matrix.png")
     header, body = cells.defence_rows(result)
-    console.print(rich_table("defences by their worst case", header, body[:20]))
+    shown = f"defences by their worst case, {min(20, len(body))} of {len(body)}"
+    console.print(rich_table(shown, header, body[:20]))
     console.print(f"matrix.md, matrix.csv and matrix.png are in {out}")
     return result
 
@@ -228,8 +248,12 @@ def _report(plan: Plan, result: cells.Matrix, seconds: float, command: str) -> s
         f"{', '.join(map(str, game.hidden))}, images pooled by {game.pool}, {game.num_root} root "
         f"images. {len(plan.attacks)} attacks, {len(plan.rules)} rules, {len(plan.posts)} "
         f"post-training defences; mean ± standard error over {plan.seeds} seeds, each with its own "
-        "splits, partition, model and batches, the same in all cells. The rules assume a share of "
-        f"{game.assumed_share:g} malicious clients. Made by `{command}` in {seconds:,.0f} s, "
+        "splits, partition, model and batches, the same in all cells. Trigger: "
+        f"{game.trigger} of size {game.trigger_size} at {game.trigger_position}, target "
+        f"{game.target}. A share after @ is of all clients. The rules assume a share of "
+        f"{game.assumed_share:g} malicious ones; fields that a name does not set have their "
+        f"defaults, those of post-training defences too (`metasg list`). Made by "
+        f"`{command}`, version {__version__}, in {seconds:,.0f} s, "
         "compiling included.\n",
         "Score: test accuracy after the last round, minus the attack's success rate where there is "
         "a backdoor.\n",
@@ -248,7 +272,12 @@ def _resume(plan: Plan, out: Path) -> dict[tuple, dict]:
     path = out / "matrix.csv"
     if not path.is_file():
         return {}
-    before, now = json.loads((out / "matrix.json").read_text()), plan.to_json()
+    try:
+        before, now = json.loads((out / "matrix.json").read_text()), plan.to_json()
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"{out / 'matrix.json'}, the settings of the runs beside it, can't be read: {error}"
+        ) from None
     differing = _differing(before, now)
     if differing:
         raise CheckpointError(
@@ -257,6 +286,30 @@ def _resume(plan: Plan, out: Path) -> dict[tuple, dict]:
     with path.open(newline="") as file:
         # a line that was cut off while it was written has no last field
         return {_place(row): row for row in csv.DictReader(file) if row["seconds"]}
+
+
+def _make_directory(out: Path) -> None:
+    """Before anything is played, so that nothing is lost where it can't be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"out = {out}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _alone(out: Path):
+    """Holds a lock on ``out`` that ends with the process, however it ends."""
+    with (out / ".lock").open("w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # no such locks on this system
+            pass
+        except OSError:
+            raise CheckpointError(f"{out}: another process is writing to it") from None
+        yield
+    (out / ".lock").unlink(missing_ok=True)
 
 
 def _differing(before: dict, now: dict) -> list[str]:

@@ -1,6 +1,7 @@
 """Variants as strings: ``name:knob=value,knob=value``. The knobs are the fields of the class."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ def parse_variant(known: Mapping[str, Any], text: str, place: str, **given) -> A
 
     Raises:
         UnknownNameError: for a name that is not registered.
-        ConfigError: for an unknown knob or a value of the wrong kind.
+        ConfigError: for an unknown knob, one that is set twice, or a value of the wrong kind.
 
     Example:
         >>> from metasg_jax.aggregators import AGGREGATORS
@@ -32,11 +33,15 @@ def parse_variant(known: Mapping[str, Any], text: str, place: str, **given) -> A
     knobs_of = settable(cls)
     fields = {each.name for each in dataclasses.fields(cls)}
     values = {key: value for key, value in given.items() if key in fields}
+    written = set()
     for item in filter(None, knobs.split(",")):
         knob, _, value = item.partition("=")
         if knob not in knobs_of:
             names = ", ".join(knobs_of) or "none"
             raise ConfigError(f"{place}: {name} in {text!r} has no knob {knob!r}; it has: {names}")
+        if knob in written:
+            raise ConfigError(f"{place}: {knob} in {text!r} is set twice")
+        written.add(knob)
         values[knob] = _value(knobs_of[knob], value, f"{place}: {knob} = {value} in {text!r}")
     return cls(**values)
 
@@ -75,7 +80,7 @@ def _value(field: dataclasses.Field, text: str, place: str) -> Any:
         return text.lower() in _TRUE
     value = number(text, place)
     if isinstance(field.default, int):
-        if value != int(value):
+        if not math.isfinite(value) or value != int(value):
             raise ConfigError(f"{place}: a whole number")
         return int(value)
     return value

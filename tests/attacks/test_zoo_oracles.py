@@ -28,6 +28,7 @@ from metasg_jax.data import TRIGGERS
 from metasg_jax.errors import ConfigError
 from metasg_jax.fl import poison
 from tests.attacks import oracles
+from tests.oracles import krum
 from tests.worlds import CLASSES, MASK, TARGET, D, N, attack_alone, context
 
 KINDS = ("unit", "sign", "std")
@@ -87,6 +88,21 @@ def test_lmp_krum_by_hand():
     )
     # nearest: 0.04 d; n - 2 c - 1 = 0 counts 1; longest: 1.4 sqrt(d)
     assert float(crafted(LMPKrum(), ctx)[3, 0]) == pytest.approx(-(0.2 + 1.4), rel=1e-5)
+
+
+def test_lmp_krum_of_a_mixed_attack_counts_on_its_own_rows_only():
+    """Krum with f = 3 takes the crafted row, though the third colluder sends something else."""
+    taken = 0
+    for seed in range(8):
+        ctx, _ = cloud(seed, colluders=(0, 1, 2))
+        ctx = ctx.replace(malicious=np.isin(np.arange(N), (0, 1)))
+        row = np.asarray(crafted(LMPKrum(), ctx))[0]
+        sent = ctx.visible.astype(float)
+        sent[:2] = row
+        sent[2] *= 30
+        assert np.abs(row).max() <= 1e-5 or np.array_equal(krum(sent, None, None, 3), sent[0])
+        taken += np.abs(row).max() > 1e-5
+    assert taken
 
 
 def test_lmp_trim_draws_beyond_the_honest_values_on_the_far_side():

@@ -3,6 +3,7 @@
 from metasg_jax.limits import (
     ABOVE_ONE,
     COUNT,
+    FINITE,
     NOT_NEGATIVE,
     POSITIVE,
     SHARE,
@@ -18,6 +19,7 @@ LIMITS: dict[str, Limit] = {
     "sigma": POSITIVE,
     "radius": POSITIVE,
     "threshold": POSITIVE,
+    "z": FINITE,
     "fraction": SHARE,
     "share": (lambda v: 0 <= v < 1, "in [0, 1)"),
     "proximal": NOT_NEGATIVE,

@@ -19,7 +19,8 @@ class LMPKrum(AttackBase):
         lambda_0 = sqrt(min_l sum_{k in Gamma_l} |u_l - u_k|^2 / ((n - 2 c - 1) d))
                    + max_l |u_l| / sqrt(d).
 
-    The attacker runs Krum with f = c, the number of colluders sampled. It needs no knowledge of the
+    The attacker runs Krum with f = c, the number of colluders sampled, all of whom send the row
+    (in a mixed attack: all of its own). It needs no knowledge of the
     server's rule, and is aimed at one. In a round with a malicious majority, n - 2 c - 1 counts 1.
 
     Attributes:
@@ -34,7 +35,9 @@ class LMPKrum(AttackBase):
     def craft(self, key, state, ctx, action):
         """Rows f32[n, d], every row the same."""
         rows, chosen = reference_rows(ctx)
-        honest, copies = chosen.sum(), jnp.maximum(ctx.colluders.sum(), 1)
+        honest = chosen.sum()
+        # in a mixed attack the other attack's clients collude, but send no copy
+        assumed, copies = ctx.colluders.sum(), jnp.maximum(ctx.malicious.sum(), 1)
         mean = weighted_sum(chosen / jnp.maximum(honest, 1), rows)
         direction = jnp.sign(mean)
         among = centred_distances(rows, chosen, mean)
@@ -48,7 +51,7 @@ class LMPKrum(AttackBase):
         def rejected(size):
             return ~krum_selects(to_crafted(size), among, chosen, copies) & (size > self.threshold)
 
-        first = _first_size(among, squares, chosen, copies, rows.shape[1])
+        first = _first_size(among, squares, chosen, assumed, rows.shape[1])
         size = jax.lax.while_loop(rejected, lambda size: size / 2, first)
         return jnp.broadcast_to(-size * direction[None], seen(ctx).shape), state, {}
 
@@ -56,7 +59,9 @@ class LMPKrum(AttackBase):
 def krum_selects(
     to_crafted: jax.Array, among: jax.Array, chosen: jax.Array, copies: jax.Array
 ) -> jax.Array:
-    """Whether Krum, with f = copies, prefers ``copies`` equal crafted rows to the honest ones.
+    """Whether Krum prefers ``copies`` equal crafted rows to the honest ones.
+
+    Its f is the number of all other rows, of which it takes none for a neighbour.
 
     Args:
         to_crafted: f32[n], squared distances of the honest rows to the crafted one.
@@ -65,7 +70,7 @@ def krum_selects(
         copies: i32[], at least 1.
     """
     n = chosen.shape[0]
-    # n - f - 2 with n rows in all and f copies among them; at least one neighbour
+    # n - f - 2 with f rows beside the honest ones; at least one neighbour
     neighbours = jnp.maximum(chosen.sum() - 2, 1)
     slots = jnp.arange(n)
     both = chosen[:, None] & chosen[None, :] & ~jnp.eye(n, dtype=bool)
@@ -78,13 +83,13 @@ def krum_selects(
     return _sum_of_smallest(crafted[None], neighbours)[0] < jnp.where(chosen, scores, jnp.inf).min()
 
 
-def _first_size(among, squares, chosen, copies, d: int) -> jax.Array:
+def _first_size(among, squares, chosen, assumed, d: int) -> jax.Array:
     honest = chosen.sum()
     both = chosen[:, None] & chosen[None, :] & ~jnp.eye(chosen.shape[0], dtype=bool)
     nearest = _sum_of_smallest(jnp.where(both, among, jnp.inf), jnp.maximum(honest - 2, 1))
     nearest = jnp.where(chosen, nearest, jnp.inf).min()
     nearest = jnp.where(jnp.isfinite(nearest), nearest, 0.0)
-    spread = jnp.maximum(honest - copies - 1, 1)  # n - 2 c - 1
+    spread = jnp.maximum(honest - assumed - 1, 1)  # n - 2 c - 1
     longest = jnp.sqrt(jnp.where(chosen, squares, 0.0).max())
     return jnp.sqrt(nearest / (spread * d)) + longest / jnp.sqrt(d)
 

@@ -151,14 +151,13 @@ def defence_rows(matrix: Matrix) -> tuple[list[str], list[list[str]]]:
         clean = _clean(matrix, matrix.rules[j], matrix.posts[p])
         cost = ""
         if clean is not None and base is not None:
-            mean, spread = mean_se(base - clean)
-            cost = f"{mean:+.3f} ± {spread:.3f}"
+            cost = _with_error(*mean_se(base - clean), "+")
         rows.append(
             [
                 matrix.rules[j],
                 matrix.posts[p],
                 f"{worst[j, p]:.3f}",
-                f"{error:.3f}",
+                "" if np.isnan(error) else f"{error:.3f}",
                 matrix.attacks[k],
                 f"{means[:, j, p].mean():.3f}",
                 "" if clean is None else f"{clean.mean():.3f}",
@@ -177,9 +176,14 @@ def attack_rows(matrix: Matrix, post: str) -> tuple[list[str], list[list[str]]]:
     mean, error = mean_se(np.moveaxis(matrix.score[:, :, p], -1, 0))
     rows = []
     for j, rule in enumerate(matrix.rules):
-        cells = [f"{mean[k, j]:.3f} ± {error[k, j]:.3f}" for k in range(len(matrix.attacks))]
+        cells = [_with_error(mean[k, j], error[k, j]) for k in range(len(matrix.attacks))]
         rows.append([rule, *cells, f"{mean[:, j].min():.3f}"])
     return ["rule", *matrix.attacks, "worst"], rows
+
+
+def _with_error(mean, error, sign: str = "") -> str:
+    text = f"{mean:{sign}.3f}"
+    return text if np.isnan(error) else f"{text} ± {error:.3f}"
 
 
 def _clean(matrix: Matrix, rule: str, post: str) -> np.ndarray | None:

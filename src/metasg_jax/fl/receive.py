@@ -21,8 +21,10 @@ def receive(
 ) -> Received:
     """A round's local models, pytrees of a caller outside the simulator, as a rule reads them.
 
-    Any rule then gives the update to subtract. Entries that are not finite are a client's affair,
-    not an error: the rule leaves such a row out, and counts it. Not for use under ``jit``.
+    Any rule then gives the update to subtract. ``game.check_rule(rule, n)`` says whether its
+    numbers fit n clients, which a rule that is called does not. Entries that are not finite are a
+    client's affair, not an error: the rule leaves such a row out, and counts it. Not for use under
+    ``jit``.
 
     Args:
         global_params: the model that was sent out.

@@ -11,7 +11,7 @@ from metasg_jax.fl.data import ClientData
 from metasg_jax.game.bsmg import FLGame, owned_images
 from metasg_jax.game.observation import OBSERVATIONS, attacker_projection
 from metasg_jax.game.types import make_prior, parse_type
-from metasg_jax.limits import COUNT, NOT_NEGATIVE, POSITIVE, Limit, check_fields
+from metasg_jax.limits import BOUND, COUNT, KNOB, NOT_NEGATIVE, POSITIVE, Limit, check_fields
 from metasg_jax.models import make_model
 from metasg_jax.post_defenses import POST_DEFENSES
 from metasg_jax.post_defenses import Composed as ComposedDefense
@@ -52,10 +52,10 @@ def check_rule(rule, num_sampled: int):
     a rule enters.
 
     Raises:
-        ConfigError: where f is not in [0, n / 2), beta not in [0, 0.5), m or s not in [1, n],
-            smoothing not in (0, 1), a bound, a scale or a tolerance not positive, sigma or
-            noise below 0, iterations below 1, floor not in [0, 1) or max_suspicious not in (0, 1];
-            and what ``check_clients`` of a rule refuses.
+        ConfigError: where f is not in [0, n / 2), beta or max_trim not in [0, 0.5), m or s not in
+            [1, n], clip or trim not in [-1, 1], smoothing not in (0, 1), a bound, a scale or a
+            tolerance not positive, sigma or noise below 0, iterations below 1, floor not in [0, 1)
+            or max_suspicious not in (0, 1]; and what ``check_clients`` of a rule refuses.
     """
     if isinstance(rule, Composed):
         for pre in rule.pre:
@@ -71,7 +71,7 @@ def check_rule(rule, num_sampled: int):
         m=one_to_n,
         s=one_to_n,
         beta=(lambda v: 0 <= v < 0.5, "in [0, 0.5)"),
-        max_norm=POSITIVE,
+        max_norm=BOUND,
         scale=POSITIVE,
         sigma=NOT_NEGATIVE,
         noise=NOT_NEGATIVE,
@@ -79,6 +79,11 @@ def check_rule(rule, num_sampled: int):
         tolerance=POSITIVE,
         iterations=COUNT,
         floor=(lambda v: 0 <= v < 1, "in [0, 1)"),
+        clip=KNOB,
+        trim=KNOB,
+        min_clip=POSITIVE,
+        max_clip=POSITIVE,
+        max_trim=(lambda v: 0 <= v < 0.5, "in [0, 0.5)"),
         max_suspicious=(lambda v: 0 < v <= 1, "in (0, 1]"),
     )
     # a rule that asks more of the number of clients says so itself

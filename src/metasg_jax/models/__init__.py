@@ -1,5 +1,6 @@
 """Classifiers that clients train: a linen module behind ``Model(init, apply, activations)``."""
 
+from metasg_jax.errors import ConfigError
 from metasg_jax.models.cnn import CNN
 from metasg_jax.models.linen import LinenModel
 from metasg_jax.models.mlp import MLP
@@ -19,12 +20,17 @@ def make_model(name: str, input_shape, num_classes: int, hidden) -> LinenModel:
 
     Raises:
         UnknownNameError: for a name that is not registered.
+        ConfigError: for widths or images that the model can't have.
 
     Example:
         >>> make_model("mlp", (8, 8, 1), 10, (16,)).num_params
         1210
     """
-    return LinenModel(MODELS[name](tuple(hidden), num_classes), tuple(input_shape), num_classes)
+    module, hidden = MODELS[name], tuple(hidden)
+    if not hidden or min(hidden) < 1:
+        raise ConfigError(f"hidden = {hidden}: at least one width, and each at least 1")
+    module.check(hidden, tuple(input_shape))
+    return LinenModel(module(hidden, num_classes), tuple(input_shape), num_classes)
 
 
 __all__ = ["CNN", "MLP", "MODELS", "LinenModel", "make_model"]

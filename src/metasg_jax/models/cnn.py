@@ -4,7 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from metasg_jax.errors import ConfigError
 from metasg_jax.models.layers import Method, PooledConvolution, clip_units
+
+# side of an image of which two convolutions of 5x5 with pooling leave a pixel
+_SMALLEST = 16
 
 
 class CNN(nn.Module):
@@ -24,6 +28,18 @@ class CNN(nn.Module):
     num_classes: int
     method: Method = "auto"
     images_at_once: int | None = 160
+
+    @staticmethod
+    def check(hidden: tuple[int, ...], input_shape: tuple[int, ...]) -> None:
+        """Raises ConfigError for another number of widths, or images that two poolings use up."""
+        if len(hidden) != 3:
+            raise ConfigError(f"hidden = {hidden}: a cnn has (channels, channels, width)")
+        height, width, _ = input_shape
+        if min(height, width) < _SMALLEST:
+            raise ConfigError(
+                f"model = 'cnn': images of {height}x{width} are too small: at least "
+                f"{_SMALLEST}x{_SMALLEST}"
+            )
 
     @nn.compact
     def __call__(self, x: jax.Array, clip: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:

@@ -18,6 +18,10 @@ class MLP(nn.Module):
     hidden: tuple[int, ...]
     num_classes: int
 
+    @staticmethod
+    def check(hidden: tuple[int, ...], input_shape: tuple[int, ...]) -> None:
+        """Any widths, any images."""
+
     @nn.compact
     def __call__(self, x: jax.Array, clip: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
         """Images f32[B, h, w, c] -> (logits f32[B, C], activations f32[B, U])."""

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metasg_jax.limits import COUNT, POSITIVE, SHARE, check_fields
+from metasg_jax.limits import ABOVE_ONE, COUNT, POSITIVE, SHARE, check_fields
 from metasg_jax.post_defenses.neuron_clip import NeuronClip
 from metasg_jax.post_defenses.root import agreement
 from metasg_jax.struct import field
@@ -43,8 +43,7 @@ class LearnedClip(NeuronClip):
     def check(self):
         """Raises ConfigError for a field out of range."""
         super().check()
-        above = (lambda v: v > 1, "above 1")
-        check_fields(self, keep=SHARE, cost=POSITIVE, pace=above, lr=POSITIVE, steps=COUNT)
+        check_fields(self, keep=SHARE, cost=POSITIVE, pace=ABOVE_ONE, lr=POSITIVE, steps=COUNT)
 
     def calibrate(self, model, deployed, root_x, root_y):
         """Learned bounds f32[U], none above the largest activation on root images."""
