@@ -113,10 +113,10 @@ def simulate_program(plan: Plan, dataset: Dataset, out: Path | None, console: Co
         Rows of ``simulation.csv``: one for each seed, post-training defence and measured round.
     """
     plan.check()
-    if out is not None:
-        _make_directory(out)
     worlds = plan.worlds(dataset)
     [rule], posts = plan.make_rules(worlds[0]).values(), plan.make_posts()
+    if out is not None:
+        _make_directory(out)
     steps = _stretches(plan.rounds)
     begin, play, judge = (
         jax.jit(cells.begin),
@@ -182,15 +182,16 @@ def matrix_program(
         CheckpointError: where ``out`` holds runs of other settings, or is being written to.
     """
     plan.check()
-    _make_directory(out)
-    with _alone(out):
-        return _matrix(plan, dataset, out, console, command)
-
-
-def _matrix(plan: Plan, dataset: Dataset, out: Path, console: Console, command: str):
-    rows = _resume(plan, out)
     worlds = plan.worlds(dataset)
     rules, posts = plan.make_rules(worlds[0]), plan.make_posts()
+    _make_directory(out)
+    with _alone(out):
+        return _play_matrix(plan, worlds, rules, posts, out, console, command)
+
+
+def _play_matrix(plan: Plan, worlds, rules, posts, out: Path, console: Console, command: str):
+    """:func:`matrix_program` once everything has been checked, with ``out`` to itself."""
+    rows = _resume(plan, out)
     runs = [(a, r, s) for r in plan.rules for a in plan.attacks for s in range(plan.seeds)]
     todo = [
         (a, r, s) for a, r, s in runs if any((a, r, post, s) not in rows for post in plan.posts)
