@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.attacks.base import AttackBase, seen
-from metasg_jax.attacks.statistics import centred_distances, reference_rows
-from metasg_jax.rows import weighted_sum
+from metasg_jax.attacks.statistics import centred_distances, honest_mean, reference_rows
 from metasg_jax.struct import field
 
 
@@ -35,10 +34,9 @@ class LMPKrum(AttackBase):
     def craft(self, key, state, ctx, action):
         """Rows f32[n, d], every row the same."""
         rows, chosen = reference_rows(ctx)
-        honest = chosen.sum()
         # in a mixed attack the other attack's clients collude, but send no copy
         assumed, copies = ctx.colluders.sum(), jnp.maximum(ctx.malicious.sum(), 1)
-        mean = weighted_sum(chosen / jnp.maximum(honest, 1), rows)
+        mean = honest_mean(ctx)
         direction = jnp.sign(mean)
         among = centred_distances(rows, chosen, mean)
         squares, along = jnp.sum(rows**2, axis=1), rows @ direction

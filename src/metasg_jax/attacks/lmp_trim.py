@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.attacks.base import AttackBase
-from metasg_jax.attacks.statistics import reference_rows
-from metasg_jax.rows import weighted_sum
+from metasg_jax.attacks.statistics import honest_mean, reference_rows
 from metasg_jax.struct import field
 
 
@@ -33,7 +32,7 @@ class LMPTrim(AttackBase):
         low = jnp.where(chosen[:, None], rows, jnp.inf).min(axis=0)
         high = jnp.where(chosen[:, None], rows, -jnp.inf).max(axis=0)
         low, high = jnp.where(some, low, 0.0), jnp.where(some, high, 0.0)
-        rising = weighted_sum(chosen / jnp.maximum(chosen.sum(), 1), rows) > 0
+        rising = honest_mean(ctx) > 0
         edge = jnp.where(rising, low, high)
         # away from the edge, on the far side of the honest values
         outwards = jnp.where(rising, edge < 0, edge > 0)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from metasg_jax.aggregators.norms import median_norm
 from metasg_jax.aggregators.presence import present_rows
-from metasg_jax.inversion import begin_search, continue_search
+from metasg_jax.inversion import begin_search, continue_search, estimate_asr
 from metasg_jax.post_defenses import undefended
 from metasg_jax.registry import Registry
 from metasg_jax.rows import row_norms, weighted_sum
@@ -122,19 +122,18 @@ class InversionObservation:
         return self._statistics.size(model, action_size) + 2 * _NUM_PATCHED
 
     def init(self, model: Model, action_size: int) -> Any:
-        """(the statistics' memory, the search, moving averages, weight they have gathered)."""
+        """(the statistics' memory, the search, moving averages of what it found)."""
         return (
             self._statistics.init(model, action_size),
             begin_search(model, self.side),
             jnp.zeros((_NUM_PATCHED,)),
-            jnp.zeros(()),
         )
 
     def __call__(
         self, model: Model, memory, received: Received, root, loss, previous_action, progress
     ) -> tuple[jax.Array, Any]:
         """As :class:`StatisticsObservation`."""
-        before, search, averages, gathered = memory
+        before, search, averages = memory
         obs, after = self._statistics(
             model, before, received, root, loss, previous_action, progress
         )
@@ -144,8 +143,8 @@ class InversionObservation:
         )
         now = patch_features(success)
         averages = self.decay * averages + (1 - self.decay) * now
-        gathered = self.decay * gathered + (1 - self.decay)
-        return jnp.concatenate([obs, now, averages / gathered]), (after, search, averages, gathered)
+        _, gathered, _ = after  # the statistics' averages are as old
+        return jnp.concatenate([obs, now, averages / gathered]), (after, search, averages)
 
 
 _NUM_PATCHED = 4
@@ -154,9 +153,8 @@ _NUM_PATCHED = 4
 def patch_features(success: jax.Array) -> jax.Array:
     """Largest, second, median and estimated attack success of f32[C], whatever the labels."""
     ordered = jnp.sort(success)
-    first, second = ordered[-1], ordered[-2]
-    lead = (first - second) / jnp.maximum(1 - second, 1e-6)
-    return jnp.stack([first, second, jnp.median(ordered), lead])
+    _, estimated = estimate_asr(success)
+    return jnp.stack([ordered[-1], ordered[-2], jnp.median(ordered), estimated])
 
 
 _QUANTILES = (0.0, 0.1, 0.25, 0.75, 0.9, 1.0)
