@@ -300,6 +300,9 @@ class RunConfig:
     game: GameConfig = GameConfig()
     fl: FLConfig = FLConfig()
     meta: MetaConfig = MetaConfig()
+    levels: tuple[float, ...] = ()
+    """Heterogeneities that the meta-steps take in turn, a partition each, in place of game.level:
+    for a policy that is to stand where the true one is unknown. Empty: game.level alone."""
     steps: int = 50
     """Meta-steps (T of Algorithm 1, N_D of Algorithm 2)."""
     chunk: int = 5

@@ -34,6 +34,8 @@ from metasg_jax.evaluation.tables import (
     type_rows,
     write_csv,
 )
+from metasg_jax.evaluation.worlds import of_one_shape
+from metasg_jax.game.bsmg import FLGame
 from metasg_jax.game.make import make_game
 from metasg_jax.game.rollout import rollout_groups
 from metasg_jax.learning.pretrain import pretrain
@@ -193,7 +195,8 @@ def pretrain_program(
     """
     config.check()
     checkpoints = directory / "checkpoints"
-    game = make_game(config.game, config.fl, dataset)
+    games = training_games(config, dataset)
+    game = games[0]
     begun = resume and checkpoint.latest_step(checkpoints) is not None
     if begun and config.meta.rollouts_at_once == -1:
         # chosen once, when the run began: another choice would round otherwise
@@ -220,7 +223,7 @@ def pretrain_program(
             first = state.num_steps
             count = min(config.chunk - first % config.chunk, config.steps - first)
             begin = time.perf_counter()
-            state, info = pretrain(key_steps, state, game, config.meta, count)
+            state, info = _steps(key_steps, state, games, config.meta, first, count)
             info = jax.tree.map(np.asarray, jax.block_until_ready(info))
             seconds = time.perf_counter() - begin
             new = _metric_rows(info, first, seconds / count, per_step)
@@ -245,6 +248,24 @@ def pretrain_program(
             columns["step"], columns["return_D"], columns["final_D"], directory / "learning.png"
         )
     return state
+
+
+def training_games(config: RunConfig, dataset: Dataset) -> list[FLGame]:
+    """The games that meta-steps take in turn: one, or one a level of ``config.levels``."""
+    levels = config.levels or (config.game.level,)
+    configs = [dataclasses.replace(config.game, level=level) for level in levels]
+    return of_one_shape([make_game(each, config.fl, dataset) for each in configs])
+
+
+def _steps(key, state, games, meta, first: int, count: int):
+    """Meta-steps ``first`` to ``first + count - 1``: all in one program where there is one game."""
+    if len(games) == 1:
+        return pretrain(key, state, games[0], meta, count)
+    infos = []
+    for step in range(first, first + count):
+        state, info = pretrain(key, state, games[step % len(games)], meta, 1)
+        infos.append(info)
+    return state, jax.tree.map(lambda *leaves: np.concatenate(leaves), *infos)
 
 
 def evaluate_program(

@@ -134,6 +134,9 @@ class Attack(Protocol):
     action_spec: ClassVar[tuple[str, ...]]
 
     @property
+    def noise(self) -> Any: ...
+
+    @property
     def knowledge(self) -> str: ...
 
     @property

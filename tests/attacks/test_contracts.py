@@ -192,7 +192,8 @@ def conds(batched_kind):
 
 
 def test_one_branch_runs_under_vmap_unless_the_kind_is_batched():
-    assert conds(batched_kind=False) == 2
+    # plan, craft, and whether its rows are made unlike
+    assert conds(batched_kind=False) == 3
     assert conds(batched_kind=True) == 0
 
 
@@ -201,7 +202,7 @@ def test_a_vmapped_round_keeps_its_second_pass_conditional():
     one = squad([NoAttack(), RL()], which=0)
     batched = jax.vmap(lambda seed: play(one, seed=seed))
     names = primitives(jax.make_jaxpr(batched)(jnp.arange(2)).jaxpr)
-    assert names.count("cond") == 3  # plan, second pass, craft
+    assert names.count("cond") == 4  # plan, second pass, craft, noise
 
 
 def test_the_table_groups_by_kind_and_keeps_the_numbers_apart():

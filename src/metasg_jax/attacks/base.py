@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.attacks.plan import LocalPlan
+from metasg_jax.rows import row_norms
 from metasg_jax.struct import Struct, field
 from metasg_jax.types import Aggregator, Attack, Info, Key
 
@@ -88,7 +89,12 @@ class AttackBase(Struct):
         second_pass_steps: where positive, its clients first train honestly; then one row follows
             the plan for at most that many steps, hiding behind the mean of those honest updates
             (``reference``), and all of them send it. Honest rounds stay fast.
+        noise: norm of the Gaussian noise that each of its clients puts on its row, relative to the
+            row's; the sum is brought back to the row's norm. At 1 colluders that would send one
+            vector have cosines of 0.5. Applied by the table, see :func:`unlike`.
     """
+
+    noise: float = field(default=0.0, kw_only=True)
 
     uses: ClassVar[tuple[str, ...]] = ()
     action_spec: ClassVar[tuple[str, ...]] = ()
@@ -121,3 +127,24 @@ class AttackBase(Struct):
     ) -> tuple[jax.Array, Any, Info]:
         """What its clients send: f32[n, d], of which only the malicious rows are read."""
         return seen(ctx), state, {}
+
+
+def unlike(key: Key, rows: jax.Array, noise: jax.Array) -> jax.Array:
+    """Rows f32[n, d] of the same norms, each turned away by noise of its own.
+
+    Args:
+        key: consumed.
+        rows: what colluders would send.
+        noise: f32[], relative to a row's norm; 0 gives the rows as they are and costs nothing,
+            unless it is batched.
+    """
+    # raw, because a batched condition would take the key once for each branch
+    raw, kind = jax.random.key_data(key), jax.random.key_impl(key)
+
+    def turned():
+        drawn = jax.random.normal(jax.random.wrap_key_data(raw, impl=kind), rows.shape)
+        norms = row_norms(rows)[:, None]
+        moved = rows + noise * norms * drawn / jnp.sqrt(rows.shape[1])
+        return moved * (norms / jnp.maximum(row_norms(moved)[:, None], 1e-12))
+
+    return jax.lax.cond(noise > 0, turned, lambda: rows)

@@ -23,6 +23,7 @@ LIMITS: dict[str, Limit] = {
     "fraction": SHARE,
     "share": (lambda v: 0 <= v < 1, "in [0, 1)"),
     "proximal": NOT_NEGATIVE,
+    "noise": NOT_NEGATIVE,
     "b": ABOVE_ONE,
     "max_scale": ABOVE_ONE,
     "max_steps": COUNT,

@@ -5,8 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from metasg_jax.attacks.base import AttackContext, restrict
+from metasg_jax.attacks.base import AttackContext, restrict, unlike
 from metasg_jax.attacks.plan import LocalPlan
 from metasg_jax.struct import Struct
 from metasg_jax.types import Attack, Key
@@ -56,8 +57,16 @@ class AttackTable(Struct):
     def craft(
         self, kind, slot, key: Key, state, ctx: AttackContext, action: jax.Array
     ) -> tuple[jax.Array, tuple]:
-        """The rows f32[n, d] of the chosen attack, and the states."""
-        return self._switch("craft", kind, slot, key, state, ctx, action)
+        """The rows f32[n, d] of the chosen attack, made unlike each other, and the states."""
+        key_noise = jax.random.fold_in(key, 1)
+        rows, states = self._switch("craft", kind, slot, key, state, ctx, action)
+        return unlike(key_noise, rows, self.noise(kind, slot)), states
+
+    def noise(self, kind, slot) -> jax.Array:
+        """f32[], of the chosen attack."""
+        noises = [jnp.atleast_1d(attack.noise) for attack in self.kinds]
+        begin = np.cumsum([0] + [len(each) for each in noises[:-1]])
+        return jnp.concatenate(noises)[jnp.asarray(begin)[kind] + slot]
 
     def _switch(self, method, kind, slot, key, state, ctx, action):
         def branch(k, stacked):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.evaluation.metrics import Metrics, measure_deployed
+from metasg_jax.evaluation.switching import Switch, second
 from metasg_jax.game.rollout import Player, init_normalizer, rollout
 from metasg_jax.policies import Fixed
 from metasg_jax.struct import Struct
@@ -71,7 +72,13 @@ def play_types(
 
 @functools.partial(jax.jit, static_argnames="split")
 def score_actions(
-    key: Key, game, actions: jax.Array, post_levels: jax.Array, attackers: Player, split: str
+    key: Key,
+    game,
+    actions: jax.Array,
+    post_levels: jax.Array,
+    attackers: Player,
+    split: str,
+    switch: Switch | None = None,
 ) -> jax.Array:
     """Scores of constant actions, for a grid search.
 
@@ -84,6 +91,7 @@ def score_actions(
         post_levels: f32[L].
         attackers: parameters stacked over K.
         split: ``validation`` or ``test``.
+        switch: types that change in mid-run; scores are then against the second.
 
     Returns:
         f32[K, E, L].
@@ -96,18 +104,19 @@ def score_actions(
     def against(_, scanned):
         i, attacker_params = scanned
         xi, attacker = game.prior[i], attackers.replace(params=attacker_params)
+        final, later = second(game, i, switch)
 
         def one(action):
             defender = Player(action, normalizer, policy, greedy=True)
             # cloned, because all episodes are to share them
             keys = jax.random.clone(key_environment), jax.random.clone(key_policies)
-            state, _ = rollout(*keys, game, xi, defender, attacker)
+            state, _ = rollout(*keys, game, xi, defender, attacker, later=later)
 
             def at(level):
                 key = jax.random.clone(key_deploy)
                 deployed, _ = game.deploy(key, state.w, action.at[-1].set(level))
                 return measure_deployed(
-                    game.model, deployed, images, labels, xi, state.diverged
+                    game.model, deployed, images, labels, final, state.diverged
                 ).score
 
             return jax.lax.map(at, post_levels)

@@ -14,6 +14,7 @@ import numpy as np
 
 from metasg_jax.evaluation.episodes import held_out
 from metasg_jax.evaluation.metrics import Metrics, measure_deployed
+from metasg_jax.evaluation.switching import Switch, second
 from metasg_jax.game.rollout import Player, init_normalizer, rollout
 from metasg_jax.policies import Fixed
 from metasg_jax.struct import Struct
@@ -36,7 +37,12 @@ class Recorded(Struct):
 
 @functools.partial(jax.jit, static_argnames="split")
 def play_policy(
-    key: Key, game, defender: Player, attackers: Player, split: str = "test"
+    key: Key,
+    game,
+    defender: Player,
+    attackers: Player,
+    split: str = "test",
+    switch: Switch | None = None,
 ) -> Recorded:
     """Plays one defender against each type.
 
@@ -46,12 +52,13 @@ def play_policy(
         defender: one policy for all types.
         attackers: parameters stacked over K.
         split: ``test`` or ``validation``, static.
+        switch: types that change in mid-run; scores are then against the second.
     """
 
     def against(_, scanned):
         i, params = scanned
         metrics, played = _episode(
-            key, game, game.prior[i], defender, attackers.replace(params=params), split
+            key, game, i, defender, attackers.replace(params=params), split, switch
         )
         return None, Recorded(metrics, played.defender.action, played.defender.raw_obs)
 
@@ -60,7 +67,12 @@ def play_policy(
 
 @functools.partial(jax.jit, static_argnames="split")
 def play_schedules(
-    key: Key, game, schedules: jax.Array, attackers: Player, split: str = "test"
+    key: Key,
+    game,
+    schedules: jax.Array,
+    attackers: Player,
+    split: str = "test",
+    switch: Switch | None = None,
 ) -> Metrics:
     """Plays given actions against each type.
 
@@ -70,6 +82,7 @@ def play_schedules(
         schedules: f32[K, J, H, A], J of them for each type.
         attackers: parameters stacked over K.
         split: ``test`` or ``validation``, static.
+        switch: as in :func:`play_policy`.
 
     Returns:
         Metrics with leaves [K, J].
@@ -81,27 +94,29 @@ def play_schedules(
 
     def against(_, scanned):
         i, params, mine = scanned
-        xi, attacker = game.prior[i], attackers.replace(params=params)
+        attacker = attackers.replace(params=params)
 
         def one(schedule):
-            return _episode(key, game, xi, nobody, attacker, split, schedule)[0]
+            return _episode(key, game, i, nobody, attacker, split, switch, schedule)[0]
 
         return None, jax.vmap(one)(mine)
 
     return jax.lax.scan(against, None, (_counter(game), attackers.params, schedules))[1]
 
 
-def _episode(key, game, xi, defender, attacker, split, schedule=None):
+def _episode(key, game, i, defender, attacker, split, switch, schedule=None):
     # the keys of score_actions, so that a constant schedule is one of its actions; cloned, because
     # all episodes are to share them
+    final, later = second(game, i, switch)
     key_play, key_deploy = jax.random.split(jax.random.clone(key))
     key_environment, key_policies = jax.random.split(key_play)
     state, played = rollout(
-        key_environment, key_policies, game, xi, defender, attacker, schedule=schedule
-    )
+        key_environment, key_policies, game, game.prior[i], defender, attacker,
+        schedule=schedule, later=later,
+    )  # fmt: skip
     deployed, _ = game.deploy(key_deploy, state.w, played.defender.action[-1])
     images, labels = held_out(game, split)
-    metrics = measure_deployed(game.model, deployed, images, labels, xi, state.diverged)
+    metrics = measure_deployed(game.model, deployed, images, labels, final, state.diverged)
     return metrics, played
 
 

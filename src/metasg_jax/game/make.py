@@ -107,6 +107,23 @@ def make_post_defense(text: str) -> PostDefense:
     return parts[0] if len(parts) == 1 else ComposedDefense(parts)
 
 
+def make_observation(text: str):
+    """A registered observation; ``statistics:decay=0`` sets fields, here that of its memory.
+
+    Raises:
+        UnknownNameError: for a name that is not registered.
+        ConfigError: for an unknown field or one out of range.
+    """
+    observation = parse_variant(OBSERVATIONS, text, "observation")
+    check_fields(
+        observation,
+        decay=(lambda v: 0 <= v < 1, "in [0, 1)"),
+        side=COUNT,
+        images=COUNT,
+    )
+    return observation
+
+
 def make_game(
     config: GameConfig | None = None, fl: FLConfig | None = None, dataset: Dataset | None = None
 ) -> FLGame:
@@ -162,7 +179,7 @@ def make_game(
         backdoor_weight=config.backdoor_weight,
         projection=attacker_projection(model),
         model=model,
-        observation=OBSERVATIONS[config.observation](),
+        observation=make_observation(config.observation),
         reward=config.reward,
         loss=config.loss,
     )

@@ -118,6 +118,7 @@ def rollout(
     state: Any = None,
     num_rounds: int | None = None,
     schedule: jax.Array | None = None,
+    later: tuple[Any, jax.Array] | None = None,
 ) -> tuple[Any, Trajectory]:
     """Plays an episode, or a part of one.
 
@@ -133,6 +134,8 @@ def rollout(
         num_rounds: static; the game's horizon by default.
         schedule: f32[num_rounds, A], what the defender plays whatever it sees, in place of its
             policy's actions.
+        later: (another type, i32[] the round from which the attacker is that one), its indices not
+            batched either; the attacks' own states go on.
 
     Returns:
         (final state, trajectory).
@@ -140,8 +143,10 @@ def rollout(
     key_reset, key_rounds = jax.random.split(key_environment)
     if state is None:
         state = game.reset(key_reset, xi)
+    first = xi
 
     def play_round(state, t):
+        xi = first if later is None else _choose(t < later[1], first, later[0])
         key_attack, key_defend = jax.random.split(jax.random.fold_in(key_rounds, t))
         key_a, key_d = jax.random.split(jax.random.fold_in(key_policies, t))
         obs_a = game.observe_attacker(state, xi)
@@ -160,6 +165,10 @@ def rollout(
 
     rounds = jnp.arange(game.horizon if num_rounds is None else num_rounds)
     return jax.lax.scan(play_round, state, rounds)
+
+
+def _choose(condition, a, b):
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
 
 
 def rollout_groups(
