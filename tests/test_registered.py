@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from metasg_jax.cli import parse_pretrain
 from metasg_jax.game import make_rule, parse_type
 from metasg_jax.models import make_model
 
@@ -15,34 +16,48 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import card  # noqa: E402
+import colluders  # noqa: E402
+import gap_map  # noqa: E402
 import literature  # noqa: E402
+import switching  # noqa: E402
+import transfer  # noqa: E402
+import unknown  # noqa: E402
+from study.program import settings  # noqa: E402
+from study.training import LEARNERS, command  # noqa: E402
+
+from metasg_jax.evaluation.worlds import FINAL, SELECTION  # noqa: E402
+
+EXPERIMENTS = {
+    each.__name__: each.STUDIES for each in (card, colluders, gap_map, switching, transfer, unknown)
+}
+PLAYED = [name for name in EXPERIMENTS if (ROOT / "docs/results" / f"{name}.json").is_file()]
 
 
-def test_the_card_was_played_with_the_settings_that_are_registered():
+@pytest.mark.parametrize("name", PLAYED)
+def test_an_experiment_was_played_with_the_settings_that_are_registered(name):
     """Whoever changes a setting has to play the final worlds anew."""
-    played = json.loads((ROOT / "docs" / "results" / "card.json").read_text())
-    assert played == json.loads(json.dumps(dataclasses.asdict(card.Card())))
+    played = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
+    assert played == settings(EXPERIMENTS[name])
 
 
-def test_final_worlds_are_neither_training_nor_selection_worlds():
-    config = card.settings(card.Card(), "inversion")
-    assert config.game.level == 0.9 and config.meta.adapt_steps == 0
-    assert card.FINAL != card.SELECTION
-    assert max(card.Card().training_seeds) < min(card.FINAL, card.SELECTION)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_can_be_built(name):
+    for study in EXPERIMENTS[name].values():
+        study.world.game.check()
+        for text in study.world.game.types + study.known:
+            parse_type(text, study.world.fl.num_clients)
+        assert len(study.training_seeds) >= 5 and study.final_worlds >= 2
+        assert set(study.learners) <= set(LEARNERS)
+        assert max(study.training_seeds) < min(FINAL, SELECTION) and FINAL != SELECTION
 
 
-def test_references_by_hand():
-    """Two worlds, two types, three actions: one is best on average, another for each type."""
-    scores = np.array(
-        [[[0.5, 0.9, 0.0], [0.5, 0.0, 0.8]], [[0.7, 0.9, 0.2], [0.5, 0.2, 0.8]]], float
-    )
-    q = np.array([0.5, 0.5])
-    actions = np.array([[0.0], [1.0], [2.0]])
-    best, per_type = card.chosen(scores, actions, q)
-    assert best.tolist() == [0.0] and per_type.tolist() == [[1.0], [2.0]]
-    fixed, oracle = card.hindsight({"hindsight": scores}, q)
-    np.testing.assert_allclose(fixed, [[0.5, 0.5], [0.7, 0.5]])
-    np.testing.assert_allclose(oracle, [[0.9, 0.8], [0.9, 0.8]])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_learners_are_told_what_the_command_line_knows(name):
+    config = parse_pretrain(command(name, 7, Path("out"))[4:]).config
+    assert config.seed == config.game.seed == 7 and config.steps == LEARNERS[name].steps
+    assert config.game.observation == LEARNERS[name].observation
+    for text in config.game.types:
+        parse_type(text, config.fl.num_clients)
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,13 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _pretrain(argv: list[str], console: Console) -> int:
+def parse_pretrain(argv: list[str]) -> Pretrain:
+    """What the arguments of ``metasg pretrain`` ask for, over the preset that they name.
+
+    Raises:
+        UnknownNameError: for a data set or a preset that is not registered.
+        ConfigError: for a setting out of range.
+    """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--dataset", default="digits")
     early.add_argument("--preset", default=None)
@@ -237,10 +243,16 @@ def _pretrain(argv: list[str], console: Console) -> int:
     judging = QUICK if preset == "smoke" else Judging()
     default = Pretrain(config, known.dataset, preset, judging=judging)
     args = tyro.cli(Pretrain, args=argv, default=default, prog="metasg pretrain")
-    config = args.config
-    if config.game.dataset != args.dataset:
-        raise ConfigError(f"game.dataset = {config.game.dataset!r}: name the data set by --dataset")
-    config.check()
+    given = args.config.game.dataset
+    if given != args.dataset:
+        raise ConfigError(f"game.dataset = {given!r}: name the data set by --dataset")
+    args.config.check()
+    return args
+
+
+def _pretrain(argv: list[str], console: Console) -> int:
+    args = parse_pretrain(argv)
+    config, preset = args.config, args.preset
     if args.dry_run:
         dataset = _load(config.game.dataset, args.source, console)
         from metasg_jax import program

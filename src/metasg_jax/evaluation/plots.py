@@ -138,6 +138,36 @@ def recovery_bars(recovery: dict[str, np.ndarray], path: Path) -> None:
     _save(figure, path)
 
 
+def gap_map(
+    gaps: np.ndarray, leads: np.ndarray, levels: Sequence, shares: Sequence, path: Path
+) -> None:
+    """What adaptation is worth, and what a policy makes of it, in points of the score.
+
+    Args:
+        gaps: f64[L, S], per-type oracle minus best fixed action.
+        leads: f64[L, S], the policy minus best fixed action.
+        levels: heterogeneities q, L of them.
+        shares: of malicious clients, S of them.
+        path: of the picture.
+    """
+    figure = Figure(figsize=(8.2, 3.4), layout="constrained")
+    most = 100 * max(np.abs(gaps).max(), np.abs(leads).max())
+    scale = ScalarMappable(Normalize(-most, most), "RdBu")
+    titles = ("gap: oracle - best fixed", "learned - best fixed")
+    for axis, values, title in zip(figure.subplots(1, 2), (gaps, leads), titles, strict=True):
+        axis.imshow(100 * values, cmap=scale.cmap, norm=scale.norm, aspect="auto")
+        for row, column in np.ndindex(*values.shape):
+            value = 100 * values[row, column]
+            color = "white" if abs(value) > 0.6 * most else "black"
+            axis.text(column, row, f"{value:+.1f}", ha="center", va="center", color=color)
+        axis.set_xticks(range(len(shares)), [f"{share:.0%}" for share in shares])
+        axis.set_yticks(range(len(levels)), [f"q = {level:g}" for level in levels])
+        axis.set_xlabel("malicious clients")
+        axis.set_title(title, fontsize=10)
+    figure.colorbar(scale, ax=figure.axes, label="points of the score")
+    _save(figure, path)
+
+
 def learning_curve(steps: np.ndarray, returns: np.ndarray, finals: np.ndarray, path: Path) -> None:
     """Mean reward over meta-steps: of whole episodes, and of their last tenth."""
     figure = Figure(figsize=(6, 3.4))

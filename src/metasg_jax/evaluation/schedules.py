@@ -35,7 +35,7 @@ class Recorded(Struct):
     observation: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames="split")
+@functools.partial(jax.jit, static_argnames=("split", "per_type"))
 def play_policy(
     key: Key,
     game,
@@ -43,26 +43,30 @@ def play_policy(
     attackers: Player,
     split: str = "test",
     switch: Switch | None = None,
+    per_type: bool = False,
 ) -> Recorded:
     """Plays one defender against each type.
 
     Args:
         key: consumed.
         game: the FL game.
-        defender: one policy for all types.
+        defender: one policy for all types, or with ``per_type`` parameters stacked over K.
         attackers: parameters stacked over K.
         split: ``test`` or ``validation``, static.
         switch: types that change in mid-run; scores are then against the second.
+        per_type: static.
     """
 
     def against(_, scanned):
-        i, params = scanned
+        i, params, own = scanned
+        player = defender.replace(params=own) if per_type else defender
         metrics, played = _episode(
-            key, game, i, defender, attackers.replace(params=params), split, switch
+            key, game, i, player, attackers.replace(params=params), split, switch
         )
         return None, Recorded(metrics, played.defender.action, played.defender.raw_obs)
 
-    return jax.lax.scan(against, None, (_counter(game), attackers.params))[1]
+    own = defender.params if per_type else None
+    return jax.lax.scan(against, None, (_counter(game), attackers.params, own))[1]
 
 
 @functools.partial(jax.jit, static_argnames="split")

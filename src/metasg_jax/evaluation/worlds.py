@@ -36,12 +36,17 @@ def world(config: RunConfig, dataset: Dataset, seed: int, stream: int = FINAL):
     return make_game(game, config.fl, dataset)
 
 
-def of_one_shape(games: Sequence) -> list:
+def of_one_shape(games: Sequence, multiple: int = 1) -> list:
     """The same games, with lists of images padded to one length, so that one program plays them.
 
     Changes no result: what a client draws from is bounded by its own number of images.
+
+    Args:
+        games: of the same kinds.
+        multiple: the length is one of it, so that games made elsewhere get the same.
     """
     width = max(game.data.index.shape[1] for game in games)
+    width = -(-width // multiple) * multiple
 
     def padded(game):
         index = game.data.index

@@ -1,0 +1,173 @@
+"""What is registered: learners, the worlds that they are judged in, and studies that join both.
+
+Every result is kept beside the settings it was played with, and a test compares them with those
+that stand here: whoever changes a setting plays the final worlds anew.
+"""
+
+import dataclasses
+
+from metasg_jax.config import FLConfig, GameConfig, RunConfig
+from metasg_jax.evaluation.switching import Switch, cycle
+from metasg_jax.presets import PRESETS
+
+CARD = PRESETS["cpu"].get_config("mnist")
+"""The game card: MNIST pooled to 14 x 14, MLP 196-64-10, N = 100, n = 10, H = 100, nine types."""
+
+SEEDS = (100, 101, 102, 103, 104)
+
+STATIC = (
+    ("mean", "none"),
+    ("median", "none"),
+    ("trimmed_mean:beta=0.2", "none"),
+    ("krum", "none"),
+    ("fltrust", "none"),
+    ("clipped_median:max_norm=0.6", "none"),
+    ("norm_bound:max_norm=0.6", "none"),
+    ("nnm+trimmed_mean:beta=0.2", "none"),
+    ("fltrust", "neuron_clip"),
+)
+"""Rule and post-training defence of the static controls."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """A way to pre-train a defender; one run a training seed.
+
+    Attributes:
+        arguments: what ``metasg pretrain`` is told beside data set, preset and seed.
+        steps: meta-steps.
+    """
+
+    arguments: tuple[str, ...]
+    steps: int
+
+    @property
+    def observation(self) -> str:
+        """What its policies see."""
+        key = "--game.observation="
+        given = [each.removeprefix(key) for each in self.arguments if each.startswith(key)]
+        return given[-1] if given else CARD.game.observation
+
+
+def _card(*arguments: str, steps: int = 56) -> Learner:
+    """201,600 FL rounds on the card: 56 meta-steps of 9 types x 4 episodes x 100 rounds."""
+    return Learner(("--meta.adapt-steps=0", *arguments), steps)
+
+
+UNKNOWN = ("alie:z=1.5@0.2", "bfl@0.2", "lmp:z=2@0.2")
+"""Types of the card that the learner ``unknown-q0.9`` never meets."""
+
+KNOWN = tuple(text for text in CARD.game.types if text not in UNKNOWN)
+
+
+def types_at(share: float) -> tuple[str, ...]:
+    """The card's nine types at another share of malicious clients, in whole percents."""
+    some, few, half = f"{share:g}", f"{(100 * share / 4 + 0.5) // 1 / 100:g}", f"{share / 2:g}"
+    return (
+        "none",
+        f"ipm:scale=1@{some}",
+        f"ipm:scale=5@{some}",
+        f"alie:z=1.5@{some}",
+        f"lmp:z=2@{some}",
+        f"bfl@{few}",
+        f"bfl:boost=5@{few}",
+        f"bfl@{some}",
+        f"ipm:scale=2@{half}+bfl:boost=3@{few}",
+    )
+
+
+SHARES = (0.1, 0.2, 0.3)
+LEVELS = (0.1, 0.5, 0.9)
+_EVERYWHERE = ("none", *(text for share in SHARES for text in types_at(share)[1:]))
+
+LEARNERS = {
+    "card-q0.9": _card("--game.level=0.9"),
+    "card-q0.5": _card("--game.level=0.5"),
+    "card-q0.1": _card("--game.level=0.1"),
+    "inversion-q0.9": _card("--game.level=0.9", "--game.observation=inversion"),
+    "unknown-q0.9": _card("--game.level=0.9", "--game.types", *KNOWN, steps=84),
+    "map": _card(
+        "--levels", *map(str, LEVELS), "--meta.num-types=9", "--game.types", *_EVERYWHERE, steps=84
+    ),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """Where defenders are judged.
+
+    Attributes:
+        game: of final and selection worlds, but for seed, trigger and target.
+        fl: likewise.
+        second: places in the table from each type to the one that follows it; 0 without a switch.
+        at: the first round of the second type.
+    """
+
+    game: GameConfig = CARD.game
+    fl: FLConfig = CARD.fl
+    second: int = 0
+    at: int = 50
+
+    @property
+    def config(self) -> RunConfig:
+        """Settings of which only the game's are read."""
+        return RunConfig(self.game, self.fl, CARD.meta)
+
+    @property
+    def switch(self) -> Switch | None:
+        """Who follows whom."""
+        return cycle(len(self.game.types), self.second, self.at) if self.second else None
+
+
+def on_card(second: int = 0, horizon: int = 100, **game) -> World:
+    """The card with other fields of its game."""
+    return World(
+        dataclasses.replace(CARD.game, **game), CARD.fl.replace(horizon=horizon), second=second
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Learners beside their controls in one kind of world.
+
+    Attributes:
+        title: of its section.
+        learners: of :data:`LEARNERS`; leads and types are shown for the first.
+        world: of the final worlds.
+        known: types of the selection worlds, from which best fixed action, per-type actions and the
+            two-phase control's classifier come; empty: those of the final worlds.
+        training_seeds: each with a partition of its own.
+        selection_worlds: on whose validation images references are chosen; 0 leaves the best
+            fixed action in hindsight to open the two-phase control.
+        final_worlds: on whose test images everything is compared.
+        grid: clips, trims, post-training levels of the references.
+        phase: rounds of the two-phase control's first phase.
+        repeats: episodes a selection world and type that its classifier learns from.
+        static: rule and post-training defence of the static controls.
+        adjusted: selection worlds on which the learned policies' normalisers are taken anew;
+            0 leaves them as trained.
+        psi_steps: gradient steps by which the learned policies are adapted to each type, told it,
+            on episodes of the game that they were trained in; 0 plays them frozen only.
+        psi_size: of such a step.
+    """
+
+    title: str
+    learners: tuple[str, ...]
+    world: World = World()
+    known: tuple[str, ...] = ()
+    training_seeds: tuple[int, ...] = SEEDS
+    selection_worlds: int = 6
+    final_worlds: int = 6
+    grid: tuple[int, int, int] = (8, 5, 4)
+    phase: int = 25
+    repeats: int = 4
+    static: tuple[tuple[str, str], ...] = STATIC
+    adjusted: int = 0
+    psi_steps: int = 0
+    psi_size: float = 0.03
+
+    @property
+    def selection(self) -> World:
+        """Of the selection worlds: nobody switches there."""
+        types = self.known or self.world.game.types
+        return World(dataclasses.replace(self.world.game, types=types), self.world.fl)

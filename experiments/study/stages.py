@@ -1,0 +1,330 @@
+"""The worlds of a study, one at a time: what is played in each, as arrays by name.
+
+``references``  scores of the grid on a selection world
+``first_phase`` what the best fixed action shows there, for the two-phase control's classifier
+``normalize``   moments of what the learned policies see there, where normalisers are adjusted
+``adapt``       a training seed's policies adapted to each type, told it, where that is asked for
+``final``       everything, on a final world
+"""
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from metasg_jax.evaluation.controls import action_grid, all_attackers
+from metasg_jax.evaluation.episodes import score_actions
+from metasg_jax.evaluation.schedules import (
+    constant,
+    phase_features,
+    play_policy,
+    play_schedules,
+    shuffled,
+    swapped,
+    two_phase,
+)
+from metasg_jax.evaluation.worlds import FINAL, SELECTION, of_one_shape, world
+from metasg_jax.game.make import make_game, make_observation, make_post_defense, make_rule
+from metasg_jax.game.rollout import Normalizer, Player, init_normalizer
+from metasg_jax.learning.adaptation import adapt
+from metasg_jax.learning.state import attacker_player, defender_player, init_state
+from metasg_jax.policies import Fixed
+from study.settings import LEARNERS, Study, World
+from study.training import trained
+
+# lists of images are padded to a multiple of this, so that all worlds share their programs
+_WIDTH = 1024
+
+
+class Place(NamedTuple):
+    """Where a study's files are.
+
+    Attributes:
+        study: what is played.
+        folder: of its outcomes.
+        runs: of the learners.
+    """
+
+    study: Study
+    folder: Path
+    runs: Path
+
+    def file(self, stage: str, s: int) -> Path:
+        """Of one world. Studies that choose their references alike share those worlds."""
+        if stage in ("references", "first_phase"):
+            study = self.study
+            alike = repr((study.selection, study.grid))
+            if stage == "first_phase":
+                alike += repr((study.phase, study.repeats, observations(self)))
+            digest = hashlib.sha256(alike.encode()).hexdigest()[:12]
+            return self.folder.parent / "selection" / f"{stage}-{digest}-{s}.npz"
+        return self.folder / f"{stage}-{s}.npz"
+
+    def read(self, stage: str, count: int) -> list[dict[str, np.ndarray]]:
+        """The outcomes of worlds 0 .. count - 1."""
+        return [dict(np.load(self.file(stage, s))) for s in range(count)]
+
+
+def number_of_worlds(study: Study, stage: str) -> int:
+    """How many worlds a stage has."""
+    return {
+        "references": study.selection_worlds,
+        "first_phase": study.selection_worlds,
+        "normalize": study.adjusted,
+        "adapt": len(study.training_seeds) * (study.psi_steps > 0),
+        "final": study.final_worlds,
+    }[stage]
+
+
+def draw(kind: World, dataset, stream: int, seed: int):
+    """A game that no run was trained on."""
+    return of_one_shape([world(kind.config, dataset, seed, stream)], _WIDTH)[0]
+
+
+def nobody(game):
+    """The attackers of a prior without adaptive types: parameters that nothing reads."""
+    config = World().config
+    return all_attackers(init_state(jax.random.key(0), game, config.meta), game, config)
+
+
+def tried(study: Study) -> np.ndarray:
+    """All actions f32[J, A] of the grid: clip, trim, post-training level, the last fastest."""
+    actions, levels = action_grid(*study.grid[:2]), np.linspace(1.0, -1.0, study.grid[2])
+    every = np.repeat(actions, len(levels), axis=0)
+    every[:, -1] = np.tile(levels, len(actions))
+    return every
+
+
+def grid_scores(study: Study, game, seed: int, split: str, switch=None) -> np.ndarray:
+    """Scores f32[K, J] of the grid in one world."""
+    levels = jnp.linspace(1.0, -1.0, study.grid[2])
+    actions = jnp.asarray(action_grid(*study.grid[:2]))
+    scores = score_actions(
+        jax.random.key(seed), game, actions, levels, nobody(game), split, switch
+    )  # fmt: skip
+    return np.asarray(scores).reshape(len(game.prior), -1)
+
+
+def references(place: Place, dataset, s: int) -> dict[str, np.ndarray]:
+    """Scores of the grid on a selection world."""
+    game = draw(place.study.selection, dataset, SELECTION, s)
+    return {"grid": grid_scores(place.study, game, s, "validation")}
+
+
+def chosen(scores: np.ndarray, actions: np.ndarray, q: np.ndarray):
+    """Best fixed action f32[A] and the best of each type f32[K, A] by scores f64[S, K, J]."""
+    mean = scores.mean(axis=0)
+    return actions[np.argmax(q @ mean)], actions[mean.argmax(axis=1)]
+
+
+def selected(place: Place) -> tuple[np.ndarray, np.ndarray]:
+    """(best fixed action, the best of each known type), from the selection worlds."""
+    scores = np.stack(
+        [each["grid"] for each in place.read("references", place.study.selection_worlds)]
+    )
+    return chosen(scores, tried(place.study), uniform(scores.shape[1]))
+
+
+def uniform(count: int) -> np.ndarray:
+    """The prior of all studies."""
+    return np.full(count, 1 / count)
+
+
+def watch(game, action: np.ndarray, observation: str, key, switch=None):
+    """Episodes of a constant action, with what a defender would see: f32[K, H, O]."""
+    game = game.replace(observation=make_observation(observation))
+    normalizer = init_normalizer(game.observation_size)
+    player = Player(jnp.asarray(action), normalizer, Fixed(game.action_size), True)
+    return play_policy(key, game, player, nobody(game), switch=switch).observation
+
+
+def observations(place: Place) -> list[str]:
+    """What the study's learners see, each once, in their order."""
+    return list(dict.fromkeys(LEARNERS[name].observation for name in place.study.learners))
+
+
+def first_phase(place: Place, dataset, s: int) -> dict[str, np.ndarray]:
+    """Features f64[R, K, F] of the first rounds under the best fixed action, by observation."""
+    study = place.study
+    best, _ = selected(place)
+    game = draw(study.selection, dataset, SELECTION, s)
+    found = {}
+    for observation in observations(place):
+        rows = []
+        for repeat in range(study.repeats):
+            key = jax.random.fold_in(jax.random.key(s), 1 + repeat)
+            rows.append(phase_features(watch(game, best, observation, key), study.phase))
+        found[observation] = np.stack(rows)
+    return found
+
+
+def classifier(place: Place, observation: str):
+    """Tells the known type from the first phase; logistic regression."""
+    parts = place.read("first_phase", place.study.selection_worlds)
+    xs = np.concatenate(
+        [part[observation].reshape(-1, part[observation].shape[-1]) for part in parts]
+    )
+    repeats, kinds = parts[0][observation].shape[:2]
+    ys = np.tile(np.arange(kinds), repeats * len(parts))
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    return model.fit(xs, ys)
+
+
+def normalize(place: Place, dataset, s: int) -> dict[str, np.ndarray]:
+    """Moments of what each learned policy sees in a selection world: count, mean, m2."""
+    game = draw(place.study.selection, dataset, SELECTION, s)
+    found = {}
+    for name in place.study.learners:
+        for seed in place.study.training_seeds:
+            config, state = trained(name, seed, place.runs, dataset)
+            mine = game.replace(observation=make_observation(config.game.observation))
+            player = defender_player(state, mine, config.meta, True)
+            key = jax.random.fold_in(jax.random.key(s), 99)
+            seen = play_policy(key, mine, player, nobody(mine)).observation
+            flat = seen.reshape(-1, seen.shape[-1])
+            new = init_normalizer(flat.shape[-1]).update(flat, jnp.ones(len(flat)))
+            found[f"{name}|{seed}"] = np.concatenate([new.count[None], new.mean, new.m2])
+    return found
+
+
+def adjusted(place: Place, name: str, seed: int) -> Normalizer:
+    """The normaliser of the selection worlds' moments."""
+    parts = [part[f"{name}|{seed}"] for part in place.read("normalize", place.study.adjusted)]
+    size = (len(parts[0]) - 1) // 2
+    counts = np.array([part[0] for part in parts])
+    means = np.stack([part[1 : 1 + size] for part in parts])
+    squares = np.stack([part[1 + size :] for part in parts])
+    mean = counts @ means / counts.sum()
+    m2 = squares.sum(axis=0) + counts @ (means - mean) ** 2
+    return Normalizer(jnp.asarray(counts.sum()), jnp.asarray(mean), jnp.asarray(m2))
+
+
+def adapt_to_types(place: Place, dataset, t: int) -> dict[str, np.ndarray]:
+    """Parameters f32[K, P] of each learner adapted to each type, in its own training game."""
+    study, found = place.study, {}
+    for name in study.learners:
+        config, state = trained(name, study.training_seeds[t], place.runs, dataset)
+        game = make_game(config.game, config.fl, dataset)
+        meta = config.meta.replace(
+            adapt_steps=study.psi_steps, adapt_lr=study.psi_size, group_size=4
+        )
+        found[name] = np.asarray(_adapted_to_each(jax.random.key(t), game, state, meta))
+    return found
+
+
+@jax.jit
+def _adapted_to_each(key, game, state, meta):
+    def one(_, scanned):
+        i, phi = scanned
+        defender = defender_player(state, game, meta)
+        attacker = attacker_player(state, game, meta, 0).replace(params=phi)
+        adapted, _ = adapt(
+            jax.random.fold_in(key, i), game, game.prior[i], defender, attacker, meta.adapt_lr, meta
+        )
+        return None, ravel_pytree(adapted.params)[0]
+
+    counter = jnp.arange(len(game.prior), dtype=jnp.int32)
+    return jax.lax.scan(one, None, (counter, state.phi))[1]
+
+
+def final(place: Place, dataset, s: int) -> dict[str, np.ndarray]:
+    """Outcomes f64[T, K, 3] (score, accuracy, attack success) by contender, on a final world.
+
+    T is 1 for what has no training seed. Beside them ``grid``, scores f32[K, J] of the grid in
+    hindsight, and ``told, <observation>`` i64[K], what the two-phase control's classifier says.
+    """
+    study = place.study
+    base = draw(study.world, dataset, FINAL, s)
+    switch, horizon, kinds = study.world.switch, base.horizon, len(base.prior)
+    found: dict = {"grid": grid_scores(study, base, s, "test", switch)}
+    outcomes: dict[str, list] = {}
+
+    def note(name, metrics) -> None:
+        values = [np.asarray(metrics.score), np.asarray(metrics.accuracy), np.asarray(metrics.asr)]
+        outcomes.setdefault(name, []).append(np.stack(values, axis=-1))
+
+    def note_all(game, controls) -> None:
+        """Plays schedules f32[K, H, A] by name."""
+        stacked = jnp.asarray(np.stack(list(controls.values()), axis=1), jnp.float32)
+        metrics = play_schedules(jax.random.key(s), game, stacked, nobody(game), switch=switch)
+        for j, name in enumerate(controls):
+            note(name, jax.tree.map(lambda a, j=j: a[:, j], metrics))
+
+    if study.selection_worlds:
+        best, per_type = selected(place)
+        controls = {"best fixed": constant(np.tile(best, (kinds, 1)), horizon)}
+        if not study.known:
+            controls["oracle"] = constant(_in_turn(per_type, study, horizon), horizon)
+        for observation in observations(place):
+            model = classifier(place, observation)
+            seen = watch(base, best, observation, jax.random.key(s), switch)
+            told = model.predict(phase_features(seen, study.phase))
+            found[f"told, {observation}"] = told
+            controls[f"two-phase, {observation}"] = two_phase(
+                best, per_type[told], study.phase, horizon
+            )
+        note_all(base, controls)
+    for name in study.learners:
+        for t, seed in enumerate(study.training_seeds):
+            config, state = trained(name, seed, place.runs, dataset)
+            game = base.replace(observation=make_observation(config.game.observation))
+            fresh = init_state(jax.random.key(seed), game, config.meta)
+            if study.adjusted:
+                state = state.replace(normalizer=adjusted(place, name, seed))
+            actions = None
+            for label, of in ((f"untrained, {name}", fresh), (f"learned, {name}", state)):
+                player = defender_player(of, game, config.meta, True)
+                key = jax.random.key(s)
+                played = play_policy(key, game, player, nobody(game), switch=switch)
+                note(label, played.metrics)
+                actions = np.asarray(played.action)
+            assert actions is not None
+            if study.psi_steps:
+                rows = np.load(place.file("adapt", t))[name]
+                unravel = ravel_pytree(state.theta)[1]
+                player = defender_player(state, game, config.meta, True)
+                player = player.replace(params=jax.vmap(unravel)(jnp.asarray(rows)))
+                played = play_policy(
+                    jax.random.key(s), game, player, nobody(game), switch=switch, per_type=True
+                )
+                note(f"told the type and adapted, {name}", played.metrics)
+            rng = np.random.default_rng([seed, s])
+            controls = {
+                f"swapped input, {name}": swapped(actions),
+                f"shuffled input, {name}": shuffled(rng, actions),
+            }
+            if name == study.learners[0]:
+                controls["random"] = rng.uniform(-1, 1, actions.shape)
+            note_all(base, controls)
+    for rule, post in study.static:
+        game = base.replace(
+            rule=make_rule(rule, base.fl.num_sampled, study.world.game.assumed_share, base.model),
+            post_defense=make_post_defense(post),
+            observation=make_observation("paper"),
+        )
+        name = rule if post == "none" else f"{rule} + {post}"
+        # the knobs of a post-training defence, if it has any, at their centre
+        note_all(game, {name: np.zeros((kinds, horizon, game.action_size), np.float32)})
+    return found | {name: np.array(rows, np.float64) for name, rows in outcomes.items()}
+
+
+def _in_turn(per_type: np.ndarray, study: Study, horizon: int) -> np.ndarray:
+    """The best action of each type, f32[K, A]; under a switch that of the second."""
+    switch = study.world.switch
+    return per_type if switch is None else per_type[np.asarray(switch.then)]
+
+
+STAGES = {
+    "references": references,
+    "first_phase": first_phase,
+    "normalize": normalize,
+    "adapt": adapt_to_types,
+    "final": final,
+}
