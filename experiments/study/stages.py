@@ -24,6 +24,7 @@ from metasg_jax.evaluation.episodes import score_actions
 from metasg_jax.evaluation.schedules import (
     constant,
     phase_features,
+    play_policies,
     play_policy,
     play_schedules,
     shuffled,
@@ -182,13 +183,14 @@ def normalize(place: Place, dataset, s: int) -> dict[str, np.ndarray]:
     game = draw(place.study.selection, dataset, SELECTION, s)
     found = {}
     for name in place.study.learners:
-        for seed in place.study.training_seeds:
-            config, state = trained(name, seed, place.runs, dataset)
-            mine = game.replace(observation=make_observation(config.game.observation))
-            player = defender_player(state, mine, config.meta, True)
-            key = jax.random.fold_in(jax.random.key(s), 99)
-            seen = play_policy(key, mine, player, nobody(mine)).observation
-            flat = seen.reshape(-1, seen.shape[-1])
+        runs = [trained(name, seed, place.runs, dataset) for seed in place.study.training_seeds]
+        config = runs[0][0]
+        mine = game.replace(observation=make_observation(config.game.observation))
+        players = [defender_player(state, mine, config.meta, True) for _, state in runs]
+        key = jax.random.fold_in(jax.random.key(s), 99)
+        seen = play_policies(key, mine, stacked(players), nobody(mine)).observation
+        for t, seed in enumerate(place.study.training_seeds):
+            flat = seen[:, t].reshape(-1, seen.shape[-1])
             new = init_normalizer(flat.shape[-1]).update(flat, jnp.ones(len(flat)))
             found[f"{name}|{seed}"] = np.concatenate([new.count[None], new.mean, new.m2])
     return found
@@ -247,15 +249,16 @@ def final(place: Place, dataset, s: int) -> dict[str, np.ndarray]:
     outcomes: dict[str, list] = {}
 
     def note(name, metrics) -> None:
-        values = [np.asarray(metrics.score), np.asarray(metrics.accuracy), np.asarray(metrics.asr)]
-        outcomes.setdefault(name, []).append(np.stack(values, axis=-1))
+        """Adds metrics [K, T]."""
+        values = [np.asarray(each).T for each in (metrics.score, metrics.accuracy, metrics.asr)]
+        outcomes.setdefault(name, []).extend(np.stack(values, axis=-1))
 
     def note_all(game, controls) -> None:
-        """Plays schedules f32[K, H, A] by name."""
-        stacked = jnp.asarray(np.stack(list(controls.values()), axis=1), jnp.float32)
-        metrics = play_schedules(jax.random.key(s), game, stacked, nobody(game), switch=switch)
-        for j, name in enumerate(controls):
-            note(name, jax.tree.map(lambda a, j=j: a[:, j], metrics))
+        """Plays schedules (name, f32[K, H, A]), a row of its name each."""
+        actions = jnp.asarray(np.stack([each for _, each in controls], axis=1), jnp.float32)
+        metrics = play_schedules(jax.random.key(s), game, actions, nobody(game), switch=switch)
+        for j, (name, _) in enumerate(controls):
+            note(name, jax.tree.map(lambda a, j=j: a[:, j : j + 1], metrics))
 
     if study.selection_worlds:
         best, per_type = selected(place)
@@ -270,39 +273,40 @@ def final(place: Place, dataset, s: int) -> dict[str, np.ndarray]:
             controls[f"two-phase, {observation}"] = two_phase(
                 best, per_type[told], study.phase, horizon
             )
-        note_all(base, controls)
+        note_all(base, list(controls.items()))
+    schedules: list[tuple[str, np.ndarray]] = []
     for name in study.learners:
+        runs = [trained(name, seed, place.runs, dataset) for seed in study.training_seeds]
+        config = runs[0][0]
+        game = base.replace(observation=make_observation(config.game.observation))
+        states = [state for _, state in runs]
+        if study.adjusted:
+            states = [
+                state.replace(normalizer=adjusted(place, name, seed))
+                for state, seed in zip(states, study.training_seeds, strict=True)
+            ]
+        fresh = init_state(jax.random.key(study.training_seeds[0]), game, config.meta)
+        players = [defender_player(state, game, config.meta, True) for state in (*states, fresh)]
+        key = jax.random.key(s)
+        played = play_policies(key, game, stacked(players), nobody(game), switch=switch)
+        note(f"learned, {name}", jax.tree.map(lambda a: a[:, :-1], played.metrics))
+        note(f"untrained, {name}", jax.tree.map(lambda a: a[:, -1:], played.metrics))
+        if study.psi_steps:
+            rows = [np.load(place.file("adapt", t))[name] for t in range(len(states))]
+            unravel = jax.vmap(jax.vmap(ravel_pytree(states[0].theta)[1]))
+            several = stacked(players[:-1])
+            several = several.replace(params=unravel(jnp.asarray(np.stack(rows, axis=1))))
+            again = play_policies(
+                jax.random.key(s), game, several, nobody(game), switch=switch, per_type=True
+            )
+            note(f"told the type and adapted, {name}", again.metrics)
         for t, seed in enumerate(study.training_seeds):
-            config, state = trained(name, seed, place.runs, dataset)
-            game = base.replace(observation=make_observation(config.game.observation))
-            fresh = init_state(jax.random.key(seed), game, config.meta)
-            if study.adjusted:
-                state = state.replace(normalizer=adjusted(place, name, seed))
-            actions = None
-            for label, of in ((f"untrained, {name}", fresh), (f"learned, {name}", state)):
-                player = defender_player(of, game, config.meta, True)
-                key = jax.random.key(s)
-                played = play_policy(key, game, player, nobody(game), switch=switch)
-                note(label, played.metrics)
-                actions = np.asarray(played.action)
-            assert actions is not None
-            if study.psi_steps:
-                rows = np.load(place.file("adapt", t))[name]
-                unravel = ravel_pytree(state.theta)[1]
-                player = defender_player(state, game, config.meta, True)
-                player = player.replace(params=jax.vmap(unravel)(jnp.asarray(rows)))
-                played = play_policy(
-                    jax.random.key(s), game, player, nobody(game), switch=switch, per_type=True
-                )
-                note(f"told the type and adapted, {name}", played.metrics)
-            rng = np.random.default_rng([seed, s])
-            controls = {
-                f"swapped input, {name}": swapped(actions),
-                f"shuffled input, {name}": shuffled(rng, actions),
-            }
+            actions, rng = np.asarray(played.action)[:, t], np.random.default_rng([seed, s])
+            schedules.append((f"swapped input, {name}", swapped(actions)))
+            schedules.append((f"shuffled input, {name}", shuffled(rng, actions)))
             if name == study.learners[0]:
-                controls["random"] = rng.uniform(-1, 1, actions.shape)
-            note_all(base, controls)
+                schedules.append(("random", rng.uniform(-1, 1, actions.shape)))
+    note_all(base, schedules)
     for rule, post in study.static:
         game = base.replace(
             rule=make_rule(rule, base.fl.num_sampled, study.world.game.assumed_share, base.model),
@@ -311,8 +315,13 @@ def final(place: Place, dataset, s: int) -> dict[str, np.ndarray]:
         )
         name = rule if post == "none" else f"{rule} + {post}"
         # the knobs of a post-training defence, if it has any, at their centre
-        note_all(game, {name: np.zeros((kinds, horizon, game.action_size), np.float32)})
+        note_all(game, [(name, np.zeros((kinds, horizon, game.action_size)))])
     return found | {name: np.array(rows, np.float64) for name, rows in outcomes.items()}
+
+
+def stacked(players: list[Player]) -> Player:
+    """Players of one kind as one, leaves with a leading axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *players)
 
 
 def _in_turn(per_type: np.ndarray, study: Study, horizon: int) -> np.ndarray:

@@ -35,7 +35,7 @@ class Recorded(Struct):
     observation: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("split", "per_type"))
+@functools.partial(jax.jit, static_argnames="split")
 def play_policy(
     key: Key,
     game,
@@ -43,29 +43,60 @@ def play_policy(
     attackers: Player,
     split: str = "test",
     switch: Switch | None = None,
-    per_type: bool = False,
 ) -> Recorded:
     """Plays one defender against each type.
 
     Args:
         key: consumed.
         game: the FL game.
-        defender: one policy for all types, or with ``per_type`` parameters stacked over K.
+        defender: one policy for all types.
         attackers: parameters stacked over K.
         split: ``test`` or ``validation``, static.
         switch: types that change in mid-run; scores are then against the second.
+    """
+    several = jax.tree.map(lambda leaf: leaf[None], defender)
+    played = play_policies(key, game, several, attackers, split, switch)
+    return jax.tree.map(lambda leaf: leaf[:, 0], played)
+
+
+@functools.partial(jax.jit, static_argnames=("split", "per_type"))
+def play_policies(
+    key: Key,
+    game,
+    defenders: Player,
+    attackers: Player,
+    split: str = "test",
+    switch: Switch | None = None,
+    per_type: bool = False,
+) -> Recorded:
+    """Plays several defenders of one kind against each type, side by side.
+
+    Args:
+        key: consumed.
+        game: the FL game.
+        defenders: parameters and normalisers stacked over T, policies trained on different seeds,
+            say; with ``per_type`` the parameters over K and T.
+        attackers: parameters stacked over K.
+        split: ``test`` or ``validation``, static.
+        switch: as in :func:`play_policy`.
         per_type: static.
+
+    Returns:
+        Leaves with leading axes [K, T].
     """
 
     def against(_, scanned):
         i, params, own = scanned
-        player = defender.replace(params=own) if per_type else defender
-        metrics, played = _episode(
-            key, game, i, player, attackers.replace(params=params), split, switch
-        )
-        return None, Recorded(metrics, played.defender.action, played.defender.raw_obs)
+        mine = defenders.replace(params=own) if per_type else defenders
 
-    own = defender.params if per_type else None
+        def one(defender):
+            attacker = attackers.replace(params=params)
+            metrics, played = _episode(key, game, i, defender, attacker, split, switch)
+            return Recorded(metrics, played.defender.action, played.defender.raw_obs)
+
+        return None, jax.vmap(one)(mine)
+
+    own = defenders.params if per_type else None
     return jax.lax.scan(against, None, (_counter(game), attackers.params, own))[1]
 
 
