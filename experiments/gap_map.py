@@ -33,6 +33,7 @@ STUDIES = {
         ("map",),
         on_card(level=level, types=types_at(share)),
         selection_worlds=0,
+        final_worlds=3,
         static=_FEW,
     )
     for level in LEVELS

@@ -31,10 +31,10 @@ def _transfer(title: str, final_worlds: int = 6, **changes) -> Study:
 
 
 STUDIES = {
-    "mlp784": _transfer("Whole images, MLP 784-64-10", pool=1, final_worlds=4),
+    "mlp784": _transfer("Whole images, MLP 784-64-10", pool=1, final_worlds=3),
     "fashion": _transfer("Fashion-MNIST", dataset="fashion_mnist"),
-    "h500": _transfer("Episodes of 500 rounds", horizon=500, final_worlds=4),
-    "cnn": _transfer("A CNN", model="cnn", hidden=(8, 16, 32), final_worlds=3),
+    "h500": _transfer("Episodes of 500 rounds", horizon=500, final_worlds=2),
+    "cnn": _transfer("A CNN", model="cnn", hidden=(8, 16, 32), final_worlds=2),
 }
 
 if __name__ == "__main__":

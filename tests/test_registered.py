@@ -19,6 +19,7 @@ import card  # noqa: E402
 import colluders  # noqa: E402
 import gap_map  # noqa: E402
 import literature  # noqa: E402
+import methods  # noqa: E402
 import switching  # noqa: E402
 import transfer  # noqa: E402
 import unknown  # noqa: E402
@@ -28,7 +29,8 @@ from study.training import LEARNERS, command  # noqa: E402
 from metasg_jax.evaluation.worlds import FINAL, SELECTION  # noqa: E402
 
 EXPERIMENTS = {
-    each.__name__: each.STUDIES for each in (card, colluders, gap_map, switching, transfer, unknown)
+    each.__name__: each.STUDIES
+    for each in (card, colluders, gap_map, methods, switching, transfer, unknown)
 }
 PLAYED = [name for name in EXPERIMENTS if (ROOT / "docs/results" / f"{name}.json").is_file()]
 

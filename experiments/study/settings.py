@@ -80,6 +80,24 @@ SHARES = (0.1, 0.2, 0.3)
 LEVELS = (0.1, 0.5, 0.9)
 _EVERYWHERE = ("none", *(text for share in SHARES for text in types_at(share)[1:]))
 
+_AT_09 = "--game.level=0.9"
+METHODS = {
+    "bse": _card(_AT_09, steps=28),
+    "meta_sg": _card(_AT_09, "--meta.adapt-steps=1", "--meta.adapt-lr=0.03", steps=14),
+    "meta_rl": _card(
+        _AT_09,
+        "--meta.algorithm=meta_rl",
+        "--meta.adapt-steps=2",
+        "--meta.epochs=1",
+        "--meta.ratio-clip=1e9",
+        "--meta.defender-lr=0.03",
+        "--meta.outer-lr=0.03",
+        steps=14,
+    ),
+    "bse-memoryless": _card(_AT_09, "--game.observation=statistics:decay=0", steps=28),
+}
+"""Four ways to pre-train on 100,800 rounds of the card at q = 0.9, for ``methods``."""
+
 LEARNERS = {
     "card-q0.9": _card("--game.level=0.9"),
     "card-q0.5": _card("--game.level=0.5"),
@@ -89,6 +107,7 @@ LEARNERS = {
     "map": _card(
         "--levels", *map(str, LEVELS), "--meta.num-types=9", "--game.types", *_EVERYWHERE, steps=84
     ),
+    **METHODS,
 }  # fmt: skip
 
 
