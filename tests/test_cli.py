@@ -181,6 +181,38 @@ def test_the_chosen_chunk_is_kept_when_the_run_goes_on(tmp_path, monkeypatch):
     assert kept.meta.rollouts_at_once == 1 and kept.steps == 2
 
 
+def test_levels_take_turns_and_chunks_change_nothing(tmp_path):
+    """Three meta-steps at two heterogeneities: the third is the first one's partition again."""
+    import jax
+    from rich.console import Console
+
+    from metasg_jax import program
+    from metasg_jax.data import load
+    from metasg_jax.presets import PRESETS
+
+    config = PRESETS["smoke"].get_config("digits")
+    game = dataclasses.replace(config.game, types=("none",), hidden=(8,), observation="paper")
+    config = dataclasses.replace(
+        config, game=game, fl=config.fl.replace(horizon=2), levels=(0.1, 0.9), steps=3
+    )
+    digits, quiet = load("digits"), Console(quiet=True)
+    games = program.training_games(config, digits)
+    assert not np.array_equal(games[0].data.index, games[1].data.index)
+    assert games[0].data.index.shape == games[1].data.index.shape
+    states = [
+        program.pretrain_program(
+            dataclasses.replace(config, chunk=chunk), digits, tmp_path / str(chunk), False, quiet
+        )
+        for chunk in (1, 3)
+    ]
+    one = dataclasses.replace(config, levels=(), chunk=3)
+    alone = program.pretrain_program(one, digits, tmp_path / "alone", False, quiet)
+    leaves = [jax.tree.leaves(state.theta) for state in (*states, alone)]
+    for a, b in zip(leaves[0], leaves[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any(not np.array_equal(a, c) for a, c in zip(leaves[0], leaves[2], strict=True))
+
+
 def test_new_directories_never_collide(tmp_path):
     first = runs.new_directory(tmp_path, "digits-cpu")
     first.mkdir()

@@ -5,7 +5,7 @@ import numpy as np
 
 from tests.worlds import context
 
-ACTION = np.zeros(3, np.float32)
+ACTION = np.zeros(4, np.float32)
 
 
 def context_of(rows, num_colluders: int):

@@ -36,7 +36,7 @@ from tests.worlds import (
 
 MALICIOUS = ATTACKS.keys() - {"none"}
 # steps, then scale and stealth off their centre: an adaptive attack must read its action
-ACTION = jnp.array([0.5, 1.0, -0.5])
+ACTION = jnp.array([0.5, 1.0, -0.5, 0.2])
 
 # what a variant knows or sends by another field, where that is no class of its own
 VARIANTS = {

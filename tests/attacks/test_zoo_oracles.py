@@ -8,6 +8,7 @@ import pytest
 from metasg_jax.attacks import (
     ALIE,
     BFL,
+    BRL,
     DBA,
     IPM,
     LMP,
@@ -278,3 +279,29 @@ def test_a_single_colluder_with_own_knowledge_sends_its_honest_update(attack):
     )
     sent = crafted(attack(knowledge="own"), hidden)
     np.testing.assert_allclose(sent[1], ctx.visible[1], rtol=1e-5, atol=1e-6)
+
+
+def test_brl_at_one_setting_is_the_projected_attack_with_a_wide_ball():
+    """Half of the batch stamped, the honest learning rate, three steps, twice the update."""
+    knob = np.log(2) / np.log(10)
+    learned = attack_alone(BRL(max_steps=3), count=2, action=(0.0, 0.0, 1.0, knob))
+    wide = attack_alone(PGD(radius=1e6, steps=3, boost=2.0), count=2)
+    np.testing.assert_allclose(learned, wide, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(learned[0], learned[1])
+
+
+@pytest.mark.parametrize(
+    ("action", "fraction", "lr", "steps"),
+    [
+        ((-1.0, -1.0, -1.0, 0.0), 0.0, 0.0, 1),
+        ((0.0, 0.0, 0.0, 0.0), 0.5, 1.0, 4),  # 1 + 3.5, to the even one
+        ((1.0, 1.0, 1.0, 0.0), 1.0, 2.0, 8),
+        ((9.0, -9.0, 9.0, 0.0), 1.0, 0.0, 8),
+    ],
+)
+def test_brl_maps_its_knobs(action, fraction, lr, steps):
+    ctx = context()
+    plan, _, _ = BRL().plan(jax.random.key(0), (), ctx, jnp.array(action))
+    np.testing.assert_allclose(plan.fraction, fraction)
+    np.testing.assert_allclose(plan.lr, lr * ctx.plan.lr, rtol=1e-6)
+    np.testing.assert_array_equal(plan.steps, steps)

@@ -7,6 +7,7 @@ game pairs one of each (either may be ``none``).
 from metasg_jax.attacks.alie import ALIE
 from metasg_jax.attacks.base import KNOWLEDGE, AttackBase, AttackContext
 from metasg_jax.attacks.bfl import BFL
+from metasg_jax.attacks.brl import BRL
 from metasg_jax.attacks.dba import DBA
 from metasg_jax.attacks.eb import EB
 from metasg_jax.attacks.gaussian import Gaussian
@@ -49,13 +50,21 @@ UNTARGETED = Registry(
 )
 BACKDOOR = Registry(
     "backdoor attack",
-    {"none": NoAttack, "bfl": BFL, "dba": DBA, "pgd": PGD, "neurotoxin": Neurotoxin},
+    {
+        "none": NoAttack,
+        "bfl": BFL,
+        "dba": DBA,
+        "pgd": PGD,
+        "neurotoxin": Neurotoxin,
+        "brl": BRL,
+    },
 )
 
 __all__ = [
     "ALIE",
     "BACKDOOR",
     "BFL",
+    "BRL",
     "DBA",
     "EB",
     "IPM",

@@ -26,6 +26,7 @@ LIMITS: dict[str, Limit] = {
     "noise": NOT_NEGATIVE,
     "b": ABOVE_ONE,
     "max_scale": ABOVE_ONE,
+    "max_lr": POSITIVE,
     "max_steps": COUNT,
     "steps": COUNT,
     "parts": COUNT,
