@@ -110,11 +110,19 @@ def fltrust(rows, weights, root):
     return trust @ scaled / trust.sum() if trust.sum() > 0 else np.zeros_like(root)
 
 
+def trusted_trimmed_mean(rows, weights, root, clip, trim, min_clip, max_clip, max_trim, trust):
+    """A convex combination of the two."""
+    steered = clipped_trimmed_mean(rows, weights, root, clip, trim, min_clip, max_clip, max_trim)
+    share = (trust + 1) / 2
+    return (1 - share) * steered + share * fltrust(rows, weights, root)
+
+
 RULES = {
     "mean": mean,
     "median": median,
     "trimmed_mean": trimmed_mean,
     "clipped_trimmed_mean": clipped_trimmed_mean,
+    "trusted_trimmed_mean": trusted_trimmed_mean,
     "norm_bound": norm_bound,
     "clipped_median": clipped_median,
     "krum": krum,

@@ -15,6 +15,7 @@ from metasg_jax.models import make_model
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
 
+import actions  # noqa: E402
 import card  # noqa: E402
 import colluders  # noqa: E402
 import gap_map  # noqa: E402
@@ -30,7 +31,7 @@ from metasg_jax.evaluation.worlds import FINAL, SELECTION  # noqa: E402
 
 EXPERIMENTS = {
     each.__name__: each.STUDIES
-    for each in (card, colluders, gap_map, methods, switching, transfer, unknown)
+    for each in (actions, card, colluders, gap_map, methods, switching, transfer, unknown)
 }
 PLAYED = [name for name in EXPERIMENTS if (ROOT / "docs/results" / f"{name}.json").is_file()]
 

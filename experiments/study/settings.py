@@ -99,6 +99,7 @@ METHODS = {
 """Four ways to pre-train on 100,800 rounds of the card at q = 0.9, for ``methods``."""
 
 LEARNERS = {
+    "trust-q0.9": _card("--game.level=0.9", "--game.rule=trusted_trimmed_mean"),
     "card-q0.9": _card("--game.level=0.9"),
     "card-q0.5": _card("--game.level=0.5"),
     "card-q0.1": _card("--game.level=0.1"),

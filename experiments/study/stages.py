@@ -95,9 +95,15 @@ def nobody(game):
     return all_attackers(init_state(jax.random.key(0), game, config.meta), game, config)
 
 
+def trajectories(study: Study) -> np.ndarray:
+    """The grid's actions f32[E, A] that need a run each: all but the post-training level."""
+    rule = make_rule(study.world.game.rule, study.world.fl.num_sampled, 0.2)
+    return action_grid(*study.grid[:2], (*rule.action_spec, "range"))
+
+
 def tried(study: Study) -> np.ndarray:
-    """All actions f32[J, A] of the grid: clip, trim, post-training level, the last fastest."""
-    actions, levels = action_grid(*study.grid[:2]), np.linspace(1.0, -1.0, study.grid[2])
+    """All actions f32[J, A] of the grid; post-training levels vary fastest."""
+    actions, levels = trajectories(study), np.linspace(1.0, -1.0, study.grid[2])
     every = np.repeat(actions, len(levels), axis=0)
     every[:, -1] = np.tile(levels, len(actions))
     return every
@@ -106,7 +112,7 @@ def tried(study: Study) -> np.ndarray:
 def grid_scores(study: Study, game, seed: int, split: str, switch=None) -> np.ndarray:
     """Scores f32[K, J] of the grid in one world."""
     levels = jnp.linspace(1.0, -1.0, study.grid[2])
-    actions = jnp.asarray(action_grid(*study.grid[:2]))
+    actions = jnp.asarray(trajectories(study))
     scores = score_actions(
         jax.random.key(seed), game, actions, levels, nobody(game), split, switch
     )  # fmt: skip

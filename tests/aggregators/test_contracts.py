@@ -259,6 +259,9 @@ BOUNDS = {
     # 2 (n - f) / (n - 2f) times the largest distance of an honest row: Cohen et al. 2016, lemma 24
     "geometric_median": near(2.7),
     "clipped_trimmed_mean": within(lambda rule, honest, got: np.sqrt(D) * honest),
+    "trusted_trimmed_mean": within(
+        lambda rule, honest, got: 0.5 * np.sqrt(D) * honest + 0.5 * np.linalg.norm(got.root_update)
+    ),
     "clipped_median": within(lambda rule, honest, got: np.sqrt(D) * rule.max_norm),
     "norm_bound": within(lambda rule, honest, got: rule.max_norm),
     "weak_dp": within(lambda rule, honest, got: rule.max_norm + noise(rule.sigma)),
@@ -356,6 +359,18 @@ def test_a_fixed_rule_ignores_actions(name):
     rule, got = RULES[name](), honest_round()
     steered = update_of(rule, got, jnp.array([0.5, -0.5]))
     np.testing.assert_array_equal(steered, update_of(rule, got))
+
+
+@pytest.mark.parametrize("others", [(1.0, -1.0), (-0.3, 0.4)])
+def test_trust_goes_from_the_steered_rule_to_fltrust(others):
+    """The ends exactly, and the middle half way."""
+    rule, got = AGGREGATORS["trusted_trimmed_mean"](), attacked(30.0)
+    steered = update_of(ClippedTrimmedMean(), got, jnp.array(others))
+    trusted = update_of(AGGREGATORS["fltrust"](), got)
+    at = [update_of(rule, got, jnp.array([*others, trust])) for trust in (-1.0, 0.0, 1.0)]
+    np.testing.assert_array_equal(at[0], steered)
+    np.testing.assert_array_equal(at[2], trusted)
+    np.testing.assert_allclose(at[1], (steered + trusted) / 2, rtol=1e-5, atol=1e-6)
 
 
 def test_no_clip_and_no_trim_is_the_mean():

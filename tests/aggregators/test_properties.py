@@ -42,6 +42,7 @@ SCALED = [
     *TRANSLATED,
     "clipped_trimmed_mean",
     "fltrust",
+    "trusted_trimmed_mean",
     "foolsgold",
     "flame",
     "nnm+clipped_trimmed_mean",
@@ -157,6 +158,9 @@ LENGTH = {
         np.sqrt(D) * (longest(honest) + diameter(honest))
     ),
     "fltrust": lambda honest, root: np.linalg.norm(root),
+    "trusted_trimmed_mean": lambda honest, root: (
+        0.5 * np.sqrt(D) * longest(honest) + 0.5 * np.linalg.norm(root)
+    ),
     # the median of the norms is at most that of an honest row
     "flame": lambda honest, root: longest(honest),
 }

@@ -26,6 +26,7 @@ from metasg_jax.aggregators.norm_bound import NormBound
 from metasg_jax.aggregators.presence import present_rows
 from metasg_jax.aggregators.sign_majority import SignMajority
 from metasg_jax.aggregators.trimmed_mean import TrimmedMean
+from metasg_jax.aggregators.trusted_trimmed_mean import TrustedTrimmedMean
 from metasg_jax.aggregators.weak_dp import WeakDP
 from metasg_jax.registry import Registry
 
@@ -36,6 +37,7 @@ AGGREGATORS = Registry(
         "median": Median,
         "trimmed_mean": TrimmedMean,
         "clipped_trimmed_mean": ClippedTrimmedMean,
+        "trusted_trimmed_mean": TrustedTrimmedMean,
         "norm_bound": NormBound,
         "clipped_median": ClippedMedian,
         "krum": Krum,
@@ -77,6 +79,7 @@ __all__ = [
     "NormBound",
     "SignMajority",
     "TrimmedMean",
+    "TrustedTrimmedMean",
     "WeakDP",
     "present_rows",
 ]

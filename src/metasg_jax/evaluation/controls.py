@@ -17,9 +17,12 @@ from metasg_jax.policies import Fixed
 from metasg_jax.post_defenses import NoDefense
 from metasg_jax.types import Policy
 
-# the knobs that the best-fixed search and the exact identity know
-STEERED = ("clip", "trim", "range")
-IDENTITY = (1.0, -1.0, 1.0)
+# knobs that the best-fixed search knows, and the action of each that is exactly the mean, deployed
+# as it is
+IDENTITIES = {
+    ("clip", "trim", "range"): (1.0, -1.0, 1.0),
+    ("clip", "trim", "trust", "range"): (1.0, -1.0, -1.0, 1.0),
+}
 
 
 _LEARNED, _CONSTANT, _RANDOM = 0, 1, 2
@@ -137,9 +140,10 @@ def contenders(
         Contender("centre", constant(np.zeros(size))),
         Contender("random", steered(_RANDOM)),
     ]
-    if game.action_names == STEERED:
+    identity = IDENTITIES.get(game.action_names)
+    if identity is not None:
         # open knobs are exactly the mean without post-training defence: no program of its own
-        rows.append(Contender("mean", constant(IDENTITY)))
+        rows.append(Contender("mean", constant(identity)))
     else:
         rows.append(static("mean"))
     rows += [static("median"), static("krum")]
@@ -154,14 +158,26 @@ def all_attackers(state: MetaSGState, game, config: RunConfig) -> Player:
     return attacker_player(state, game, config.meta, slice(None))
 
 
-def action_grid(num_clips: int, num_trims: int) -> np.ndarray:
-    """Constant actions f32[num_clips * num_trims, 3] that span [-1, 1]^2, post level open.
+def action_grid(
+    num_clips: int, num_trims: int, names: tuple[str, ...] = ("clip", "trim", "range")
+) -> np.ndarray:
+    """Constant actions f32[E, A] that span the knobs of the rule, post level open.
 
-    Raises nothing; a grid of 1 is the open end: no clip, no trim.
+    A grid of 1 is the open end: no clip, no trim. A knob ``trust`` is tried at -1 and 0 with each
+    clip and trim, and once at 1, where these don't matter.
+
+    Args:
+        num_clips: values of the clip, from open to tight.
+        num_trims: of the trim.
+        names: one of :data:`IDENTITIES`.
     """
     clips = np.linspace(1.0, -1.0, num_clips) if num_clips > 1 else [1.0]
     trims = np.linspace(-1.0, 1.0, num_trims) if num_trims > 1 else [-1.0]
-    return np.array([(c, t, 1.0) for c, t in itertools.product(clips, trims)], np.float32)
+    pairs = list(itertools.product(clips, trims))
+    if "trust" not in names:
+        return np.array([(c, t, 1.0) for c, t in pairs], np.float32)
+    mixed = [(c, t, trust, 1.0) for trust in (-1.0, 0.0) for c, t in pairs]
+    return np.array([*mixed, (1.0, -1.0, 1.0, 1.0)], np.float32)
 
 
 def search_fixed(
@@ -178,7 +194,7 @@ def search_fixed(
         state: its attackers play.
         worlds: games of the same shapes.
         config: of the run.
-        actions: f32[E, 3].
+        actions: f32[E, A].
         post_levels: f32[L], tried on each.
         on_world: called after each world, for progress.
     """

@@ -9,7 +9,7 @@ import numpy as np
 from metasg_jax.config import RunConfig
 from metasg_jax.data import Dataset
 from metasg_jax.evaluation.controls import (
-    STEERED,
+    IDENTITIES,
     GridSearch,
     action_grid,
     all_attackers,
@@ -51,14 +51,15 @@ def evaluate(
         worlds = of_one_shape(
             [world(config, dataset, s, SELECTION) for s in range(selection_seeds)]
         )
-        if worlds[0].action_names == STEERED:
+        names = worlds[0].action_names
+        if names in IDENTITIES:
             done = iter(range(1, selection_seeds + 1))
             on_progress("best fixed action", 0, selection_seeds)
             search = search_fixed(
                 state,
                 worlds,
                 config,
-                action_grid(*grid[:2]),
+                action_grid(*grid[:2], names),
                 np.linspace(1.0, -1.0, grid[2]),
                 lambda: on_progress("best fixed action", next(done), selection_seeds),
             )
