@@ -33,7 +33,7 @@ STUDIES = {
         ("map",),
         on_card(level=level, types=types_at(share)),
         selection_worlds=0,
-        final_worlds=3,
+        final_worlds=2,
         static=_FEW,
     )
     for level in LEVELS

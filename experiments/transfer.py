@@ -31,8 +31,8 @@ def _transfer(title: str, final_worlds: int = 6, **changes) -> Study:
 
 
 STUDIES = {
-    "mlp784": _transfer("Whole images, MLP 784-64-10", pool=1, final_worlds=3),
-    "fashion": _transfer("Fashion-MNIST", dataset="fashion_mnist"),
+    "mlp784": _transfer("Whole images, MLP 784-64-10", pool=1, final_worlds=2),
+    "fashion": _transfer("Fashion-MNIST", dataset="fashion_mnist", final_worlds=4),
     "h500": _transfer("Episodes of 500 rounds", horizon=500, final_worlds=2),
     "cnn": _transfer("A CNN", model="cnn", hidden=(8, 16, 32), final_worlds=2),
 }

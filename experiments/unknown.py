@@ -23,9 +23,6 @@ STUDIES = {
         on_card(level=0.9, types=UNKNOWN + NEVER_MET),
         known=KNOWN,
     ),
-    "known": Study(
-        "The known types, for comparison", ("unknown-q0.9",), on_card(level=0.9, types=KNOWN)
-    ),
 }
 
 if __name__ == "__main__":

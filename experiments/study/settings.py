@@ -106,7 +106,7 @@ LEARNERS = {
     "inversion-q0.9": _card("--game.level=0.9", "--game.observation=inversion"),
     "unknown-q0.9": _card("--game.level=0.9", "--game.types", *KNOWN, steps=84),
     "map": _card(
-        "--levels", *map(str, LEVELS), "--meta.num-types=9", "--game.types", *_EVERYWHERE, steps=84
+        "--levels", *map(str, LEVELS), "--meta.num-types=9", "--game.types", *_EVERYWHERE, steps=56
     ),
     **METHODS,
 }  # fmt: skip
