@@ -117,6 +117,8 @@ def _batches(meta: MetaConfig, adaptive: bool) -> int:
     """Batches of episodes that a meta-step plays against a type that is drawn."""
     if meta.algorithm == "meta_rl":
         return meta.adapt_steps
+    if meta.algorithm == "best_response":
+        return meta.attacker_steps
     again = (meta.adapt_steps + 1) * meta.adapts_again
     return meta.adapt_steps + again + 1 + adaptive * meta.attacker_steps
 

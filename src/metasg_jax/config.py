@@ -67,8 +67,9 @@ class FLConfig(Struct):
 class MetaConfig(Struct):
     """The learner: Algorithms 1 and 2 of the paper, and what a small budget needs beyond them."""
 
-    algorithm: Literal["meta_sl", "meta_rl"] = _static("meta_sl")
-    """Algorithm 2 (meta-Stackelberg) or Algorithm 1 (Reptile meta-RL, attackers never respond)."""
+    algorithm: Literal["meta_sl", "meta_rl", "best_response"] = _static("meta_sl")
+    """Algorithm 2 (meta-Stackelberg), Algorithm 1 (Reptile meta-RL, attackers never respond), or
+    the attackers' part of Algorithm 2 alone, against a defender that stands still."""
     outer: Literal["fomaml", "reptile", "debiased", "debiased_exact"] = _static("fomaml")
     """The meta gradient of Algorithm 2. First order: line 23 as printed (fomaml), or section 4.1's
     average of the adapted policies (reptile). Through the adaptation, lines 18-21, by
@@ -154,6 +155,18 @@ class MetaConfig(Struct):
             "rollouts_at_once",
             self.rollouts_at_once,
             "at least 1, 0 (all) or -1 (chosen by memory)",
+        )
+        _require(
+            self.algorithm != "best_response" or self.attacker_steps >= 1,
+            "attacker_steps",
+            self.attacker_steps,
+            "at least 1 with algorithm = 'best_response'",
+        )
+        _require(
+            self.algorithm != "best_response" or self.gradient == "score",
+            "gradient",
+            self.gradient,
+            "with algorithm = 'best_response', score",
         )
         least = 2 if self.baseline == "group" else 1
         _require(

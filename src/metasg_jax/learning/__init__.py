@@ -6,6 +6,7 @@ from metasg_jax.learning.estimators import policy_gradient
 from metasg_jax.learning.meta_rl import meta_rl_step, meta_rl_update
 from metasg_jax.learning.meta_sl import meta_sl_step, meta_sl_update
 from metasg_jax.learning.pretrain import pretrain
+from metasg_jax.learning.respond import best_response_step, best_response_update
 from metasg_jax.learning.state import (
     MetaSGState,
     attacker_player,
@@ -18,6 +19,8 @@ __all__ = [
     "MetaSGState",
     "adapt",
     "attacker_player",
+    "best_response_step",
+    "best_response_update",
     "defender_player",
     "init_state",
     "inner_loop",

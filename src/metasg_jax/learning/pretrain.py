@@ -7,10 +7,15 @@ import jax
 from metasg_jax.config import MetaConfig
 from metasg_jax.learning.meta_rl import meta_rl_update
 from metasg_jax.learning.meta_sl import meta_sl_update
+from metasg_jax.learning.respond import best_response_update
 from metasg_jax.learning.state import MetaSGState
 from metasg_jax.types import Info, Key
 
-ALGORITHMS = {"meta_sl": meta_sl_update, "meta_rl": meta_rl_update}
+ALGORITHMS = {
+    "meta_sl": meta_sl_update,
+    "meta_rl": meta_rl_update,
+    "best_response": best_response_update,
+}
 
 
 @functools.partial(jax.jit, static_argnames="num_steps", donate_argnames="state")
