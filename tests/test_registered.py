@@ -21,6 +21,7 @@ import colluders  # noqa: E402
 import gap_map  # noqa: E402
 import literature  # noqa: E402
 import methods  # noqa: E402
+import paper_setting  # noqa: E402
 import switching  # noqa: E402
 import transfer  # noqa: E402
 import unknown  # noqa: E402
@@ -31,7 +32,17 @@ from metasg_jax.evaluation.worlds import FINAL, SELECTION  # noqa: E402
 
 EXPERIMENTS = {
     each.__name__: each.STUDIES
-    for each in (actions, card, colluders, gap_map, methods, switching, transfer, unknown)
+    for each in (
+        actions,
+        card,
+        colluders,
+        gap_map,
+        methods,
+        paper_setting,
+        switching,
+        transfer,
+        unknown,
+    )
 }
 PLAYED = [name for name in EXPERIMENTS if (ROOT / "docs/results" / f"{name}.json").is_file()]
 

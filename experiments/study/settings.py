@@ -109,6 +109,10 @@ LEARNERS = {
         "--levels", *map(str, LEVELS), "--meta.num-types=9", "--game.types", *_EVERYWHERE, steps=56
     ),
     **METHODS,
+    "paper": _card(
+        "--game.level=0.5", "--game.pool=1", "--fl.local-lr=0.05", "--fl.batch-size=128",
+        "--fl.horizon=500", steps=6,
+    ),
 }  # fmt: skip
 
 
@@ -137,6 +141,13 @@ class World:
     def switch(self) -> Switch | None:
         """Who follows whom."""
         return cycle(len(self.game.types), self.second, self.at) if self.second else None
+
+
+PAPER_WORLD = World(
+    dataclasses.replace(CARD.game, level=0.5, pool=1),
+    CARD.fl.replace(local_lr=0.05, batch_size=128, horizon=500),
+)
+"""MNIST as the paper has it; its types and model are the card's."""
 
 
 def on_card(second: int = 0, horizon: int = 100, **game) -> World:
