@@ -1,4 +1,4 @@
-"""The command line: ``metasg pretrain | evaluate | certify | simulate | matrix | data | list``."""
+"""The command line: ``metasg COMMAND``, where ``metasg --help`` lists the commands."""
 
 import argparse
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from metasg_jax.config import FLConfig, GameConfig, RunConfig
+from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
 from metasg_jax.data import DATASETS, PARTITIONS, SOURCES, TRIGGERS, load
 from metasg_jax.errors import (
     CheckpointError,
@@ -168,6 +168,37 @@ class Matrix:
 
 
 @dataclasses.dataclass(frozen=True)
+class Attack:
+    """Train an attacker against one defence, and judge it beside the zoo's fixed attacks.
+
+    `metasg attack --against krum` learns the best response to Krum; the defence stands still.
+    """
+
+    game: GameConfig
+    fl: FLConfig
+    meta: MetaConfig
+    against: str = "krum"
+    """A rule, or the directory of a pre-training run: its policy, in its own game."""
+    post: str = "none"
+    """A post-training defence behind a rule; a run has its own."""
+    attack: str = "rl@0.2"
+    """An attacker that learns: rl (untargeted) or brl (backdoor), with its share."""
+    steps: int = 38
+    """Batches of four episodes: 15,200 FL rounds where these have a hundred."""
+    seed: int = 0
+    """Of the learner."""
+    worlds: int = 3
+    """Fresh worlds of the table at the end."""
+    dataset: str = "digits"
+    """digits (embedded), mnist, fashion_mnist or cifar10; a run has its own."""
+    out: Path | None = None
+    """Directory of the run (default: a new one, runs/attack-<dataset>)."""
+    resume: bool = False
+    """Go on from the newest checkpoint of --out."""
+    source: Annotated[Source, tyro.conf.arg(name="")] = Source()
+
+
+@dataclasses.dataclass(frozen=True)
 class Data:
     """Fetch, check and cache a data set."""
 
@@ -187,6 +218,7 @@ COMMANDS = {
     "certify": Certify,
     "simulate": Simulate,
     "matrix": Matrix,
+    "attack": Attack,
     "data": Data,
     "list": List,
 }
@@ -209,6 +241,7 @@ def main(argv: list[str] | None = None) -> int:
             "certify": _certify,
             "simulate": _simulate,
             "matrix": _matrix,
+            "attack": _attack,
             "data": _data,
             "list": _list,
         }[command]
@@ -219,7 +252,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 2 if isinstance(error, (ConfigError, UnknownNameError)) else 1
     except KeyboardInterrupt:
-        resumes = {"pretrain": "go on with --resume"} | dict.fromkeys(
+        resumes = dict.fromkeys(("pretrain", "attack"), "go on with --resume") | dict.fromkeys(
             ("certify", "matrix"), "run it again to go on"
         )
         console.print(f"\nstopped; {resumes.get(command, 'nothing was kept')}")
@@ -384,6 +417,38 @@ def _plan(args, config: RunConfig, attacks, rules, posts):
     plan = simulation.Plan(args.game, args.fl, attacks, rules, posts, args.rounds, args.seeds)
     plan.check()
     return plan
+
+
+def _attack(argv: list[str], console: Console) -> int:
+    from metasg_jax import attacker, program
+
+    config = _preset_of(argv)
+    default = Attack(config.game, config.fl, attacker.LEARNER, dataset=config.game.dataset)
+    args = tyro.cli(Attack, args=argv, default=default, prog="metasg attack")
+    if args.worlds < 2:
+        raise ConfigError(f"worlds = {args.worlds}: at least 2, or there is no error to tell")
+    if args.resume and args.out is None:
+        raise ConfigError("resume: name the run by --out")
+    run = Path(args.against)
+    if run.is_dir():
+        opponent = attacker.learned_opponent(
+            run, args.attack, args.meta, lambda name: _load(name, args.source, console)
+        )
+    else:
+        opponent = attacker.fixed_opponent(
+            args.against, args.post, args.attack, args.game, args.fl, args.meta
+        )
+    config = dataclasses.replace(opponent.config, steps=args.steps, seed=args.seed, chunk=2)
+    config.check()
+    directory = args.out or new_directory(DEFAULT_ROOT, f"attack-{config.game.dataset}")
+    if not args.resume and directory.is_dir() and any(directory.iterdir()):
+        raise ConfigError(f"out = {directory}: is not empty; add --resume, or name another")
+    dataset = _load(config.game.dataset, args.source, console)
+    program.enable_compilation_cache()
+    console.print(f"{args.attack} learns against {args.against}, into {directory}")
+    opponent = dataclasses.replace(opponent, config=config)
+    attacker.attack_program(opponent, dataset, directory, args.resume, args.worlds, console)
+    return 0
 
 
 def _preset_of(argv: list[str]) -> RunConfig:

@@ -183,11 +183,17 @@ def _duration(seconds: float) -> str:
 
 
 def pretrain_program(
-    config: RunConfig, dataset: Dataset, directory: Path, resume: bool, console: Console
+    config: RunConfig,
+    dataset: Dataset,
+    directory: Path,
+    resume: bool,
+    console: Console,
+    leader: MetaSGState | None = None,
 ) -> MetaSGState:
     """Pre-trains into ``directory``, a checkpoint every chunk.
 
-    The result does not depend on chunks, nor on how often the run was cut and resumed.
+    The result does not depend on chunks, nor on how often the run was cut and resumed. A fresh run
+    begins with the policy and the normaliser of ``leader``, if there is one.
 
     Raises:
         CheckpointError: when resuming from other settings, or a save fails (nothing is lost).
@@ -205,6 +211,10 @@ def pretrain_program(
     config = resolve_chunk(config, game)
     key_init, key_steps = jax.random.split(jax.random.key(config.seed))
     state = init_state(key_init, game, config.meta)
+    if leader is not None:
+        # copies: the learner donates its state
+        begin_with = jax.tree.map(jax.numpy.array, (leader.theta, leader.normalizer))
+        state = state.replace(theta=begin_with[0], normalizer=begin_with[1])
     rows: list[dict] = []
     if resume:
         if not begun:
