@@ -4,10 +4,10 @@
     python experiments/colluders.py --stage report  # tables and figures of what has been played
 
 The game card at q = 0.9, its learners as they are. Crafted attacks send one vector from all of
-their clients, which may be what gives them away. Here each client adds Gaussian noise of its own,
-of 0.5 and of 1 times the vector's norm, and brings the sum back to that norm: colluders then have
-cosines of 0.8 and 0.5 with each other. Backdoor clients train on images of their own and are unlike
-as they are.
+their clients, which may be what gives them away. Here each client multiplies each coordinate by 1
+plus Gaussian noise of its own, of deviation 0.5 and 1, and brings the vector back to its norm:
+colluders then have cosines of 0.8 and 0.5 with each other, in every layer. Backdoor clients train
+on images of their own and are unlike as they are.
 
 The best fixed action and the two-phase control come from the types without noise, on selection
 worlds; the references of the recovery are chosen in hindsight, on the final worlds.

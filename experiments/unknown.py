@@ -23,6 +23,13 @@ STUDIES = {
         on_card(level=0.9, types=UNKNOWN + NEVER_MET),
         known=KNOWN,
     ),
+    "unknown-clean": Study(
+        "Without attack",
+        ("unknown-q0.9",),
+        on_card(level=0.9, types=("none",)),
+        known=KNOWN,
+        static=(("mean", "none"), ("median", "none"), ("fltrust", "none")),
+    ),
 }
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import tyro
 from pages import write_page
 from rich.console import Console
@@ -18,9 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from metasg_jax.data import load
 from metasg_jax.program import enable_compilation_cache
 from study.report import Outcomes, section
-from study.settings import Study
+from study.settings import LEARNERS, Study
 from study.stages import STAGES, Place, number_of_worlds
-from study.training import pinned, train
+from study.training import is_finished, pinned, train
 
 Studies = dict[str, Study]
 
@@ -80,19 +79,31 @@ def main(page: str, studies: Studies, about: str, extra: Extra | None = None) ->
         train(dict.fromkeys(jobs), run.runs, run.workers, console)
     if run.stage in ("all", "play"):
         play(run, studies, names, console)
-    if run.stage in ("all", "report"):
+    if run.stage == "report" or (run.stage == "all" and set(names) == set(studies)):
         report(page, run, studies, about, extra, console)
+    elif run.stage == "all":
+        console.print("no page: it needs all studies; run --stage report once they are played")
 
 
 def play(run: Run, studies: Studies, names: tuple[str, ...], console: Console) -> None:
-    """Plays what has not been played, stage after stage, by pinned workers."""
+    """Plays what has not been played, stage after stage, by pinned workers.
+
+    Raises:
+        SystemExit: for learners that are not trained, before anything is played; and for worlds
+            that could not be played.
+    """
+    wanted = {(n, seed) for s in names for seed in studies[s].training_seeds
+              for n in studies[s].learners}  # fmt: skip
+    untrained = sorted(f"{n}-{seed}" for n, seed in wanted if not is_finished(n, seed, run.runs))
+    if untrained:
+        raise SystemExit(f"not trained yet: {', '.join(untrained)}; run the stage train")
     for stage in STAGES:
         by_file = {
             run.place(studies, name).file(stage, s): f"{name}/{stage}/{s}"
             for name in names
             for s in range(number_of_worlds(studies[name], stage))
         }
-        units = [unit for file, unit in by_file.items() if not file.is_file()]
+        units = [unit for unit in by_file.values() if not _done(run, studies, unit)]
         if not units:
             continue
         begin = time.perf_counter()
@@ -118,7 +129,7 @@ def play(run: Run, studies: Studies, names: tuple[str, ...], console: Console) -
 
 def _done(run: Run, studies: Studies, unit: str) -> bool:
     name, stage, s = unit.split("/")
-    return run.place(studies, name).file(stage, int(s)).is_file()
+    return run.place(studies, name).is_played(stage, int(s))
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -139,18 +150,20 @@ def work(run: Run, studies: Studies, units: list[str]) -> None:
             datasets[kind] = load(kind)
         begin = time.perf_counter()
         found = STAGES[stage](place, datasets[kind], int(s))
-        seconds = np.array(time.perf_counter() - begin)
-        file = place.file(stage, int(s))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part.npz")
-        np.savez(part, **found, seconds=seconds)
-        part.rename(file)
-        print(f"{unit}: {float(seconds):.0f} s", flush=True)
+        seconds = time.perf_counter() - begin
+        place.save(stage, int(s), found, seconds)
+        print(f"{unit}: {seconds:.0f} s", flush=True)
 
 
 def settings(studies: Studies) -> dict:
-    """What is registered, as it is kept beside the page."""
-    return json.loads(json.dumps({name: dataclasses.asdict(s) for name, s in studies.items()}))
+    """What is registered, as it is kept beside the page: studies, and the learners they name."""
+    learners = {name: LEARNERS[name] for study in studies.values() for name in study.learners}
+    registered = {"studies": studies, "learners": learners}
+    as_dicts = {
+        kind: {name: dataclasses.asdict(each) for name, each in table.items()}
+        for kind, table in registered.items()
+    }
+    return json.loads(json.dumps(as_dicts))
 
 
 def report(
@@ -164,9 +177,9 @@ def report(
     lines = [
         f"# {title.rstrip('.')}\n",
         *(" ".join(paragraph.split()) + "\n" for paragraph in rest),
-        f"Command: `{usage.split('  ')[0].strip().splitlines()[0].strip()}`; what is registered is "
-        f"in [{page}.json]({page}.json). Playing the worlds took {seconds / 60:.0f} minutes of a "
-        "core's time, training apart.\n",
+        f"Command: `{usage.split('#')[0].strip()}`; what is registered is "
+        f"in [{page}.json]({page}.json). Playing the worlds took {seconds / 60:.0f} minutes on one "
+        "core, training apart.\n",
     ]
     if extra is not None:
         lines.append(extra(outcomes, run.out))

@@ -55,7 +55,7 @@ class Outcomes:
         told = {
             name.removeprefix("told, "): np.stack([each.pop(name) for each in worlds])
             for name in list(worlds[0])
-            if name.startswith("told, ")
+            if name.startswith(("told, ", "told when, "))
         }
         by_name = {name: np.stack([each[name] for each in worlds], axis=1) for name in worlds[0]}
         return cls(place.study, by_name, np.asarray(grid, np.float64), told, seconds)
@@ -81,10 +81,23 @@ class Outcomes:
         """Scores f64[S, K] of best fixed action and oracle, both chosen on the final worlds."""
         return hindsight(self.grid, self.q)
 
+    def left_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """Scores f64[S, K] of best fixed action and oracle, chosen on the *other* final worlds."""
+        return left_out(self.grid, self.q)
+
     def recovery(self, name: str) -> np.ndarray:
         """Gap recovery f64[T] against references in hindsight."""
         fixed, oracle = self.hindsight()
         return gap_recovery(self.score(name) @ self.q, fixed @ self.q, oracle @ self.q)
+
+    def recovery_over_worlds(self, name: str) -> tuple[float, float]:
+        """The same with the interval over training seeds and worlds, by the delta method."""
+        fixed, oracle = (each @ self.q for each in self.hindsight())
+        over, gap = self.score(name) @ self.q - fixed[None], oracle - fixed
+        if not gap.mean() > 0:
+            return float("nan"), float("nan")
+        ratio = over.mean() / gap.mean()
+        return ratio, interval((over - ratio * gap[None]) / gap.mean())[1]
 
 
 def hindsight(scores: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -93,6 +106,19 @@ def hindsight(scores: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray
     fixed = scores[:, :, np.argmax(q @ mean)]
     best = mean.argmax(axis=1)
     return fixed, np.stack([scores[:, k, best[k]] for k in range(len(q))], axis=1)
+
+
+def left_out(scores: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As :func:`hindsight`, but each world's actions are chosen on the others: not flattering."""
+    if len(scores) < 2:
+        return hindsight(scores, q)
+    rest = (scores.sum(axis=0)[None] - scores) / (len(scores) - 1)
+    fixed = np.stack(
+        [own[:, np.argmax(q @ other)] for own, other in zip(scores, rest, strict=True)]
+    )
+    best = [other.argmax(axis=1) for other in rest]
+    every = np.arange(len(q))
+    return fixed, np.stack([own[every, k] for own, k in zip(scores, best, strict=True)])
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -113,15 +139,14 @@ def section(outcomes: Outcomes, figure: Path, console: Console) -> str:
     types = by_type(outcomes)
     console.print(rich_table(study.title, *over))
     console.print(rich_table(f"{study.title}, by type", *types))
-    bars = {
-        name: outcomes.recovery(name)
-        for name, values in outcomes.by_name.items()
-        if len(values) > 1
-    }
-    recovery_bars(bars, figure)
+    recovery = {name: outcomes.recovery(name) for name in outcomes.by_name}
+    bars = {n: v for n, v in recovery.items() if len(v) > 1 and np.isfinite(v).all()}
+    picture = ""
+    if bars:
+        recovery_bars(bars, figure)
+        picture = f"![recovery]({figure.name})\n\n"
     return (
-        f"## {study.title}\n\n{markdown_table(*over)}\n{verdicts(outcomes)}\n"
-        f"![recovery]({figure.name})\n\n"
+        f"## {study.title}\n\n{markdown_table(*over)}\n{verdicts(outcomes)}\n{picture}"
         f"{markdown_table(*types)}"
     )
 
@@ -132,12 +157,22 @@ def over_the_prior(outcomes: Outcomes) -> tuple[list[str], list[list[str]]]:
     fixed, oracle = outcomes.hindsight()
     main = f"learned, {study.learners[0]}"
     header = ["defender", "score", "minus best fixed", "recovery, hindsight"]
-    with_selection = "best fixed" in outcomes.by_name and "oracle" in outcomes.by_name
+    with_selection = (
+        "best fixed" in outcomes.by_name
+        and "oracle" in outcomes.by_name
+        and outcomes.study.world.switch is None
+    )
     header += ["recovery, selection"] * with_selection
     header += [f"{main} minus it"]
     has_clean = "none" in outcomes.names
     header += ["clean accuracy"] * has_clean
-    scores = {"best fixed, hindsight": fixed[None], "oracle, hindsight": oracle[None]}
+    other_fixed, other_oracle = outcomes.left_out()
+    scores = {
+        "best fixed, hindsight": fixed[None],
+        "oracle, hindsight": oracle[None],
+        "best fixed, left out": other_fixed[None],
+        "oracle, left out": other_oracle[None],
+    }
     scores |= {name: outcomes.score(name) for name in outcomes.by_name}
     rows = []
     for name, values in sorted(scores.items(), key=lambda item: -float((item[1] @ q).mean())):
@@ -168,11 +203,11 @@ def by_type(outcomes: Outcomes) -> tuple[list[str], list[list[str]]]:
     ]
     for name in outcomes.study.learners:
         values = outcomes.score(f"learned, {name}")
-        lead = (values - fixed[None]).mean(axis=1)
-        p = holm(np.array([t_test(lead[:, k]) for k in range(len(rows))]))
+        lead = values - fixed[None]
+        p = holm(np.array([t_test(lead[:, :, k]) for k in range(len(rows))]))
         header += [f"learned, {name}", "minus best fixed", "Holm p"]
         for k, row in enumerate(rows):
-            row += [f"{values[:, :, k].mean():.3f}", pm(t_interval(lead[:, k])), f"{p[k]:.3f}"]
+            row += [f"{values[:, :, k].mean():.3f}", pm(interval(lead[:, :, k])), f"{p[k]:.3f}"]
     for observation, told in outcomes.told.items():
         if not outcomes.study.known and outcomes.study.world.switch is None:
             header.append(f"type told right, {observation}")
@@ -189,15 +224,21 @@ def verdicts(outcomes: Outcomes) -> str:
     for name in outcomes.study.learners:
         score = outcomes.score(f"learned, {name}")
         recovery = t_interval(outcomes.recovery(f"learned, {name}"))
-        lead = (score - fixed[None]).mean(axis=1)
-        p = holm(np.array([t_test(lead[:, k]) for k in range(len(q))]))
-        below = [outcomes.names[k] for k in range(len(q)) if p[k] < 0.05 and lead[:, k].mean() < 0]
-        over = score @ q - (fixed @ q)[None]
-        equal = equivalence_test(over.mean(axis=1), 0.01)
+        wide = outcomes.recovery_over_worlds(f"learned, {name}")
+        lead = score - fixed[None]
+        below = {}
+        for over, values in (("seeds", lead.mean(axis=1)[:, None]), ("seeds and worlds", lead)):
+            p = holm(np.array([t_test(values[:, :, k]) for k in range(len(q))]))
+            names = [
+                n for k, n in enumerate(outcomes.names) if p[k] < 0.05 and lead[..., k].mean() < 0
+            ]
+            below[over] = ", ".join(names) or "none"
+        equal = equivalence_test(lead @ q, 0.01)
         text = (
-            f"- `{name}`: recovery {pm(recovery, 2)} in hindsight; types wholly below the best "
-            f"fixed action (Holm): {', '.join(below) or 'none'}; equivalent to it within 1 point: "
-            f"p = {equal:.3f}"
+            f"- `{name}`: recovery in hindsight {pm(recovery, 2)} over training seeds on these "
+            f"worlds, ± {wide[1]:.2f} over seeds and worlds; types wholly below the best fixed "
+            f"action (Holm): {below['seeds']} on these worlds, {below['seeds and worlds']} over "
+            f"seeds and worlds; equivalent to it within 1 point: p = {equal:.3f}"
         )
         if "none" in outcomes.names and "mean" in outcomes.by_name:
             k = outcomes.names.index("none")

@@ -79,6 +79,8 @@ def types_at(share: float) -> tuple[str, ...]:
 SHARES = (0.1, 0.2, 0.3)
 LEVELS = (0.1, 0.5, 0.9)
 _EVERYWHERE = ("none", *(text for share in SHARES for text in types_at(share)[1:]))
+# nobody attacks as often as in each cell of the map
+_AS_OFTEN = (f"{1 / 9:.9f}", *[f"{8 / 9 / 24:.9f}"] * 24)
 
 _AT_09 = "--game.level=0.9"
 METHODS = {
@@ -106,7 +108,8 @@ LEARNERS = {
     "inversion-q0.9": _card("--game.level=0.9", "--game.observation=inversion"),
     "unknown-q0.9": _card("--game.level=0.9", "--game.types", *KNOWN, steps=84),
     "map": _card(
-        "--levels", *map(str, LEVELS), "--meta.num-types=9", "--game.types", *_EVERYWHERE, steps=56
+        "--levels", *map(str, LEVELS), "--meta.num-types=9",
+        "--game.probabilities", *_AS_OFTEN, "--game.types", *_EVERYWHERE, steps=64,
     ),
     **METHODS,
     "paper": _card(

@@ -7,7 +7,9 @@
 ``final``       everything, on a final world
 """
 
+import dataclasses
 import hashlib
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,20 +59,53 @@ class Place(NamedTuple):
     folder: Path
     runs: Path
 
+    def made_with(self, stage: str) -> str:
+        """All settings that a stage's outcomes depend on, as they are kept beside them."""
+        study = self.study
+        if stage == "references":
+            return repr((study.selection, study.grid))
+        if stage == "first_phase":
+            also = (study.selection_worlds, study.phase, study.repeats, observations(self))
+            return repr((study.selection, study.grid, *also, windows(study)))
+        untitled = dataclasses.replace(study, title="")
+        return repr((untitled, [(name, LEARNERS[name]) for name in study.learners]))
+
     def file(self, stage: str, s: int) -> Path:
         """Of one world. Studies that choose their references alike share those worlds."""
         if stage in ("references", "first_phase"):
-            study = self.study
-            alike = repr((study.selection, study.grid))
-            if stage == "first_phase":
-                alike += repr((study.phase, study.repeats, observations(self)))
-            digest = hashlib.sha256(alike.encode()).hexdigest()[:12]
+            digest = hashlib.sha256(self.made_with(stage).encode()).hexdigest()[:12]
             return self.folder.parent / "selection" / f"{stage}-{digest}-{s}.npz"
         return self.folder / f"{stage}-{s}.npz"
 
+    def is_played(self, stage: str, s: int) -> bool:
+        """Whether a world has been played, with the settings as they are now."""
+        if not self.file(stage, s).is_file():
+            return False
+        with np.load(self.file(stage, s)) as kept:
+            return "made_with" in kept and str(kept["made_with"]) == self.made_with(stage)
+
+    def save(self, stage: str, s: int, found: dict, seconds: float) -> None:
+        """Keeps the outcomes of a world; there is never half a file."""
+        file = self.file(stage, s)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}.part.npz")
+        np.savez(part, **found, seconds=seconds, made_with=self.made_with(stage))
+        part.rename(file)
+
     def read(self, stage: str, count: int) -> list[dict[str, np.ndarray]]:
-        """The outcomes of worlds 0 .. count - 1."""
-        return [dict(np.load(self.file(stage, s))) for s in range(count)]
+        """The outcomes of worlds 0 .. count - 1.
+
+        Raises:
+            SystemExit: where one is missing, or was played with other settings.
+        """
+        missing = [s for s in range(count) if not self.is_played(stage, s)]
+        if missing:
+            raise SystemExit(
+                f"{self.folder.name}: {stage} of worlds {missing} not played with the settings as "
+                "they are; run the stage play"
+            )
+        worlds = [dict(np.load(self.file(stage, s))) for s in range(count)]
+        return [{k: v for k, v in each.items() if k != "made_with"} for each in worlds]
 
 
 def number_of_worlds(study: Study, stage: str) -> int:
@@ -157,24 +192,30 @@ def observations(place: Place) -> list[str]:
     return list(dict.fromkeys(LEARNERS[name].observation for name in place.study.learners))
 
 
+def windows(study: Study) -> dict[str, int]:
+    """When the two-phase controls begin to look: at the start, and where types switch, then."""
+    return {"first": 0} | ({"second": study.world.at} if study.world.second else {})
+
+
 def first_phase(place: Place, dataset, s: int) -> dict[str, np.ndarray]:
-    """Features f64[R, K, F] of the first rounds under the best fixed action, by observation."""
+    """Features f64[R, K, F] of what the best fixed action shows, by observation and window."""
     study = place.study
     best, _ = selected(place)
     game = draw(study.selection, dataset, SELECTION, s)
     found = {}
     for observation in observations(place):
-        rows = []
-        for repeat in range(study.repeats):
-            key = jax.random.fold_in(jax.random.key(s), 1 + repeat)
-            rows.append(phase_features(watch(game, best, observation, key), study.phase))
-        found[observation] = np.stack(rows)
+        keys = [jax.random.fold_in(jax.random.key(s), 1 + r) for r in range(study.repeats)]
+        seen = [watch(game, best, observation, key) for key in keys]
+        for name, begin in windows(study).items():
+            rows = [phase_features(each[:, begin:], study.phase) for each in seen]
+            found[f"{name}, {observation}"] = np.stack(rows)
     return found
 
 
-def classifier(place: Place, observation: str):
-    """Tells the known type from the first phase; logistic regression."""
+def classifier(place: Place, window: str, observation: str):
+    """Tells the known type from what a window showed; logistic regression."""
     parts = place.read("first_phase", place.study.selection_worlds)
+    observation = f"{window}, {observation}"
     xs = np.concatenate(
         [part[observation].reshape(-1, part[observation].shape[-1]) for part in parts]
     )
@@ -204,11 +245,15 @@ def normalize(place: Place, dataset, s: int) -> dict[str, np.ndarray]:
 
 def adjusted(place: Place, name: str, seed: int) -> Normalizer:
     """The normaliser of the selection worlds' moments."""
-    parts = [part[f"{name}|{seed}"] for part in place.read("normalize", place.study.adjusted)]
-    size = (len(parts[0]) - 1) // 2
-    counts = np.array([part[0] for part in parts])
-    means = np.stack([part[1 : 1 + size] for part in parts])
-    squares = np.stack([part[1 + size :] for part in parts])
+    return joined([p[f"{name}|{seed}"] for p in place.read("normalize", place.study.adjusted)])
+
+
+def joined(moments: list[np.ndarray]) -> Normalizer:
+    """One normaliser of several (count, mean, m2), each f64[1 + 2 O]."""
+    size = (len(moments[0]) - 1) // 2
+    counts = np.array([part[0] for part in moments])
+    means = np.stack([part[1 : 1 + size] for part in moments])
+    squares = np.stack([part[1 + size :] for part in moments])
     mean = counts @ means / counts.sum()
     m2 = squares.sum(axis=0) + counts @ (means - mean) ** 2
     return Normalizer(jnp.asarray(counts.sum()), jnp.asarray(mean), jnp.asarray(m2))
@@ -242,98 +287,150 @@ def _adapted_to_each(key, game, state, meta):
     return jax.lax.scan(one, None, (counter, state.phi))[1]
 
 
+class Judge:
+    """Plays contenders in one final world and keeps what they reached."""
+
+    def __init__(self, place: Place, dataset, s: int):
+        self.place, self.study, self.dataset, self.s = place, place.study, dataset, s
+        self.game = draw(place.study.world, dataset, FINAL, s)
+        self.switch = place.study.world.switch
+        self.outcomes: dict[str, list] = {}
+
+    @property
+    def key(self):
+        """The same for all: everything in this world is paired."""
+        return jax.random.key(self.s)
+
+    def note(self, name: str, metrics) -> None:
+        """Adds metrics [K, T]."""
+        values = [np.asarray(each).T for each in (metrics.score, metrics.accuracy, metrics.asr)]
+        self.outcomes.setdefault(name, []).extend(np.stack(values, axis=-1))
+
+    def schedules(self, game, controls: list[tuple[str, np.ndarray]]) -> None:
+        """Plays schedules (name, f32[K, H, A]), a row of its name each."""
+        actions = jnp.asarray(np.stack([each for _, each in controls], axis=1), jnp.float32)
+        metrics = play_schedules(self.key, game, actions, nobody(game), switch=self.switch)
+        for j, (name, _) in enumerate(controls):
+            self.note(name, jax.tree.map(lambda a, j=j: a[:, j : j + 1], metrics))
+
+    def policies(self, game, players: list[Player], per_type: bool = False):
+        """Plays policies of one kind side by side."""
+        return play_policies(
+            self.key, game, stacked(players), nobody(game), switch=self.switch, per_type=per_type
+        )
+
+
 def final(place: Place, dataset, s: int) -> dict[str, np.ndarray]:
     """Outcomes f64[T, K, 3] (score, accuracy, attack success) by contender, on a final world.
 
     T is 1 for what has no training seed. Beside them ``grid``, scores f32[K, J] of the grid in
     hindsight, and ``told, <observation>`` i64[K], what the two-phase control's classifier says.
     """
-    study = place.study
-    base = draw(study.world, dataset, FINAL, s)
-    switch, horizon, kinds = study.world.switch, base.horizon, len(base.prior)
-    found: dict = {"grid": grid_scores(study, base, s, "test", switch)}
-    outcomes: dict[str, list] = {}
+    judge = Judge(place, dataset, s)
+    found: dict = {"grid": grid_scores(place.study, judge.game, s, "test", judge.switch)}
+    if place.study.selection_worlds:
+        found |= play_chosen(judge)
+    play_learned(judge)
+    play_static(judge)
+    outcomes = {name: np.array(rows, np.float64) for name, rows in judge.outcomes.items()}
+    return found | outcomes
 
-    def note(name, metrics) -> None:
-        """Adds metrics [K, T]."""
-        values = [np.asarray(each).T for each in (metrics.score, metrics.accuracy, metrics.asr)]
-        outcomes.setdefault(name, []).extend(np.stack(values, axis=-1))
 
-    def note_all(game, controls) -> None:
-        """Plays schedules (name, f32[K, H, A]), a row of its name each."""
-        actions = jnp.asarray(np.stack([each for _, each in controls], axis=1), jnp.float32)
-        metrics = play_schedules(jax.random.key(s), game, actions, nobody(game), switch=switch)
-        for j, (name, _) in enumerate(controls):
-            note(name, jax.tree.map(lambda a, j=j: a[:, j : j + 1], metrics))
+def play_chosen(judge: Judge) -> dict[str, np.ndarray]:
+    """The best fixed action, the oracle and the two-phase controls, chosen on selection worlds.
 
-    if study.selection_worlds:
-        best, per_type = selected(place)
-        controls = {"best fixed": constant(np.tile(best, (kinds, 1)), horizon)}
-        if not study.known:
-            controls["oracle"] = constant(_in_turn(per_type, study, horizon), horizon)
-        for observation in observations(place):
-            model = classifier(place, observation)
-            seen = watch(base, best, observation, jax.random.key(s), switch)
-            told = model.predict(phase_features(seen, study.phase))
-            found[f"told, {observation}"] = told
-            controls[f"two-phase, {observation}"] = two_phase(
-                best, per_type[told], study.phase, horizon
-            )
-        note_all(base, list(controls.items()))
+    Returns what the classifiers said. Under a switch the oracle plays each type's best action in
+    its time, ``oracle, the second's only`` that of the second from the start, and a second control
+    is told when to look again.
+    """
+    place, study, horizon = judge.place, judge.study, judge.game.horizon
+    kinds, phase = len(judge.game.prior), study.phase
+    best, per_type = selected(place)
+    everyone = np.tile(best, (kinds, 1))
+    controls, found = [("best fixed", constant(everyone, horizon))], {}
+    at = study.world.at
+    if judge.switch is None and not study.known:
+        controls.append(("oracle", constant(per_type, horizon)))
+    if judge.switch is not None:
+        later = per_type[np.asarray(judge.switch.then)]
+        in_turn = constant(later, horizon)
+        in_turn[:, :at] = per_type[:, None]
+        controls += [("oracle", in_turn), ("oracle, the second's only", constant(later, horizon))]
+    for observation in observations(place):
+        seen = watch(judge.game, best, observation, judge.key, judge.switch)
+        for window, begin in windows(study).items():
+            features = phase_features(seen[:, begin:], phase)
+            told = classifier(place, window, observation).predict(features)
+            first = window == "first"
+            found["told, " * first + "told when, " * (not first) + observation] = told
+            name = f"two-phase, {observation}" + ("" if first else ", told when")
+            controls.append((name, two_phase(best, per_type[told], begin + phase, horizon)))
+    judge.schedules(judge.game, controls)
+    return found
+
+
+def play_learned(judge: Judge) -> None:
+    """The learned policies, untrained ones, and what becomes of their actions elsewhere."""
+    study, place = judge.study, judge.place
     schedules: list[tuple[str, np.ndarray]] = []
     for name in study.learners:
-        runs = [trained(name, seed, place.runs, dataset) for seed in study.training_seeds]
-        config = runs[0][0]
-        game = base.replace(observation=make_observation(config.game.observation))
-        states = [state for _, state in runs]
+        runs = [trained(name, seed, place.runs, judge.dataset) for seed in study.training_seeds]
+        config, states = runs[0][0], [state for _, state in runs]
+        game = judge.game.replace(observation=make_observation(config.game.observation))
         if study.adjusted:
             states = [
                 state.replace(normalizer=adjusted(place, name, seed))
                 for state, seed in zip(states, study.training_seeds, strict=True)
             ]
-        fresh = init_state(jax.random.key(study.training_seeds[0]), game, config.meta)
-        players = [defender_player(state, game, config.meta, True) for state in (*states, fresh)]
-        key = jax.random.key(s)
-        played = play_policies(key, game, stacked(players), nobody(game), switch=switch)
-        note(f"learned, {name}", jax.tree.map(lambda a: a[:, :-1], played.metrics))
-        note(f"untrained, {name}", jax.tree.map(lambda a: a[:, -1:], played.metrics))
+        fresh = [
+            init_state(jax.random.key(seed), game, config.meta).replace(normalizer=state.normalizer)
+            for state, seed in zip(states, study.training_seeds, strict=True)
+        ]
+        players = [defender_player(state, game, config.meta, True) for state in (*states, *fresh)]
+        played, count = judge.policies(game, players), len(states)
+        judge.note(f"learned, {name}", jax.tree.map(lambda a, n=count: a[:, :n], played.metrics))
+        judge.note(f"untrained, {name}", jax.tree.map(lambda a, n=count: a[:, n:], played.metrics))
         if study.psi_steps:
-            rows = [np.load(place.file("adapt", t))[name] for t in range(len(states))]
-            unravel = jax.vmap(jax.vmap(ravel_pytree(states[0].theta)[1]))
-            several = stacked(players[:-1])
-            several = several.replace(params=unravel(jnp.asarray(np.stack(rows, axis=1))))
+            rows = [each[name] for each in place.read("adapt", count)]
+            unravel = jax.vmap(ravel_pytree(states[0].theta)[1])
+            told = [
+                player.replace(params=unravel(jnp.asarray(row)))
+                for player, row in zip(players, rows, strict=False)
+            ]
+            # parameters [K, T, ..]: types are scanned over, seeds are side by side
+            several = stacked(told)
+            by_type = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), several.params)
             again = play_policies(
-                jax.random.key(s), game, several, nobody(game), switch=switch, per_type=True
-            )
-            note(f"told the type and adapted, {name}", again.metrics)
+                judge.key, game, several.replace(params=by_type), nobody(game),
+                switch=judge.switch, per_type=True,
+            )  # fmt: skip
+            judge.note(f"told the type and adapted, {name}", again.metrics)
         for t, seed in enumerate(study.training_seeds):
-            actions, rng = np.asarray(played.action)[:, t], np.random.default_rng([seed, s])
+            actions, rng = np.asarray(played.action)[:, t], np.random.default_rng([seed, judge.s])
             schedules.append((f"swapped input, {name}", swapped(actions)))
             schedules.append((f"shuffled input, {name}", shuffled(rng, actions)))
             if name == study.learners[0]:
                 schedules.append(("random", rng.uniform(-1, 1, actions.shape)))
-    note_all(base, schedules)
-    for rule, post in study.static:
-        game = base.replace(
-            rule=make_rule(rule, base.fl.num_sampled, study.world.game.assumed_share, base.model),
+    judge.schedules(judge.game, schedules)
+
+
+def play_static(judge: Judge) -> None:
+    """Fixed rules with their post-training defences, whose knobs stay at their centre."""
+    kinds, horizon = len(judge.game.prior), judge.game.horizon
+    share = judge.study.world.game.assumed_share
+    for rule, post in judge.study.static:
+        game = judge.game.replace(
+            rule=make_rule(rule, judge.game.fl.num_sampled, share, judge.game.model),
             post_defense=make_post_defense(post),
             observation=make_observation("paper"),
         )
         name = rule if post == "none" else f"{rule} + {post}"
-        # the knobs of a post-training defence, if it has any, at their centre
-        note_all(game, [(name, np.zeros((kinds, horizon, game.action_size)))])
-    return found | {name: np.array(rows, np.float64) for name, rows in outcomes.items()}
+        judge.schedules(game, [(name, np.zeros((kinds, horizon, game.action_size)))])
 
 
 def stacked(players: list[Player]) -> Player:
     """Players of one kind as one, leaves with a leading axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *players)
-
-
-def _in_turn(per_type: np.ndarray, study: Study, horizon: int) -> np.ndarray:
-    """The best action of each type, f32[K, A]; under a switch that of the second."""
-    switch = study.world.switch
-    return per_type if switch is None else per_type[np.asarray(switch.then)]
 
 
 STAGES = {

@@ -1,5 +1,8 @@
-"""Pre-trains the defenders by ``metasg pretrain``, a pinned process a core."""
+"""Pre-trains the defenders by ``metasg pretrain``, a pinned process a core; and loads them."""
 
+import dataclasses
+import functools
+import os
 import queue
 import shutil
 import subprocess
@@ -12,6 +15,9 @@ from pathlib import Path
 from rich.console import Console
 
 from metasg_jax import checkpoint
+from metasg_jax.cli import parse_pretrain
+from metasg_jax.config import RunConfig
+from metasg_jax.errors import CheckpointError
 from metasg_jax.program import load_state
 from study.settings import LEARNERS
 
@@ -22,25 +28,32 @@ def folder_of(runs: Path, name: str, seed: int) -> Path:
 
 
 def train(jobs: Iterable[tuple[str, int]], runs: Path, workers: int, console: Console) -> None:
-    """Runs (learner, seed) jobs, resuming what was begun and leaving what is done."""
+    """Runs (learner, seed) jobs, resuming what was begun and leaving what is done.
+
+    Raises:
+        SystemExit: naming the log of a run that failed, and what other settings a run that is
+            there was made with.
+    """
     cores: queue.Queue = queue.Queue()
     for core in range(workers):
         cores.put(core)
 
     def one(job: tuple[str, int]) -> None:
         name, seed = job
-        learner, out = LEARNERS[name], folder_of(runs, name, seed)
-        if checkpoint.latest_step(out / "checkpoints") == learner.steps:
+        out = folder_of(runs, name, seed)
+        if is_finished(name, seed, runs):
             return
         out.mkdir(parents=True, exist_ok=True)
         begin, core = time.perf_counter(), cores.get()
+        log = out.parent / f"{out.name}.log"
         try:
-            with out.with_suffix(".log").open("a") as log:
-                subprocess.run(
-                    [*pinned(core), *command(name, seed, out)], stdout=log, stderr=log, check=True
-                )
+            with log.open("a") as file:
+                arguments = [*pinned(core), *command(name, seed, out)]
+                status = subprocess.run(arguments, stdout=file, stderr=file).returncode
         finally:
             cores.put(core)
+        if status:
+            raise SystemExit(f"{name}, seed {seed}: training failed, see the end of {log}")
         console.print(f"trained {name}, seed {seed}: {time.perf_counter() - begin:.0f} s")
 
     with ThreadPoolExecutor(workers) as pool:
@@ -57,13 +70,57 @@ def command(name: str, seed: int, out: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def pinned(core: int) -> list[str]:
+@functools.cache
+def asked(name: str) -> RunConfig:
+    """The settings of a learner, but for its seeds."""
+    return parse_pretrain(command(name, 0, Path())[4:]).config
+
+
+def pinned(worker: int) -> list[str]:
     """A run a core, where that can be said: products are too small to be shared between cores."""
-    return ["taskset", "-c", str(core)] if shutil.which("taskset") else []
+    if not shutil.which("taskset") or not hasattr(os, "sched_getaffinity"):
+        return []
+    cores = sorted(os.sched_getaffinity(0))
+    return ["taskset", "-c", str(cores[worker % len(cores)])]
+
+
+def is_finished(name: str, seed: int, runs: Path) -> bool:
+    """Whether a run is there, as registered, with all of its meta-steps.
+
+    Raises:
+        SystemExit: where it was made with other settings, or has more meta-steps.
+    """
+    folder = folder_of(runs, name, seed)
+    checkpoints = folder / "checkpoints"
+    step, steps = checkpoint.latest_step(checkpoints), LEARNERS[name].steps
+    if step is None:
+        return False
+    config = checkpoint.load_config(checkpoints)
+    wanted = asked(name)
+    wanted = dataclasses.replace(
+        wanted,
+        seed=seed,
+        game=dataclasses.replace(wanted.game, seed=seed),
+        # chosen by memory when the run began
+        meta=wanted.meta.replace(rollouts_at_once=config.meta.rollouts_at_once),
+    )
+    fields = checkpoint.differing_fields(config, wanted)
+    if step > steps:
+        fields.append(f"steps: {step}, not {steps}")
+    if fields:
+        other = "; ".join(fields)
+        raise SystemExit(f"{folder} was made with other settings: {other}; move it away")
+    return step == steps
 
 
 def trained(name: str, seed: int, runs: Path, dataset):
-    """(settings, state) of a finished run."""
+    """(settings, state) of a finished run.
+
+    Raises:
+        CheckpointError: where it has not been finished.
+    """
+    if not is_finished(name, seed, runs):
+        raise CheckpointError(f"{name}, seed {seed}: not trained yet; run the stage train")
     checkpoints = folder_of(runs, name, seed) / "checkpoints"
     config = checkpoint.load_config(checkpoints)
     return config, load_state(config, checkpoints, dataset)

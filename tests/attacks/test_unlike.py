@@ -21,11 +21,13 @@ def cosines(rows):
 
 @pytest.mark.parametrize(("noise", "cosine"), [(0.5, 0.8), (1.0, 0.5), (2.0, 0.2)])
 def test_cosines_are_those_that_are_documented(noise, cosine):
-    """1 / (1 + noise^2), because noises of two rows are orthogonal in many dimensions."""
-    rows = unlike(jax.random.key(1), ROWS, jnp.float32(noise))
-    np.testing.assert_allclose(cosines(rows), cosine, atol=0.06)
+    """1 / (1 + noise^2), of the whole and of a part that holds little of it."""
+    small = ROWS.at[:, :2000].multiply(0.01)
+    rows = unlike(jax.random.key(1), small, jnp.float32(noise))
+    for part in (rows, rows[:, :2000]):
+        np.testing.assert_allclose(cosines(part), cosine, atol=0.08)
     np.testing.assert_allclose(
-        np.linalg.norm(rows, axis=1), np.linalg.norm(ROWS, axis=1), rtol=1e-5
+        np.linalg.norm(rows, axis=1), np.linalg.norm(small, axis=1), rtol=1e-5
     )
 
 

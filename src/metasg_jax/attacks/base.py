@@ -89,9 +89,10 @@ class AttackBase(Struct):
         second_pass_steps: where positive, its clients first train honestly; then one row follows
             the plan for at most that many steps, hiding behind the mean of those honest updates
             (``reference``), and all of them send it. Honest rounds stay fast.
-        noise: norm of the Gaussian noise that each of its clients puts on its row, relative to the
-            row's; the sum is brought back to the row's norm. At 1 colluders that would send one
-            vector have cosines of 0.5. Applied by the table, see :func:`unlike`.
+        noise: of its clients' own, so that colluders who would send one vector send unlike ones:
+            each coordinate is multiplied by 1 + ``noise`` times a standard normal, and the row
+            brought back to its norm. At 1 their cosines are 0.5, in every layer. Applied by the
+            table, see :func:`unlike`.
     """
 
     noise: float = field(default=0.0, kw_only=True)
@@ -130,12 +131,12 @@ class AttackBase(Struct):
 
 
 def unlike(key: Key, rows: jax.Array, noise: jax.Array) -> jax.Array:
-    """Rows f32[n, d] of the same norms, each turned away by noise of its own.
+    """Rows f32[n, d] of the same norms, each turned away by noise of its own (multiplicative).
 
     Args:
         key: consumed.
         rows: what colluders would send.
-        noise: f32[], relative to a row's norm; 0 gives the rows as they are and costs nothing,
+        noise: f32[], relative to a coordinate; 0 gives the rows as they are and costs nothing,
             unless it is batched.
     """
     # raw, because a batched condition would take the key once for each branch
@@ -144,7 +145,8 @@ def unlike(key: Key, rows: jax.Array, noise: jax.Array) -> jax.Array:
     def turned():
         drawn = jax.random.normal(jax.random.wrap_key_data(raw, impl=kind), rows.shape)
         norms = row_norms(rows)[:, None]
-        moved = rows + noise * norms * drawn / jnp.sqrt(rows.shape[1])
+        # in proportion to the coordinate: spread evenly it would spare the layers that are small
+        moved = rows * (1 + noise * drawn)
         return moved * (norms / jnp.maximum(row_norms(moved)[:, None], 1e-12))
 
     return jax.lax.cond(noise > 0, turned, lambda: rows)

@@ -49,16 +49,20 @@ def t_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
 
 
 def t_test(values: np.ndarray) -> float:
-    """Two-sided p that independent values [n] have mean 0, by Student's t; NaN for fewer than two.
+    """Two-sided p that the mean is 0, by Student's t; NaN for fewer than two values.
 
     Values that all agree have p 1 at 0, else 0.
+
+    Args:
+        values: [n], independent; or [T, S], training seeds on the same worlds, see
+            :func:`crossed_interval`.
     """
-    mean, se = mean_se(np.asarray(values, np.float64))
+    mean, se, freedom = _mean_error_freedom(np.asarray(values, np.float64))
     if np.isnan(se):
         return float("nan")
     if se == 0:
         return 1.0 if mean == 0 else 0.0
-    return float(2 * stats.t.sf(abs(mean / se), len(values) - 1))
+    return float(2 * stats.t.sf(abs(mean / se), freedom))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
@@ -81,17 +85,37 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 
 def equivalence_test(values: np.ndarray, margin: float) -> float:
-    """The p of the claim that the mean of independent values [n] lies within ``margin`` of 0.
+    """The p of the claim that the mean lies within ``margin`` of 0.
 
     Two one-sided t-tests (Schuirmann 1987): small where the mean is shown to be neither below
     -margin nor above it.
+
+    Args:
+        values: [n], independent; or [T, S], training seeds on the same worlds, see
+            :func:`crossed_interval`.
+        margin: positive.
     """
-    values = np.asarray(values, np.float64)
-    mean, se = mean_se(values)
+    mean, se, freedom = _mean_error_freedom(np.asarray(values, np.float64))
     if not se > 0:
         return float("nan") if np.isnan(se) else float(abs(mean) >= margin)
-    freedom = len(values) - 1
     return float(stats.t.sf((margin - abs(mean)) / se, freedom))
+
+
+def _mean_error_freedom(values: np.ndarray) -> tuple[float, float, int]:
+    """Mean, standard error and degrees of freedom of [n], or of the crossed design [T, S]."""
+    if values.ndim == 2 and 1 in values.shape:
+        values = values.reshape(-1)
+    if values.ndim == 1:
+        mean, se = mean_se(values)
+        return float(mean), float(se), len(values) - 1
+    t, s = values.shape[0], values.shape[1]
+    rows, columns = values.mean(axis=1), values.mean(axis=0)
+    residual = values - rows[:, None] - columns[None] + values.mean()
+    both = (residual**2).sum() / ((t - 1) * (s - 1)) / (t * s)
+    variance = rows.var(ddof=1) / t + columns.var(ddof=1) / s - both
+    # an estimate, and may fall below what either alone says
+    variance = max(variance, rows.var(ddof=1) / t, columns.var(ddof=1) / s)
+    return float(values.mean()), float(np.sqrt(variance)), min(t, s) - 1
 
 
 def crossed_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
@@ -103,17 +127,10 @@ def crossed_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, fl
     smaller number. Wider than ``t_interval(values.mean(axis=1))``, which holds for these worlds.
     """
     values = np.asarray(values, np.float64)
-    t, s = values.shape
-    if min(t, s) < 2:
+    if min(values.shape) < 2:
         return float(values.mean()), float("nan")
-    rows, columns = values.mean(axis=1), values.mean(axis=0)
-    residual = values - rows[:, None] - columns[None] + values.mean()
-    both = (residual**2).sum() / ((t - 1) * (s - 1)) / (t * s)
-    variance = rows.var(ddof=1) / t + columns.var(ddof=1) / s - both
-    # an estimate, and may fall below what either alone says
-    variance = max(variance, rows.var(ddof=1) / t, columns.var(ddof=1) / s)
-    half = stats.t.ppf(0.5 + level / 2, min(t, s) - 1) * np.sqrt(variance)
-    return float(values.mean()), float(half)
+    mean, se, freedom = _mean_error_freedom(values)
+    return mean, float(stats.t.ppf(0.5 + level / 2, freedom) * se)
 
 
 def gap_recovery(learned: np.ndarray, fixed: np.ndarray, oracle: np.ndarray) -> np.ndarray:

@@ -53,9 +53,9 @@ def check_rule(rule, num_sampled: int):
 
     Raises:
         ConfigError: where f is not in [0, n / 2), beta or max_trim not in [0, 0.5), m or s not in
-            [1, n], clip or trim not in [-1, 1], smoothing not in (0, 1), a bound, a scale or a
-            tolerance not positive, sigma or noise below 0, iterations below 1, floor not in [0, 1)
-            or max_suspicious not in (0, 1]; and what ``check_clients`` of a rule refuses.
+            [1, n], clip, trim or trust not in [-1, 1], smoothing not in (0, 1), a bound, a scale or
+            a tolerance not positive, sigma or noise below 0, iterations below 1, floor not in
+            [0, 1) or max_suspicious not in (0, 1]; and what ``check_clients`` of a rule refuses.
     """
     if isinstance(rule, Composed):
         for pre in rule.pre:
@@ -71,6 +71,7 @@ def check_rule(rule, num_sampled: int):
         m=one_to_n,
         s=one_to_n,
         beta=(lambda v: 0 <= v < 0.5, "in [0, 0.5)"),
+        trust=KNOB,
         max_norm=BOUND,
         scale=POSITIVE,
         sigma=NOT_NEGATIVE,
