@@ -122,20 +122,21 @@ def attack_program(
         opponent.config, dataset, directory, resume, console, leader=opponent.state
     )
     config = opponent.config
-    names, metrics = judge(state, config, dataset, num_worlds)
+    attack = config.game.types[0]
+    everybody = ("none", attack, *rivals(attack, config.fl.num_clients))
+    names, metrics = judge(state, config, dataset, num_worlds, everybody)
     rows = []
     for k, name in enumerate(names):
         cells = [_with_error(*mean_se(metrics[q][:, k])) for q in metrics]
         rows.append([name, *cells])
     header = ["attack", *metrics]
-    mine = config.game.types[0]
     scores = metrics["score"].mean(axis=0)
-    others = [k for k, name in enumerate(names) if name not in ("none", mine)]
+    others = [k for k, name in enumerate(names) if name not in ("none", attack)]
     best = min(others, key=lambda k: scores[k]) if others else None
-    score = float(scores[names.index(mine)])
+    score = float(scores[names.index(attack)])
     result = {
         "against": f"{config.game.rule} / {config.game.post_defense}",
-        "attack": mine,
+        "attack": attack,
         "score": score,
         "strongest fixed attack": None if best is None else names[best],
         "its score": None if best is None else float(scores[best]),
@@ -148,7 +149,7 @@ def attack_program(
         else f"gate {'passed' if result['passed'] else 'FAILED'}: {score:.3f} against "
         f"{scores[best]:.3f} of {names[best]}, the strongest fixed attack"
     )
-    title = f"{mine} against {result['against']}"
+    title = f"{attack} against {result['against']}"
     console.print(rich_table(title, header, rows))
     console.print(verdict)
     text = f"# {title}\n\nMean ± standard error over {num_worlds} worlds.\n\n"
@@ -182,15 +183,17 @@ def rivals(attack: str, num_clients: int) -> tuple[str, ...]:
 
 
 def judge(
-    state: MetaSGState, config: RunConfig, dataset: Dataset, num_worlds: int
+    state: MetaSGState,
+    config: RunConfig,
+    dataset: Dataset,
+    num_worlds: int,
+    names: tuple[str, ...],
 ) -> tuple[list[str], dict[str, np.ndarray]]:
-    """The attacker, nobody and its rivals against the defence on fresh worlds.
+    """Attacks against the defence on fresh worlds; those that learn play the state's first phi.
 
     Returns:
         (names of the attacks, f64[S, K] by ``score``, ``accuracy``, ``asr``).
     """
-    mine = config.game.types[0]
-    names = ("none", mine, *rivals(mine, config.fl.num_clients))
     judged = dataclasses.replace(config, game=dataclasses.replace(config.game, types=names))
     games = of_one_shape([world(judged, dataset, s, FINAL) for s in range(num_worlds)])
     rows = []

@@ -199,6 +199,28 @@ class Attack:
 
 
 @dataclasses.dataclass(frozen=True)
+class Exploit:
+    """The worst case of each defence: over the zoo, and over attackers that have learned.
+
+    `metasg exploit krum "fltrust / neuron_clip" runs/mnist-cpu --attackers runs/attackers`
+    """
+
+    defences: tyro.conf.Positional[tuple[str, ...]]
+    """Rules, with a post-training defence after a slash, and directories of pre-training runs."""
+    game: GameConfig
+    fl: FLConfig
+    attackers: tuple[Path, ...] = ()
+    """Runs of `metasg attack`, or folders of them; without, the zoo alone."""
+    worlds: int = 6
+    """Fresh worlds that every attack is played on."""
+    dataset: str = "digits"
+    """digits (embedded), mnist, fashion_mnist or cifar10."""
+    out: Path | None = None
+    """Directory of exploit.csv and exploit.md (default: runs/exploit-<dataset>)."""
+    source: Annotated[Source, tyro.conf.arg(name="")] = Source()
+
+
+@dataclasses.dataclass(frozen=True)
 class Data:
     """Fetch, check and cache a data set."""
 
@@ -219,6 +241,7 @@ COMMANDS = {
     "simulate": Simulate,
     "matrix": Matrix,
     "attack": Attack,
+    "exploit": Exploit,
     "data": Data,
     "list": List,
 }
@@ -242,6 +265,7 @@ def main(argv: list[str] | None = None) -> int:
             "simulate": _simulate,
             "matrix": _matrix,
             "attack": _attack,
+            "exploit": _exploit,
             "data": _data,
             "list": _list,
         }[command]
@@ -448,6 +472,28 @@ def _attack(argv: list[str], console: Console) -> int:
     console.print(f"{args.attack} learns against {args.against}, into {directory}")
     opponent = dataclasses.replace(opponent, config=config)
     attacker.attack_program(opponent, dataset, directory, args.resume, args.worlds, console)
+    return 0
+
+
+def _exploit(argv: list[str], console: Console) -> int:
+    config = _preset_of(argv)
+    default = Exploit((), config.game, config.fl, dataset=config.game.dataset)
+    args = tyro.cli(Exploit, args=argv, default=default, prog="metasg exploit")
+    if not args.defences:
+        raise ConfigError("defences: name at least one rule or run")
+    if args.worlds < 2:
+        raise ConfigError(f"worlds = {args.worlds}: at least 2, or there is no error to tell")
+
+    from metasg_jax import exploit, program
+
+    dataset = _load(args.dataset, args.source, console)
+    program.enable_compilation_cache()
+    runs = [run for folder in args.attackers for run in exploit.find_attackers(folder)]
+    exploit.exploit_program(
+        args.defences, [exploit.load_attacker(run, dataset) for run in runs], args.game, args.fl,
+        lambda name: dataset if name == args.dataset else _load(name, args.source, console),
+        args.worlds, args.out or DEFAULT_ROOT / f"exploit-{args.dataset}", console,
+    )  # fmt: skip
     return 0
 
 

@@ -108,7 +108,8 @@ def _mean_error_freedom(values: np.ndarray) -> tuple[float, float, int]:
     if values.ndim == 1:
         mean, se = mean_se(values)
         return float(mean), float(se), len(values) - 1
-    t, s = values.shape[0], values.shape[1]
+    t = len(values)
+    s = values.size // t
     rows, columns = values.mean(axis=1), values.mean(axis=0)
     residual = values - rows[:, None] - columns[None] + values.mean()
     both = (residual**2).sum() / ((t - 1) * (s - 1)) / (t * s)
