@@ -132,6 +132,14 @@ def _done(run: Run, studies: Studies, unit: str) -> bool:
     return run.place(studies, name).is_played(stage, int(s))
 
 
+def commit() -> str:
+    """The short name of the repository's present commit; ``unknown`` outside of one."""
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or "unknown"
+
+
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
     """(what a person said, the worlds ``study/stage/seed`` that a worker is told to play)."""
     place = argv.index(_UNITS) if _UNITS in argv else len(argv)
@@ -179,7 +187,7 @@ def report(
         *(" ".join(paragraph.split()) + "\n" for paragraph in rest),
         f"Command: `{usage.split('#')[0].strip()}`; what is registered is "
         f"in [{page}.json]({page}.json). Playing the worlds took {seconds / 60:.0f} minutes on one "
-        "core, training apart.\n",
+        f"core, training apart. Written at commit {commit()}.\n",
     ]
     if extra is not None:
         lines.append(extra(outcomes, run.out))
