@@ -127,8 +127,10 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def pm(values: tuple[float, float], places: int = 3) -> str:
-    """``+0.123 ± 0.045``."""
+    """``+0.123 ± 0.045``; empty for what does not exist, a recovery where there is no gap."""
     centre, half = values
+    if np.isnan(centre):
+        return ""
     return f"{centre:+.{places}f}" + ("" if np.isnan(half) else f" ± {half:.{places}f}")
 
 
