@@ -5,11 +5,11 @@
 
 The game card at q = 0.9, its learners as they are. Each of the nine types is followed by another
 one from round 50 on, four places down the table, and scores are against the second. The two-phase
-control has looked at rounds 0 to 24 and plays on what it saw there; ``oracle`` plays the second
-type's best action from the start.
+control has looked at rounds 0 to 24 and plays on what it saw there; one that is told when looks
+again at rounds 50 to 74. ``oracle`` plays each type's best action in its time.
 
-The best fixed action and the two-phase control come from types that do not switch, on selection
-worlds; the references of the recovery are constant actions for each pair, chosen in hindsight.
+The best fixed action, the oracle and the two-phase controls come from types that do not switch, on
+selection worlds; the references of the recovery (``hindsight``) are constant actions for each pair.
 """
 
 from study.program import main
