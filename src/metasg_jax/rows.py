@@ -25,4 +25,14 @@ def weighted_sum(weights: jax.Array, rows: jax.Array | Sequence[jax.Array]) -> j
 
 def row_norms(rows: jax.Array) -> jax.Array:
     """Euclidean norms f32[n] of f32[n, d]."""
-    return jnp.sqrt(jnp.sum(rows**2, axis=1))
+    return safe_sqrt(jnp.sum(rows**2, axis=1))
+
+
+def safe_sqrt(squares: jax.Array) -> jax.Array:
+    """The square root of values >= 0, with a derivative of 0 at 0 in place of an infinite one.
+
+    A coordinate in which all rows agree, a dead pixel's weight, has no deviation, and its infinite
+    derivative times 0 would make every gradient through a round NaN.
+    """
+    positive = squares > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)

@@ -133,6 +133,23 @@ def test_pathwise_is_the_derivative_of_the_simulator(derivative):
     np.testing.assert_allclose(derivative(np.zeros(3))[0], slopes, rtol=0.05, atol=3e-4)
 
 
+def test_a_coordinate_in_which_all_rows_agree_has_a_derivative():
+    """Weights of a pixel that is always 0 never move: their deviation is 0 in every round."""
+    game = tiny_game(types=("alie:z=1.5@0.5", "lmp:z=2@0.5"))
+    dark = game.data.replace(images=game.data.images.at[:, 0].set(0))
+    game = game.replace(data=dark)
+    config = MetaConfig(gradient="pathwise", group_size=2, hidden=())
+    state = init_state(jax.random.key(0), game, config)
+    for i in range(2):
+        players = defender_player(state, game, config), attacker_player(state, game, config, i)
+        theta, _, _ = ESTIMATORS["pathwise"](
+            jax.random.key(1), game, game.prior[i], *players, jnp.asarray(True), config
+        )
+        leaves = jax.tree.leaves(theta)
+        assert all(np.isfinite(leaf).all() for leaf in leaves)
+        assert any((leaf != 0).any() for leaf in leaves)
+
+
 def test_a_short_window_forgets(derivative):
     whole, short = (derivative(np.zeros(3), window)[0] for window in (0, 1))
     assert np.abs(short - whole).max() > 1e-3

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from metasg_jax.aggregators.geometry import products
 from metasg_jax.attacks.base import AttackContext, seen
-from metasg_jax.rows import weighted_sum
+from metasg_jax.rows import safe_sqrt, weighted_sum
 
 
 def reference_rows(ctx: AttackContext) -> tuple[jax.Array, jax.Array]:
@@ -42,7 +42,7 @@ def honest_moments(ctx: AttackContext) -> tuple[jax.Array, jax.Array]:
     mean = weighted_sum(weights, rows)
     # two passes: the one-pass formula cancels in float32 when clients agree
     variance = weighted_sum(weights, (rows - mean[None]) ** 2)
-    return mean, jnp.sqrt(variance)
+    return mean, safe_sqrt(variance)
 
 
 def centred_distances(rows: jax.Array, chosen: jax.Array, centre: jax.Array) -> jax.Array:

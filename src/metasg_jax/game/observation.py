@@ -14,7 +14,7 @@ from metasg_jax.aggregators.presence import present_rows
 from metasg_jax.inversion import begin_search, continue_search, estimate_asr
 from metasg_jax.post_defenses import undefended
 from metasg_jax.registry import Registry
-from metasg_jax.rows import row_norms, weighted_sum
+from metasg_jax.rows import row_norms, safe_sqrt, weighted_sum
 from metasg_jax.types import Model, Received
 
 _TINY = 1e-12
@@ -178,7 +178,7 @@ def round_statistics(model: Model, received: Received) -> jax.Array:
         raise ValueError("this observation needs received.root_update, the server's own update")
     norms = row_norms(updates)
     middle = jnp.maximum(median_norm(norms, present), _TINY)
-    root_norm = jnp.maximum(jnp.sqrt(jnp.vdot(root, root)), _TINY)
+    root_norm = jnp.maximum(safe_sqrt(jnp.vdot(root, root)), _TINY)
     log_norms = jnp.log(jnp.maximum(norms, 1e-6 * middle) / middle)
 
     # between rows, on the last layer: as telling as on all of it, and a twentieth of the work
@@ -191,13 +191,13 @@ def round_statistics(model: Model, received: Received) -> jax.Array:
 
     share = present / jnp.maximum(count, 1)
     mean = weighted_sum(share, updates)
-    mean_norm = jnp.maximum(jnp.sqrt(jnp.vdot(mean, mean)), _TINY)
+    mean_norm = jnp.maximum(safe_sqrt(jnp.vdot(mean, mean)), _TINY)
     # sum over coordinates of the variance over rows
-    spread = jnp.sqrt(jnp.maximum(share @ norms**2 - mean_norm**2, 0.0)) / middle
+    spread = safe_sqrt(jnp.maximum(share @ norms**2 - mean_norm**2, 0.0)) / middle
 
     bias = jax.vmap(lambda u: _head_bias(model, u))(updates)
     bias_mean = share @ bias
-    scale = jnp.maximum(jnp.sqrt(share @ jnp.sum(bias**2, axis=1)), _TINY)
+    scale = jnp.maximum(safe_sqrt(share @ jnp.sum(bias**2, axis=1)), _TINY)
     drift = jnp.sort(bias_mean) / scale
     extremes = jnp.sort(jnp.where(present[:, None], bias, 0.0).min(axis=0)) / scale
     return jnp.concatenate(
@@ -251,7 +251,7 @@ def attacker_observation(
     of malicious clients among those sampled, the episode's progress and the model's loss.
     """
     head = _head(model, w)
-    norm = jnp.sqrt(jnp.vdot(head, head))
+    norm = safe_sqrt(jnp.vdot(head, head))
     projected = projection @ head / jnp.maximum(norm, _TINY)
     extra = jnp.stack([jnp.log(jnp.maximum(norm, 1e-6)), malicious_share, progress, loss])
     return jnp.concatenate([projected, extra])
