@@ -33,7 +33,7 @@ def config_from_json(tree: dict) -> RunConfig:
     rooms = {"game": GameConfig, "fl": FLConfig, "meta": MetaConfig}
     try:
         parts = {k: _build(cls, tree[k]) for k, cls in rooms.items()}
-        rest = {k: v for k, v in tree.items() if k not in rooms}
+        rest = {k: _tupled(v) for k, v in tree.items() if k not in rooms}
         return RunConfig(**parts, **rest)
     except (TypeError, KeyError) as error:
         raise CheckpointError(
@@ -42,10 +42,12 @@ def config_from_json(tree: dict) -> RunConfig:
 
 
 def _build(cls, values: dict):
-    def tupled(v):
-        return tuple(tupled(x) for x in v) if isinstance(v, list) else v
+    return cls(**{k: _tupled(v) for k, v in values.items()})
 
-    return cls(**{k: tupled(v) for k, v in values.items()})
+
+def _tupled(value):
+    """JSON has lists only."""
+    return tuple(_tupled(each) for each in value) if isinstance(value, list) else value
 
 
 def differing_fields(a: RunConfig, b: RunConfig) -> list[str]:
