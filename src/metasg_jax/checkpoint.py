@@ -7,6 +7,7 @@ killed in the middle of it, or a full disk, leaves the previous checkpoint good.
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -45,7 +46,7 @@ def _build(cls, values: dict):
     return cls(**{k: _tupled(v) for k, v in values.items()})
 
 
-def _tupled(value):
+def _tupled(value) -> Any:
     """JSON has lists only."""
     return tuple(_tupled(each) for each in value) if isinstance(value, list) else value
 
