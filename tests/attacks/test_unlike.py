@@ -25,7 +25,7 @@ def test_cosines_are_those_that_are_documented(noise, cosine):
     small = ROWS.at[:, :2000].multiply(0.01)
     rows = unlike(jax.random.key(1), small, jnp.float32(noise))
     for part in (rows, rows[:, :2000]):
-        np.testing.assert_allclose(cosines(part), cosine, atol=0.08)
+        np.testing.assert_allclose(cosines(part), cosine, atol=0.15)
     np.testing.assert_allclose(
         np.linalg.norm(rows, axis=1), np.linalg.norm(small, axis=1), rtol=1e-5
     )

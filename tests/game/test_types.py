@@ -24,7 +24,7 @@ def test_parse_reads_knobs_shares_and_mixes():
     ("text", "error", "message"),
     [
         ("ipmm@0.2", UnknownNameError, "did you mean 'ipm'"),
-        ("ipm:size=2@0.2", ConfigError, "it has: scale"),
+        ("ipm:size=2@0.2", ConfigError, "it has: noise, scale"),
         ("ipm:scale=big@0.2", ConfigError, "not a number"),
         ("ipm@1.2", ConfigError, "between 0 and 1"),
         ("ipm:scale=2", ConfigError, "has no share"),
