@@ -1,6 +1,8 @@
 """Strictness: what is sloppy but silent elsewhere is an error in the tests."""
 
+import gc
 import os
+from pathlib import Path
 
 # Tests run on the CPU unless JAX_PLATFORMS says otherwise: several workers would fight over a GPU.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -25,6 +27,21 @@ def pytest_configure(config):
     config.addinivalue_line(
         "filterwarnings", "ignore:Error reading persistent compilation cache entry"
     )
+
+
+# Each compiled program maps memory, and Linux allows a process some 65,000 mappings; LLVM crashes
+# at the limit. So a worker forgets its programs before it gets there.
+_MOST_MAPPINGS = 30_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """After a module: forgets what was compiled, where that is much."""
+    yield
+    maps = Path("/proc/self/maps")  # on Linux
+    if maps.is_file() and maps.read_bytes().count(b"\n") > _MOST_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
