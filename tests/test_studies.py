@@ -137,7 +137,7 @@ def test_controls_are_what_they_say(outcomes):
     player = stages.defender_player(
         state.replace(normalizer=stages.adjusted(place, "card-q0.9", 6)), judge.game, META, True
     )
-    played = judge.policies(judge.game, [player])
+    played = judge.policies(judge.game, stages.stacked([player]))
     np.testing.assert_allclose(
         played.metrics.score[:, 0], found.score("learned, card-q0.9")[1, 1], atol=1e-6
     )

@@ -313,10 +313,10 @@ class Judge:
         for j, (name, _) in enumerate(controls):
             self.note(name, jax.tree.map(lambda a, j=j: a[:, j : j + 1], metrics))
 
-    def policies(self, game, players: list[Player], per_type: bool = False):
-        """Plays policies of one kind side by side."""
+    def policies(self, game, several: Player, per_type: bool = False):
+        """Plays policies of one kind side by side; see ``play_policies``."""
         return play_policies(
-            self.key, game, stacked(players), nobody(game), switch=self.switch, per_type=per_type
+            self.key, game, several, nobody(game), switch=self.switch, per_type=per_type
         )
 
 
@@ -387,7 +387,7 @@ def play_learned(judge: Judge) -> None:
             for state, seed in zip(states, study.training_seeds, strict=True)
         ]
         players = [defender_player(state, game, config.meta, True) for state in (*states, *fresh)]
-        played, count = judge.policies(game, players), len(states)
+        played, count = judge.policies(game, stacked(players)), len(states)
         judge.note(f"learned, {name}", jax.tree.map(lambda a, n=count: a[:, :n], played.metrics))
         judge.note(f"untrained, {name}", jax.tree.map(lambda a, n=count: a[:, n:], played.metrics))
         if study.psi_steps:
@@ -400,10 +400,7 @@ def play_learned(judge: Judge) -> None:
             # parameters [K, T, ..]: types are scanned over, seeds are side by side
             several = stacked(told)
             by_type = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), several.params)
-            again = play_policies(
-                judge.key, game, several.replace(params=by_type), nobody(game),
-                switch=judge.switch, per_type=True,
-            )  # fmt: skip
+            again = judge.policies(game, several.replace(params=by_type), per_type=True)
             judge.note(f"told the type and adapted, {name}", again.metrics)
         for t, seed in enumerate(study.training_seeds):
             actions, rng = np.asarray(played.action)[:, t], np.random.default_rng([seed, judge.s])
