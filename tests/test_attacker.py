@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -11,6 +12,8 @@ from rich.console import Console
 from metasg_jax import attacker, checkpoint, cli, program
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
 from metasg_jax.errors import ConfigError
+from metasg_jax.game import make_game
+from metasg_jax.learning.state import attacker_player, init_state
 from metasg_jax.testing import tiny_dataset
 
 DATASET = tiny_dataset(side=6)
@@ -27,10 +30,10 @@ def a_small_zoo(monkeypatch):
     )
 
 
-def learn(opponent, folder, steps=2, resume=False):
+def learn(opponent, folder, steps=2, resume=False, worlds=2, tries=0):
     config = dataclasses.replace(opponent.config, steps=steps, chunk=1)
     opponent = dataclasses.replace(opponent, config=config)
-    return attacker.attack_program(opponent, DATASET, folder, resume, 2, QUIET)
+    return attacker.attack_program(opponent, DATASET, folder, resume, worlds, QUIET, tries)
 
 
 def state_of(folder):
@@ -77,6 +80,25 @@ def test_against_a_run_the_defender_stands_still(tmp_path):
     )
 
 
+def test_it_begins_at_the_best_constant_action_that_it_tried(tmp_path, monkeypatch):
+    """Unjudged, and without a step: its mode is that action, whatever it sees."""
+    wanted = jnp.array([0.5, -1.0, 0.0])
+    monkeypatch.setattr(attacker, "best_constant", lambda *a: (wanted, jnp.float32(0.3)))
+    opponent = attacker.fixed_opponent("krum", "none", "rl:max_steps=2@0.25", GAME, FL, META)
+    found = learn(opponent, tmp_path, steps=1, worlds=0, tries=4)
+    assert found == {
+        "against": "krum", "attack": "rl:max_steps=2@0.25", "worlds": 0, "passed": None
+    }  # fmt: skip
+    game = make_game(opponent.config.game, FL, DATASET)
+    state = attacker.begin_at_best(
+        init_state(jax.random.key(0), game, META), game, opponent.config, 4, QUIET
+    )
+    player = attacker_player(state, game, META, 0, greedy=True)
+    obs = jnp.ones((game.attacker_observation_size,))
+    mode = player.policy.mode(player.params, obs)
+    np.testing.assert_allclose(mode, [0.5, -0.95, 0.0], atol=0.05)
+
+
 def test_rivals_have_the_same_side_and_share():
     assert attacker.rivals("rl@0.25", 8) == ("ipm:scale=2@0.25",)
     assert attacker.rivals("brl@0.5", 8) == ("bfl@0.5",)
@@ -94,6 +116,7 @@ def test_an_attack_without_knobs_is_refused():
         (["--against=krumm"], "krumm"),
         (["--attack=ipm@0.2"], "no knobs"),
         (["--worlds=1"], "worlds = 1"),
+        (["--tries=-1"], "tries = -1"),
         (["--resume"], "--out"),
     ],
 )

@@ -96,7 +96,13 @@ def context(seed=0, malicious=(0, 1), colluders=(0, 1), visible=None) -> AttackC
         target=np.int32(TARGET),
         rule=Mean(),
         num_clients=NUM_CLIENTS,
+        look=look,
     )
+
+
+def look(update, stamped):
+    """Stands for what images of the attacker's clients would say of an update."""
+    return jnp.sum(jnp.sin(update)) + stamped
 
 
 def primitives(jaxpr) -> list[str]:

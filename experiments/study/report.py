@@ -15,7 +15,7 @@ from metasg_jax.evaluation.statistics import (
     t_interval,
     t_test,
 )
-from metasg_jax.evaluation.tables import markdown_table, rich_table
+from metasg_jax.evaluation.tables import markdown_table, rich_table, with_error
 from study.settings import Study
 from study.stages import Place, uniform
 
@@ -128,10 +128,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 def pm(values: tuple[float, float], places: int = 3) -> str:
     """``+0.123 ± 0.045``; empty for what does not exist, a recovery where there is no gap."""
-    centre, half = values
-    if np.isnan(centre):
-        return ""
-    return f"{centre:+.{places}f}" + ("" if np.isnan(half) else f" ± {half:.{places}f}")
+    return with_error(*values, "+", places)
 
 
 def section(outcomes: Outcomes, figure: Path, console: Console) -> str:

@@ -6,6 +6,7 @@ What it leaves is a run like any other: checkpoints of the learner's state, of w
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -19,12 +20,17 @@ from metasg_jax.data import Dataset
 from metasg_jax.errors import ConfigError
 from metasg_jax.evaluation.schedules import play_policy
 from metasg_jax.evaluation.statistics import mean_se
-from metasg_jax.evaluation.tables import markdown_table, rich_table
+from metasg_jax.evaluation.tables import markdown_table, rich_table, with_error
 from metasg_jax.evaluation.worlds import FINAL, of_one_shape, world
 from metasg_jax.game.types import parse_type
-from metasg_jax.learning.state import MetaSGState, attacker_player, defender_player
+from metasg_jax.learning.search import best_constant
+from metasg_jax.learning.state import MetaSGState, attacker_player, defender_player, policies
+from metasg_jax.policies import Gaussian
 from metasg_jax.program import load_run, load_state, pretrain_program
 from metasg_jax.zoo import ATTACKS
+
+# lists of images are padded to a multiple of this, so that all worlds share their programs
+_WIDTH = 1024
 
 LEARNER = MetaConfig(
     algorithm="best_response",
@@ -48,10 +54,12 @@ class Opponent:
     """A defence that an attacker learns to respond to.
 
     Attributes:
+        name: a rule, ``rule / post-training defence``, or the directory of a run.
         config: its game, and the learner's settings of the attacker.
         state: of the pre-training run, where the defence is a learned one; its policy stands still.
     """
 
+    name: str
     config: RunConfig
     state: MetaSGState | None = None
 
@@ -67,7 +75,8 @@ def fixed_opponent(
     game = dataclasses.replace(
         game, types=(attack,), rule=rule, post_defense=post_defense, observation="paper"
     )
-    return Opponent(RunConfig(game, fl, check_adaptive(attack, fl, meta)))
+    name = rule if post_defense == "none" else f"{rule} / {post_defense}"
+    return Opponent(name, RunConfig(game, fl, check_adaptive(attack, fl, meta)))
 
 
 def learned_opponent(run: Path, attack: str, meta: MetaConfig, dataset_of) -> Opponent:
@@ -88,7 +97,7 @@ def learned_opponent(run: Path, attack: str, meta: MetaConfig, dataset_of) -> Op
     shape = {name: getattr(config.meta, name) for name in ("hidden", "init_std", "learn_std")}
     meta = check_adaptive(attack, config.fl, meta.replace(**shape))
     game = dataclasses.replace(config.game, types=(attack,), probabilities=())
-    return Opponent(RunConfig(game, config.fl, meta), state)
+    return Opponent(str(run), RunConfig(game, config.fl, meta), state)
 
 
 def check_adaptive(attack: str, fl: FLConfig, meta: MetaConfig) -> MetaConfig:
@@ -109,57 +118,89 @@ def attack_program(
     resume: bool,
     num_worlds: int,
     console: Console,
+    num_tries: int = 0,
 ) -> dict:
     """Learns, judges on fresh worlds, and writes attack.md and attack.json; returns the latter.
 
+    With ``num_tries`` it first tries as many constant actions, and its policy begins at the best.
+
     The attacker counts (``passed``) if it leaves the defence no better than the strongest fixed
-    attack of the zoo at the same share does: a weak attacker proves nothing.
+    attack of the zoo at the same share does: a weak attacker proves nothing. Without worlds nobody
+    judges it, and ``passed`` is None.
 
     Raises:
         CheckpointError: when resuming from other settings.
     """
-    state = pretrain_program(
-        opponent.config, dataset, directory, resume, console, leader=opponent.state
-    )
     config = opponent.config
+
+    def prepare(state: MetaSGState, game) -> MetaSGState:
+        if opponent.state is not None:
+            theta, normalizer = opponent.state.theta, opponent.state.normalizer
+            state = state.replace(theta=theta, normalizer=normalizer)
+        return begin_at_best(state, game, config, num_tries, console) if num_tries else state
+
+    state = pretrain_program(config, dataset, directory, resume, console, prepare)
     attack = config.game.types[0]
-    everybody = ("none", attack, *rivals(attack, config.fl.num_clients))
-    names, metrics = judge(state, config, dataset, num_worlds, everybody)
-    rows = []
-    for k, name in enumerate(names):
-        cells = [_with_error(*mean_se(metrics[q][:, k])) for q in metrics]
-        rows.append([name, *cells])
-    header = ["attack", *metrics]
-    scores = metrics["score"].mean(axis=0)
-    others = [k for k, name in enumerate(names) if name not in ("none", attack)]
-    best = min(others, key=lambda k: scores[k]) if others else None
-    score = float(scores[names.index(attack)])
-    result = {
-        "against": f"{config.game.rule} / {config.game.post_defense}",
-        "attack": attack,
-        "score": score,
-        "strongest fixed attack": None if best is None else names[best],
-        "its score": None if best is None else float(scores[best]),
-        "passed": best is not None and score <= float(scores[best]),
-        "worlds": num_worlds,
-    }
-    verdict = (
-        "no fixed attack to compare it with"
-        if best is None
-        else f"gate {'passed' if result['passed'] else 'FAILED'}: {score:.3f} against "
-        f"{scores[best]:.3f} of {names[best]}, the strongest fixed attack"
-    )
-    title = f"{attack} against {result['against']}"
-    console.print(rich_table(title, header, rows))
-    console.print(verdict)
-    text = f"# {title}\n\nMean ± standard error over {num_worlds} worlds.\n\n"
-    (directory / "attack.md").write_text(f"{text}{markdown_table(header, rows)}\n{verdict}\n")
+    against = f"{config.game.rule} / {config.game.post_defense}"
+    result = {"against": opponent.name, "attack": attack, "worlds": num_worlds, "passed": None}
+    if num_worlds:
+        result |= report(state, config, dataset, num_worlds, f"{attack} against {against}",
+                         directory, console)  # fmt: skip
     (directory / "attack.json").write_text(json.dumps(result, indent=1) + "\n")
     return result
 
 
-def _with_error(mean, error) -> str:
-    return "" if np.isnan(mean) else f"{mean:.3f} ± {error:.3f}"
+def report(
+    state: MetaSGState,
+    config: RunConfig,
+    dataset: Dataset,
+    num_worlds: int,
+    title: str,
+    directory: Path,
+    console: Console,
+) -> dict:
+    """The attacker beside the zoo, as a table on the console and in attack.md, and the verdict."""
+    attack = config.game.types[0]
+    names = ("none", attack, *rivals(attack, config.fl.num_clients))
+    metrics = judge(state, config, dataset, range(num_worlds), names)
+    rows = []
+    for k, name in enumerate(names):
+        cells = [with_error(*mean_se(metrics[q][:, k])) for q in metrics]
+        rows.append([name, *cells])
+    header = ["attack", *metrics]
+    scores = metrics["score"].mean(axis=0)
+    best = min(range(2, len(names)), key=lambda k: scores[k], default=None)
+    score = float(scores[1])
+    found = {"score": score, "strongest fixed attack": None, "its score": None, "passed": False}
+    verdict = "no fixed attack to compare it with"
+    if best is not None:
+        other, passed = float(scores[best]), bool(score <= scores[best])
+        found |= {"strongest fixed attack": names[best], "its score": other, "passed": passed}
+        verdict = (
+            f"gate {'passed' if passed else 'FAILED'}: {score:.3f} against {other:.3f} of "
+            f"{names[best]}, the strongest fixed attack"
+        )
+    console.print(rich_table(title, header, rows))
+    console.print(verdict)
+    text = f"# {title}\n\nMean ± standard error over {num_worlds} worlds.\n\n"
+    (directory / "attack.md").write_text(f"{text}{markdown_table(header, rows)}\n{verdict}\n")
+    return found
+
+
+def begin_at_best(
+    state: MetaSGState, game, config: RunConfig, num_tries: int, console: Console
+) -> MetaSGState:
+    """The state with the attacker's policy at the best of ``num_tries`` constant actions."""
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    defender = defender_player(state, game, config.meta, True)
+    action, earned = best_constant(key, game, jnp.int32(0), defender, num_tries)
+    knobs = ", ".join(f"{value:g}" for value in np.asarray(action).tolist())
+    console.print(
+        f"best of {num_tries} constant actions: {knobs}, which earns {earned:.3f} a round"
+    )
+    policy = policies(game, config.meta)[1]
+    assert isinstance(policy, Gaussian)
+    return state.replace(phi=jax.vmap(policy.around, (0, None))(state.phi, action))
 
 
 def rivals(attack: str, num_clients: int) -> tuple[str, ...]:
@@ -186,25 +227,26 @@ def judge(
     state: MetaSGState,
     config: RunConfig,
     dataset: Dataset,
-    num_worlds: int,
+    worlds: Sequence[int],
     names: tuple[str, ...],
-) -> tuple[list[str], dict[str, np.ndarray]]:
+    stream: int = FINAL,
+) -> dict[str, np.ndarray]:
     """Attacks against the defence on fresh worlds; those that learn play the state's first phi.
 
     Returns:
-        (names of the attacks, f64[S, K] by ``score``, ``accuracy``, ``asr``).
+        f64[S, K] by ``score``, ``accuracy``, ``asr``.
     """
     judged = dataclasses.replace(config, game=dataclasses.replace(config.game, types=names))
-    games = of_one_shape([world(judged, dataset, s, FINAL) for s in range(num_worlds)])
+    games = of_one_shape([world(judged, dataset, s, stream) for s in worlds], _WIDTH)
     rows = []
-    for s, game in enumerate(games):
+    for s, game in zip(worlds, games, strict=True):
         defender = defender_player(state, game, config.meta, True)
         attacker = attacker_player(state, game, config.meta, 0)
         phi = jax.tree.map(lambda a: jnp.broadcast_to(a, (len(names), *a.shape)), attacker.params)
         attackers = attacker.replace(params=phi)
-        rows.append(play_policy(jax.random.key(s), game, defender, attackers).metrics)
-    found = {
+        key = jax.random.fold_in(jax.random.key(s), stream)
+        rows.append(play_policy(key, game, defender, attackers).metrics)
+    return {
         name: np.stack([np.asarray(getattr(row, name), np.float64) for row in rows])
         for name in ("score", "accuracy", "asr")
     }
-    return list(names), found

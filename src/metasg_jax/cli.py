@@ -25,7 +25,7 @@ from metasg_jax.registry import UnknownNameError, unknown_name
 from metasg_jax.runs import DEFAULT_ROOT, new_directory, newest
 from metasg_jax.specs import settable
 from metasg_jax.struct import Struct
-from metasg_jax.zoo import ATTACKS, POSTS, RULES
+from metasg_jax.zoo import ATTACKS, POSTS, RULES, ZOO
 
 _ERRORS = (ConfigError, DataError, CheckpointError, NonFinitePolicyError, UnknownNameError)
 
@@ -183,12 +183,15 @@ class Attack:
     """A post-training defence behind a rule; a run has its own."""
     attack: str = "rl@0.2"
     """An attacker that learns: rl (untargeted) or brl (backdoor), with its share."""
-    steps: int = 38
-    """Batches of four episodes: 15,200 FL rounds where these have a hundred."""
+    tries: int = 48
+    """Constant actions tried before it learns, the best quarter of them in four episodes; 0: none.
+    """
+    steps: int = 16
+    """Batches of four episodes: with the tries, 14,800 FL rounds where these have a hundred."""
     seed: int = 0
     """Of the learner."""
     worlds: int = 3
-    """Fresh worlds of the table at the end."""
+    """Fresh worlds of the table at the end; 0 for none."""
     dataset: str = "digits"
     """digits (embedded), mnist, fashion_mnist or cifar10; a run has its own."""
     out: Path | None = None
@@ -211,8 +214,12 @@ class Exploit:
     fl: FLConfig
     attackers: tuple[Path, ...] = ()
     """Runs of `metasg attack`, or folders of them; without, the zoo alone."""
+    zoo: tuple[str, ...] = ZOO
+    """Fixed attacks: the matrix's, at other scales too, and those that know the rule."""
     worlds: int = 6
-    """Fresh worlds that every attack is played on."""
+    """Fresh worlds that the worst attack is told by."""
+    selection: int = 3
+    """Other worlds, that it is chosen on."""
     dataset: str = "digits"
     """digits (embedded), mnist, fashion_mnist or cifar10."""
     out: Path | None = None
@@ -277,7 +284,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2 if isinstance(error, (ConfigError, UnknownNameError)) else 1
     except KeyboardInterrupt:
         resumes = dict.fromkeys(("pretrain", "attack"), "go on with --resume") | dict.fromkeys(
-            ("certify", "matrix"), "run it again to go on"
+            ("certify", "matrix", "exploit"), "run it again to go on"
         )
         console.print(f"\nstopped; {resumes.get(command, 'nothing was kept')}")
         return 130
@@ -449,8 +456,10 @@ def _attack(argv: list[str], console: Console) -> int:
     config = _preset_of(argv)
     default = Attack(config.game, config.fl, attacker.LEARNER, dataset=config.game.dataset)
     args = tyro.cli(Attack, args=argv, default=default, prog="metasg attack")
-    if args.worlds < 2:
-        raise ConfigError(f"worlds = {args.worlds}: at least 2, or there is no error to tell")
+    if args.worlds < 0 or args.worlds == 1:
+        raise ConfigError(f"worlds = {args.worlds}: 0, or at least 2 to tell an error")
+    if args.tries < 0:
+        raise ConfigError(f"tries = {args.tries}: at least 0")
     if args.resume and args.out is None:
         raise ConfigError("resume: name the run by --out")
     run = Path(args.against)
@@ -471,7 +480,9 @@ def _attack(argv: list[str], console: Console) -> int:
     program.enable_compilation_cache()
     console.print(f"{args.attack} learns against {args.against}, into {directory}")
     opponent = dataclasses.replace(opponent, config=config)
-    attacker.attack_program(opponent, dataset, directory, args.resume, args.worlds, console)
+    attacker.attack_program(
+        opponent, dataset, directory, args.resume, args.worlds, console, args.tries
+    )
     return 0
 
 
@@ -483,6 +494,8 @@ def _exploit(argv: list[str], console: Console) -> int:
         raise ConfigError("defences: name at least one rule or run")
     if args.worlds < 2:
         raise ConfigError(f"worlds = {args.worlds}: at least 2, or there is no error to tell")
+    if args.selection < 1:
+        raise ConfigError(f"selection = {args.selection}: at least 1")
 
     from metasg_jax import exploit, program
 
@@ -492,7 +505,8 @@ def _exploit(argv: list[str], console: Console) -> int:
     exploit.exploit_program(
         args.defences, [exploit.load_attacker(run, dataset) for run in runs], args.game, args.fl,
         lambda name: dataset if name == args.dataset else _load(name, args.source, console),
-        args.worlds, args.out or DEFAULT_ROOT / f"exploit-{args.dataset}", console,
+        {"selection": args.selection, "final": args.worlds},
+        args.out or DEFAULT_ROOT / f"exploit-{args.dataset}", console, args.zoo,
     )  # fmt: skip
     return 0
 

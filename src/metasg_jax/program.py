@@ -3,7 +3,9 @@
 import dataclasses
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -188,12 +190,19 @@ def pretrain_program(
     directory: Path,
     resume: bool,
     console: Console,
-    leader: MetaSGState | None = None,
+    prepare: Callable[[MetaSGState, Any], MetaSGState] | None = None,
 ) -> MetaSGState:
     """Pre-trains into ``directory``, a checkpoint every chunk.
 
-    The result does not depend on chunks, nor on how often the run was cut and resumed. A fresh run
-    begins with the policy and the normaliser of ``leader``, if there is one.
+    The result does not depend on chunks, nor on how often the run was cut and resumed.
+
+    Args:
+        config: of the run.
+        dataset: its data set.
+        directory: of the run.
+        resume: whether to go on from its newest checkpoint.
+        console: for progress.
+        prepare: (state, game) -> state, what a fresh run begins with instead of a fresh state.
 
     Raises:
         CheckpointError: when resuming from other settings, or a save fails (nothing is lost).
@@ -211,10 +220,9 @@ def pretrain_program(
     config = resolve_chunk(config, game)
     key_init, key_steps = jax.random.split(jax.random.key(config.seed))
     state = init_state(key_init, game, config.meta)
-    if leader is not None:
+    if prepare is not None and not begun:
         # copies: the learner donates its state
-        begin_with = jax.tree.map(jax.numpy.array, (leader.theta, leader.normalizer))
-        state = state.replace(theta=begin_with[0], normalizer=begin_with[1])
+        state = jax.tree.map(jax.numpy.array, prepare(state, game))
     rows: list[dict] = []
     if resume:
         if not begun:

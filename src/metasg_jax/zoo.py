@@ -1,4 +1,4 @@
-"""What `metasg matrix` plays by default: attacks, rules and post-training defences."""
+"""What `metasg matrix` and `metasg exploit` play by default."""
 
 # 20 % of the clients where the attack is untargeted, 5 % or 20 % where it plants a backdoor
 ATTACKS = (
@@ -24,6 +24,18 @@ ATTACKS = (
     "neurotoxin@0.2",
     "ipm:scale=2@0.1+bfl:boost=3@0.05",
 )
+
+# the same attacks at other scales: a line search, for the worst case of a defence
+SCALES = (
+    *(f"ipm:scale={scale}@0.2" for scale in (0.1, 1, 2, 10)),
+    *(f"alie:z={z}@0.2" for z in (0.75, 1.5, 3)),
+    *(f"lmp:z={z}@0.2" for z in (0.5, 4)),
+    *(f"sign_flip:scale={scale}@0.2" for scale in (1, 10)),
+    *(f"bfl:boost={boost}@0.2" for boost in (2, 5, 10)),
+)
+# what knows the rule, and looks for the worst it can do to it in each round
+TAILORED = ("tailored@0.2", "tailored:steps=20@0.2", "tailored_bfl@0.2")
+ZOO = tuple(dict.fromkeys((*ATTACKS, *SCALES, *TAILORED)))
 RULES = (
     "mean",
     "median",

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metasg_jax.config import FLConfig, GameConfig
+from metasg_jax.game import make_game
 from metasg_jax.game.observation import (
     OBSERVATIONS,
     InversionObservation,
@@ -14,7 +16,7 @@ from metasg_jax.game.observation import (
     round_statistics,
 )
 from metasg_jax.models import make_model
-from metasg_jax.testing import received
+from metasg_jax.testing import received, tiny_dataset
 
 MODEL = make_model("mlp", (4, 4, 1), 10, (5,))
 D = MODEL.num_params
@@ -113,3 +115,20 @@ def test_the_inversion_adds_to_the_statistics(rows):
     both, _ = long(MODEL, long.init(MODEL, 3), got, *numbers)
     np.testing.assert_array_equal(both[: len(first)], first)
     np.testing.assert_allclose(both[-8:-4], both[-4:], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("attack", "sees"),
+    [("rl@0.25", True), ("brl:observation=partial@0.25", False),
+     ("rl@0.25+brl:observation=partial@0.25", False)],
+)  # fmt: skip
+def test_what_an_attacker_sees_of_the_state(attack, sees):
+    config = GameConfig(types=("none", attack), hidden=(6,), num_root=12, num_validation=30)
+    fl = FLConfig(num_clients=8, num_sampled=4, batch_size=4, horizon=3)
+    game = make_game(config, fl, tiny_dataset(side=6))
+    state = game.reset(jax.random.key(0), game.prior[1])
+    obs = np.asarray(game.observe_attacker(state.replace(round=jnp.int32(1)), game.prior[1]))
+    model, (log_norm, share, progress, loss) = obs[:-4], obs[-4:]
+    assert share == game._malicious(state, game.prior[1]).mean() and np.isclose(progress, 1 / 3)
+    assert (np.abs([*model, log_norm, loss]) > 0).all() == sees
+    assert np.any([*model, log_norm, loss]) == sees

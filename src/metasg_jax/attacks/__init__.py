@@ -27,6 +27,8 @@ from metasg_jax.attacks.plan import LocalPlan, honest_plan
 from metasg_jax.attacks.rl import RL
 from metasg_jax.attacks.sign_flip import SignFlip
 from metasg_jax.attacks.table import AttackTable, attack_table
+from metasg_jax.attacks.tailored import Tailored
+from metasg_jax.attacks.tailored_bfl import TailoredBFL
 from metasg_jax.registry import Registry
 
 UNTARGETED = Registry(
@@ -45,6 +47,7 @@ UNTARGETED = Registry(
         "gaussian": Gaussian,
         "label_flip": LabelFlip,
         "mimic": Mimic,
+        "tailored": Tailored,
         "rl": RL,
     },
 )
@@ -56,6 +59,7 @@ BACKDOOR = Registry(
         "dba": DBA,
         "pgd": PGD,
         "neurotoxin": Neurotoxin,
+        "tailored_bfl": TailoredBFL,
         "brl": BRL,
     },
 )
@@ -87,6 +91,8 @@ __all__ = [
     "Neurotoxin",
     "NoAttack",
     "SignFlip",
+    "Tailored",
+    "TailoredBFL",
     "attack_table",
     "check_attack",
     "honest_plan",

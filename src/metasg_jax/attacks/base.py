@@ -1,5 +1,6 @@
 """What an attacker sees, and the honest defaults that every attack starts from."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -38,6 +39,9 @@ class AttackContext(Struct):
         trigger_pattern: f32[h, w, c].
         target: i32[], label that a stamped image should get.
         rule: the server's rule, or None where ``knowledge`` is not ``rule``.
+        look: (update f32[d], stamped) -> f32[], the mean cross-entropy of images of this attack's
+            own clients if the server applied the update; with ``stamped``, of those of other
+            classes with the trigger on, towards the target. None while it plans.
     """
 
     malicious: jax.Array
@@ -54,6 +58,7 @@ class AttackContext(Struct):
     target: jax.Array
     rule: Aggregator | None
     num_clients: int = field(static=True)
+    look: Callable[[jax.Array, bool], jax.Array] | None = field(static=True, default=None)
 
 
 def restrict(attack: Attack, ctx: AttackContext) -> AttackContext:
@@ -89,6 +94,8 @@ class AttackBase(Struct):
         second_pass_steps: where positive, its clients first train honestly; then one row follows
             the plan for at most that many steps, hiding behind the mean of those honest updates
             (``reference``), and all of them send it. Honest rounds stay fast.
+        sees_model: whether its policy sees the global model and its loss, or only the share of its
+            clients among those sampled and how far the episode has come.
         noise: of its clients' own, so that colluders who would send one vector send unlike ones:
             each coordinate is multiplied by 1 + ``noise`` times a standard normal, and the row
             brought back to its norm. At 1 their cosines are 0.5, in every layer. Applied by the
@@ -104,6 +111,11 @@ class AttackBase(Struct):
     def knowledge(self) -> str:
         """The colluders' updates only."""
         return "own"
+
+    @property
+    def sees_model(self) -> bool:
+        """True."""
+        return True
 
     @property
     def second_pass_steps(self) -> int:

@@ -30,6 +30,7 @@ LIMITS: dict[str, Limit] = {
     "max_steps": COUNT,
     "steps": COUNT,
     "parts": COUNT,
+    "tries": COUNT,
 }
 
 

@@ -18,12 +18,19 @@ class RL(AttackBase):
     Attributes:
         max_scale: largest factor, above 1.
         max_steps: most local steps of the second pass (static).
+        observation: ``partial`` hides the global model and its loss from the policy (static).
     """
 
     max_scale: float = 10.0
     max_steps: int = field(static=True, default=8)
+    observation: str = field(static=True, default="full", choices=("full", "partial"))
     knowledge = "own"
     action_spec = ("scale", "steps", "stealth")
+
+    @property
+    def sees_model(self) -> bool:
+        """As ``observation`` says."""
+        return self.observation == "full"
 
     @property
     def second_pass_steps(self) -> int:

@@ -44,6 +44,10 @@ class AttackTable(Struct):
         """bool[]: whether the kind's clients train apart."""
         return jnp.array([attack.second_pass_steps > 0 for attack in self.kinds])[kind]
 
+    def sees_model(self, kind: jax.Array) -> jax.Array:
+        """bool[]: whether the kind's policy sees the global model."""
+        return jnp.array([attack.sees_model for attack in self.kinds])[kind]
+
     def init(self, n: int, d: int) -> tuple[Any, ...]:
         """One state a kind; a branch changes its own only, so that all branches agree in type."""
         return tuple(attack.init(n, d) for attack in self.kinds)

@@ -13,6 +13,7 @@ import numpy as np
 
 from metasg_jax.evaluation.metrics import Metrics, measure_deployed
 from metasg_jax.evaluation.statistics import mean_se
+from metasg_jax.evaluation.tables import with_error
 from metasg_jax.fl.simulate import SimulationState, simulate, start
 from metasg_jax.game.bsmg import FLGame
 from metasg_jax.post_defenses import undefended
@@ -151,7 +152,7 @@ def defence_rows(matrix: Matrix) -> tuple[list[str], list[list[str]]]:
         clean = _clean(matrix, matrix.rules[j], matrix.posts[p])
         cost = ""
         if clean is not None and base is not None:
-            cost = _with_error(*mean_se(base - clean), "+")
+            cost = with_error(*mean_se(base - clean), "+")
         rows.append(
             [
                 matrix.rules[j],
@@ -176,14 +177,9 @@ def attack_rows(matrix: Matrix, post: str) -> tuple[list[str], list[list[str]]]:
     mean, error = mean_se(np.moveaxis(matrix.score[:, :, p], -1, 0))
     rows = []
     for j, rule in enumerate(matrix.rules):
-        cells = [_with_error(mean[k, j], error[k, j]) for k in range(len(matrix.attacks))]
+        cells = [with_error(mean[k, j], error[k, j]) for k in range(len(matrix.attacks))]
         rows.append([rule, *cells, f"{mean[:, j].min():.3f}"])
     return ["rule", *matrix.attacks, "worst"], rows
-
-
-def _with_error(mean, error, sign: str = "") -> str:
-    text = f"{mean:{sign}.3f}"
-    return text if np.isnan(error) else f"{text} ± {error:.3f}"
 
 
 def _clean(matrix: Matrix, rule: str, post: str) -> np.ndarray | None:

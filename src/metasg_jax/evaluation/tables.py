@@ -44,6 +44,21 @@ class Results(NamedTuple):
         return self.score @ self.probabilities
 
 
+def with_error(mean, error, sign: str = "", digits: int = 3) -> str:
+    """``0.812 ± 0.004``; the mean alone where there is no error, nothing where there is no mean.
+
+    Args:
+        mean: f64[].
+        error: standard error or half width, f64[].
+        sign: ``+`` shows it always.
+        digits: after the point.
+    """
+    if np.isnan(mean):
+        return ""
+    text = f"{mean:{sign}.{digits}f}"
+    return text if np.isnan(error) else f"{text} ± {error:.{digits}f}"
+
+
 def summary_rows(results: Results) -> tuple[list[str], list[list[str]]]:
     """Header and rows: mean score of each contender and the paired lead of the first over it."""
     means = results.mean_scores()

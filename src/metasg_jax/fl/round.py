@@ -8,17 +8,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from metasg_jax.attacks.base import AttackContext
 from metasg_jax.attacks.plan import honest_plan, merge_rows
 from metasg_jax.attacks.table import AttackTable
 from metasg_jax.config import FLConfig
 from metasg_jax.fl.client import local_updates, poison
-from metasg_jax.fl.data import ClientData
+from metasg_jax.fl.data import ClientData, stamp
 from metasg_jax.fl.sampling import sample_positions
 from metasg_jax.rows import weighted_sum
 from metasg_jax.struct import Struct
 from metasg_jax.types import Aggregator, Info, Key, Model, Received
+
+_LOOKED_AT = 256
+"""Images by which an attacker judges a row."""
 
 
 class Squad(Struct):
@@ -139,7 +143,8 @@ def collect(
                 updates, apart[i],
             )  # fmt: skip
             visible = jnp.where((member[i] & apart[i])[:, None], row[None], updates)
-        ctx = contexts[i].replace(visible=visible)
+        look = _look(jax.random.fold_in(keys_squad[i], 3), model, fl, data, w_global, squad)
+        ctx = contexts[i].replace(visible=visible, look=look)
         key_craft = jax.random.fold_in(keys_squad[i], 1)
         rows, new_states[i] = squad.table.craft(
             squad.kind, squad.slot, key_craft, new_states[i], ctx, actions[i]
@@ -177,6 +182,33 @@ def _second_pass(
 
     # the predicate is not batched, so honest types skip the work even under vmap over rollouts
     return jax.lax.cond(needed, train, lambda: jnp.zeros_like(w_global))
+
+
+def _look(key, model, fl, data, w_global, squad):
+    """How a squad judges what it is about to send: see ``AttackContext.look``.
+
+    On images of its clients, each client as likely as the other.
+    """
+    key_owner, key_image = jax.random.split(key)
+    shape = (_LOOKED_AT,)
+    owners = squad.first + jax.random.randint(key_owner, shape, 0, jnp.maximum(squad.count, 1))
+    owners = jnp.minimum(owners, fl.num_clients - 1)  # nobody's, where the squad is empty
+    positions = jax.random.randint(key_image, shape, 0, data.sizes[owners])
+
+    def look(update, stamped: bool):
+        x, y = (a[:, 0, 0] for a in data.batches(owners, positions[:, None, None]))
+        weights = jnp.ones(shape)
+        if stamped:
+            weights = (y != squad.target).astype(jnp.float32)
+            x, y = (
+                stamp(x, squad.trigger_mask, squad.trigger_pattern),
+                jnp.full_like(y, squad.target),
+            )
+        logits = model.apply(model.unravel(w_global - fl.server_lr * update), x)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        return jnp.vdot(weights, losses) / jnp.maximum(weights.sum(), 1)
+
+    return look
 
 
 def aggregate(

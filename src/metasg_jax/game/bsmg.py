@@ -175,8 +175,9 @@ class FLGame(Struct):
         sampled = self._malicious(state, xi).mean()
         progress = state.round / self.fl.horizon
         return attacker_observation(
-            self.model, self.projection, state.w, sampled, progress, state.loss
-        )
+            self.model, self.projection, state.w, sampled, progress, state.loss,
+            self.prior.sees_model(xi),
+        )  # fmt: skip
 
     def attack(
         self, key: Key, state: GameState, xi: AttackType, action: jax.Array

@@ -243,17 +243,22 @@ def attacker_projection(model: Model) -> jax.Array:
 
 
 def attacker_observation(
-    model: Model, projection: jax.Array, w, malicious_share, progress, loss
+    model: Model, projection: jax.Array, w, malicious_share, progress, loss, sees_model=True
 ) -> jax.Array:
     """What the attacker sees before it acts: f32[ATTACKER_OBSERVATION_SIZE].
 
     The global model's last layer by a random projection of its direction, its log norm, the share
-    of malicious clients among those sampled, the episode's progress and the model's loss.
+    of malicious clients among those sampled, the episode's progress and the model's loss. Without
+    ``sees_model`` share and progress are left, and the rest is 0.
     """
     head = _head(model, w)
     norm = safe_sqrt(jnp.vdot(head, head))
     projected = projection @ head / jnp.maximum(norm, _TINY)
-    extra = jnp.stack([jnp.log(jnp.maximum(norm, 1e-6)), malicious_share, progress, loss])
+    log_norm = jnp.log(jnp.maximum(norm, 1e-6))
+    projected, log_norm, loss = (
+        jnp.where(sees_model, each, 0.0) for each in (projected, log_norm, loss)
+    )
+    extra = jnp.stack([log_norm, malicious_share, progress, loss])
     return jnp.concatenate([projected, extra])
 
 

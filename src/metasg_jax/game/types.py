@@ -105,6 +105,11 @@ class Prior(TypeTable):
         )
         return backdoor, untargeted
 
+    def sees_model(self, xi: AttackType) -> jax.Array:
+        """bool[]: whether the attacker sees the global model; of two attacks both must."""
+        kinds = xi.untargeted[0], xi.backdoor[0]
+        return self.untargeted.sees_model(kinds[0]) & self.backdoor.sees_model(kinds[1])
+
     def split_action(self, action: jax.Array) -> tuple[jax.Array, jax.Array]:
         """An attacker's action f32[A] as (backdoor's, untargeted's), in the order of squads."""
         size = self.untargeted.action_size
