@@ -9,6 +9,9 @@ and `lmp:z=2@0.2` and judged on these and on three attacks that no learner here 
 
 The best fixed action and the two-phase control come from the types that were known, on selection
 worlds; the references of the recovery are chosen in hindsight, on the final worlds.
+
+``trust-unknown-q0.9`` is trained like ``unknown-q0.9``, with the third knob of the page on actions,
+FLTrust's share; its references have that knob too, and are chosen in hindsight alone.
 """
 
 from study.program import main
@@ -22,6 +25,14 @@ STUDIES = {
         ("unknown-q0.9", "card-q0.9"),
         on_card(level=0.9, types=UNKNOWN + NEVER_MET),
         known=KNOWN,
+    ),
+    "unknown-trust": Study(
+        "Unknown types with a knob for trust",
+        ("trust-unknown-q0.9",),
+        on_card(level=0.9, rule="trusted_trimmed_mean", types=UNKNOWN + NEVER_MET),
+        known=KNOWN,
+        selection_worlds=0,
+        static=(("fltrust", "none"), ("mean", "none")),
     ),
     "unknown-clean": Study(
         "Without attack",

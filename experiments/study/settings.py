@@ -107,6 +107,9 @@ LEARNERS = {
     "card-q0.1": _card("--game.level=0.1"),
     "inversion-q0.9": _card("--game.level=0.9", "--game.observation=inversion"),
     "unknown-q0.9": _card("--game.level=0.9", "--game.types", *KNOWN, steps=84),
+    "trust-unknown-q0.9": _card(
+        "--game.level=0.9", "--game.rule=trusted_trimmed_mean", "--game.types", *KNOWN, steps=84,
+    ),
     "map": _card(
         "--levels", *map(str, LEVELS), "--meta.num-types=9",
         "--game.probabilities", *_AS_OFTEN, "--game.types", *_EVERYWHERE, steps=64,

@@ -130,6 +130,7 @@ class Attack(Protocol):
     See :mod:`metasg_jax.attacks`.
     """
 
+    pools_images: ClassVar[bool]
     uses: ClassVar[tuple[str, ...]]
     action_spec: ClassVar[tuple[str, ...]]
 

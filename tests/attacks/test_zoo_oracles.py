@@ -13,6 +13,7 @@ from metasg_jax.attacks import (
     IPM,
     LMP,
     PGD,
+    RL,
     Gaussian,
     LabelFlip,
     LMPKrum,
@@ -30,7 +31,7 @@ from metasg_jax.errors import ConfigError
 from metasg_jax.fl import poison
 from tests.attacks import oracles
 from tests.oracles import krum
-from tests.worlds import CLASSES, MASK, TARGET, D, N, attack_alone, context
+from tests.worlds import CLASSES, MASK, TARGET, D, N, attack_alone, client_data, context
 
 KINDS = ("unit", "sign", "std")
 
@@ -282,12 +283,32 @@ def test_a_single_colluder_with_own_knowledge_sends_its_honest_update(attack):
 
 
 def test_brl_at_one_setting_is_the_projected_attack_with_a_wide_ball():
-    """Half of the batch stamped, the honest learning rate, three steps, twice the update."""
-    knob = np.log(2) / np.log(10)
-    learned = attack_alone(BRL(max_steps=3), count=2, action=(0.0, 0.0, 1.0, knob))
-    wide = attack_alone(PGD(radius=1e6, steps=3, boost=2.0), count=2)
+    """Half of the batch stamped, the honest learning rate, three steps, twice the update.
+
+    The one trains on images of all its clients, the other on those of the first sampled: here they
+    hold the same image.
+    """
+    knob, data = np.log(2) / np.log(10), client_data()
+    index = np.array(data.index)
+    index[:2] = 5
+    data = data.replace(index=index)
+    learned = attack_alone(BRL(max_steps=3), count=2, action=(0.0, 0.0, 1.0, knob), data=data)
+    wide = attack_alone(PGD(radius=1e6, steps=3, boost=2.0), count=2, data=data)
     np.testing.assert_allclose(learned, wide, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(learned[0], learned[1])
+
+
+@pytest.mark.parametrize(("attack", "pools"), [(BRL(), True), (RL(), True), (PGD(), False)])
+def test_learned_attacks_train_on_images_of_clients_that_were_not_sampled(attack, pools):
+    """Its second client, 1, is not sampled, and gets other images."""
+    data, other = client_data(0), client_data(1)
+    images = np.array(data.images)
+    images[data.index[1]] = other.images[data.index[1]]
+    settings = dict(ids=np.array([0, 2, 3, 4, 5, 6], np.int32), action=(0.0, 0.0, 1.0, 0.0))
+    before = attack_alone(attack, data=data, **settings)
+    after = attack_alone(attack, data=data.replace(images=images), **settings)
+    np.testing.assert_array_equal(before[1:], after[1:])
+    assert (np.abs(before[0] - after[0]).max() > 1e-4) == pools
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,8 @@ class AttackBase(Struct):
         second_pass_steps: where positive, its clients first train honestly; then one row follows
             the plan for at most that many steps, hiding behind the mean of those honest updates
             (``reference``), and all of them send it. Honest rounds stay fast.
+        pools_images: whether that row is trained on images of all of its clients, sampled or not;
+            else on those of the first that was sampled.
         sees_model: whether its policy sees the global model and its loss, or only the share of its
             clients among those sampled and how far the episode has come.
         noise: of its clients' own, so that colluders who would send one vector send unlike ones:
@@ -104,6 +106,7 @@ class AttackBase(Struct):
 
     noise: float = field(default=0.0, kw_only=True)
 
+    pools_images: ClassVar[bool] = False
     uses: ClassVar[tuple[str, ...]] = ()
     action_spec: ClassVar[tuple[str, ...]] = ()
 

@@ -10,7 +10,8 @@ from metasg_jax.struct import field
 class BRL(AttackBase):
     """Colluders send ``scale`` times an update trained on stamped batches as the action says.
 
-    One row is trained, on the images of the first of them that was sampled, and sent by all.
+    One row is trained, on images of all clients that the attacker controls, and sent by all that
+    were sampled.
 
     Actions in [-1, 1]: ``fraction`` of the batch that is stamped, linearly in [0, 1]; ``lr`` of the
     local training, linearly in [0, max_lr] times the honest one; ``steps`` linearly in
@@ -29,6 +30,7 @@ class BRL(AttackBase):
     max_steps: int = field(static=True, default=8)
     observation: str = field(static=True, default="full", choices=("full", "partial"))
     knowledge = "own"
+    pools_images = True
     uses = ("trigger",)
     action_spec = ("fraction", "lr", "steps", "scale")
 

@@ -10,7 +10,8 @@ class RL(AttackBase):
     """Colluders send ``scale * (w_g - w_k)`` after climbing ``(1 - stealth) F + stealth cos``.
 
     ``cos`` is that between the update and the honest direction, for which the mean of the
-    colluders' own honest updates stands in. One row is trained and sent by all.
+    colluders' own honest updates stands in. One row is trained, on images of all clients that the
+    attacker controls, and sent by all that were sampled.
 
     Actions in [-1, 1]: ``scale`` on a log scale in [1 / max_scale, max_scale], ``steps`` linearly
     in 1..max_steps, ``stealth`` linearly in [0, 1].
@@ -25,6 +26,7 @@ class RL(AttackBase):
     max_steps: int = field(static=True, default=8)
     observation: str = field(static=True, default="full", choices=("full", "partial"))
     knowledge = "own"
+    pools_images = True
     action_spec = ("scale", "steps", "stealth")
 
     @property

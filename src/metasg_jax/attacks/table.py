@@ -44,6 +44,10 @@ class AttackTable(Struct):
         """bool[]: whether the kind's clients train apart."""
         return jnp.array([attack.second_pass_steps > 0 for attack in self.kinds])[kind]
 
+    def pools_images(self, kind: jax.Array) -> jax.Array:
+        """bool[]: whether the kind's second pass is on images of all of its clients."""
+        return jnp.array([attack.pools_images for attack in self.kinds])[kind]
+
     def sees_model(self, kind: jax.Array) -> jax.Array:
         """bool[]: whether the kind's policy sees the global model."""
         return jnp.array([attack.sees_model for attack in self.kinds])[kind]

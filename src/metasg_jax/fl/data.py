@@ -1,6 +1,7 @@
 """The clients' and the server's images as arrays that a jitted round can read."""
 
 import jax
+import jax.numpy as jnp
 
 from metasg_jax.struct import Struct
 
@@ -22,7 +23,11 @@ class ClientData(Struct):
 
     def batches(self, owners: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Images f32[n, S, B, h, w, c] in [0, 1] and labels at positions i32[n, S, B]."""
-        chosen = self.index[owners[:, None, None], positions]
+        return self.pick(jnp.broadcast_to(owners[:, None, None], positions.shape), positions)
+
+    def pick(self, owners: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Images f32[.., h, w, c] in [0, 1] and labels of owners at positions, each i32[..]."""
+        chosen = self.index[owners, positions]
         return to_unit(self.images[chosen]), self.labels[chosen]
 
 

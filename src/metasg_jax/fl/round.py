@@ -165,39 +165,51 @@ def collect(
 def _second_pass(
     key, model, fl, data, w_global, client_ids, squad, plan, malicious, updates, needed
 ):
-    """One row f32[d] that all of the squad's clients send; trained on the first one's images."""
+    """One row f32[d] that all of the squad's clients send.
+
+    Trained on images of the first of them that was sampled, or of all of them.
+    """
     steps = squad.table.second_pass_steps
 
     def train():
         key_positions, key_poison = jax.random.split(jax.random.fold_in(key, 2))
         first = jnp.argmax(malicious)
-        owner = client_ids[first][None]
-        positions = sample_positions(key_positions, data.sizes[owner], steps, fl.batch_size)
+        positions = sample_positions(
+            key_positions, data.sizes[client_ids[first]][None], steps, fl.batch_size
+        )
+        drawn = jnp.full_like(positions, client_ids[first]), positions
+        pooled = _pooled(jax.random.fold_in(key, 4), fl, data, squad, positions.shape)
+        shares = squad.table.pools_images(squad.kind)
+        drawn = jax.tree.map(lambda a, b: jnp.where(shares, a, b), pooled, drawn)
         share = malicious / jnp.maximum(malicious.sum(), 1)
         row = jax.tree.map(lambda a: a[first][None], plan).replace(
             reference=weighted_sum(share, jnp.where(malicious[:, None], updates, 0.0))[None]
         )
-        x, y = poison(key_poison, row, *data.batches(owner, positions))
+        x, y = poison(key_poison, row, *data.pick(*drawn))
         return local_updates(model, w_global, x, y, row, fl.precision)[0]
 
     # the predicate is not batched, so honest types skip the work even under vmap over rollouts
     return jax.lax.cond(needed, train, lambda: jnp.zeros_like(w_global))
 
 
-def _look(key, model, fl, data, w_global, squad):
-    """How a squad judges what it is about to send: see ``AttackContext.look``.
+def _pooled(key, fl, data, squad, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """(owners, positions), each i32[shape], of images of a squad's clients, sampled or not.
 
-    On images of its clients, each client as likely as the other.
+    Each client is as likely as the other.
     """
     key_owner, key_image = jax.random.split(key)
-    shape = (_LOOKED_AT,)
     owners = squad.first + jax.random.randint(key_owner, shape, 0, jnp.maximum(squad.count, 1))
     owners = jnp.minimum(owners, fl.num_clients - 1)  # nobody's, where the squad is empty
-    positions = jax.random.randint(key_image, shape, 0, data.sizes[owners])
+    return owners, jax.random.randint(key_image, shape, 0, data.sizes[owners])
+
+
+def _look(key, model, fl, data, w_global, squad):
+    """How a squad judges what it is about to send: see ``AttackContext.look``."""
+    drawn = _pooled(key, fl, data, squad, (_LOOKED_AT,))
 
     def look(update, stamped: bool):
-        x, y = (a[:, 0, 0] for a in data.batches(owners, positions[:, None, None]))
-        weights = jnp.ones(shape)
+        x, y = data.pick(*drawn)
+        weights = jnp.ones(y.shape)
         if stamped:
             weights = (y != squad.target).astype(jnp.float32)
             x, y = (
