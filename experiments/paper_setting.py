@@ -6,8 +6,7 @@
 MNIST with 784 inputs, MLP 784-64-10, q = 0.5, local learning rate 0.05, batch 128, H = 500, the
 card's nine types. Reported apart from the card: a round is slower and an episode five times as
 long, so training has 108,000 FL rounds on three seeds, and the references a coarser grid on fewer
-worlds. The
-card's policies at q = 0.5 play beside it, with normalisers taken anew.
+worlds. The card's policies at q = 0.5 play beside it, with normalisers taken anew.
 """
 
 from study.program import main
