@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "experiments"))
 import actions  # noqa: E402
 import card  # noqa: E402
 import colluders  # noqa: E402
+import exploitability  # noqa: E402
 import gap_map  # noqa: E402
 import literature  # noqa: E402
 import methods  # noqa: E402
@@ -29,6 +30,7 @@ from study.program import settings  # noqa: E402
 from study.training import LEARNERS, command  # noqa: E402
 
 from metasg_jax.evaluation.worlds import FINAL, SELECTION  # noqa: E402
+from metasg_jax.exploit import Played  # noqa: E402
 
 EXPERIMENTS = {
     each.__name__: each.STUDIES
@@ -60,9 +62,47 @@ def test_experiments_can_be_built(name):
         study.world.game.check()
         for text in study.world.game.types + study.known:
             parse_type(text, study.world.fl.num_clients)
-        assert len(study.training_seeds) >= 5 and study.final_worlds >= 2
+        # the paper's own setting is reported apart, and dear
+        assert len(study.training_seeds) >= (3 if name == "paper_setting" else 5)
+        assert study.final_worlds >= 2
         assert set(study.learners) <= set(LEARNERS)
         assert max(study.training_seeds) < min(FINAL, SELECTION) and FINAL != SELECTION
+
+
+def test_the_library_of_attackers_was_played_as_registered():
+    names = [each.name for each in exploitability.library(Path("runs"))]
+    assert len(set(names)) == len(names)
+    played = ROOT / "docs" / "results" / "exploitability.json"
+    if played.is_file():
+        assert json.loads(played.read_text()) == exploitability.settings()
+
+
+def test_a_learned_defence_meets_those_who_know_it_its_rule_and_nothing():
+    runs = Path("runs")
+    one, *others = exploitability.learned(runs)
+    met = {each.against for each in exploitability.opponents_of(one, runs)}
+    assert met == {one, exploitability.RULE, "mean"} and not met & set(others)
+    assert {e.against for e in exploitability.opponents_of("krum", runs)} == {"krum", "mean"}
+
+
+def test_the_worst_of_several_training_seeds_is_each_seeds_own():
+    def rows(attacks):
+        return [
+            Played("d", attack, attacker, stream, s, score, score, np.nan)
+            for attack, attacker, selection, final in attacks
+            for stream, scores in (("selection", [selection]), ("final", final))
+            for s, score in enumerate(scores)
+        ]
+
+    always = [("none", "", 0.9, [0.9, 0.9]), ("tailored@0.2", "", 0.5, [0.5, 0.6])]
+    first = rows([*always, ("ipm@0.2", "", 0.3, [0.4, 0.4]), ("rl@0.2", "one", 0.6, [0.1, 0.1])])
+    second = rows([*always, ("ipm@0.2", "", 0.6, [0.7, 0.7]), ("rl@0.2", "two", 0.2, [0.2, 0.3])])
+    worst = exploitability.worst_of("d", [first, second])
+    np.testing.assert_array_equal(worst.worst, [[0.4, 0.4], [0.2, 0.3]])
+    np.testing.assert_array_equal(worst.fixed, [[0.4, 0.4], [0.7, 0.7]])
+    np.testing.assert_array_equal(worst.learned, [[0.1, 0.1], [0.2, 0.3]])
+    np.testing.assert_array_equal(worst.tailored, [[0.5, 0.6], [0.5, 0.6]])
+    assert worst.by == ("ipm@0.2", "two (rl@0.2)") and worst.clean == 0.9
 
 
 @pytest.mark.parametrize("name", LEARNERS)

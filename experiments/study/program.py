@@ -16,10 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from metasg_jax.data import load
 from metasg_jax.program import enable_compilation_cache
+from study.jobs import pinned
 from study.report import Outcomes, section
 from study.settings import LEARNERS, Study
 from study.stages import STAGES, Place, number_of_worlds
-from study.training import is_finished, pinned, train
+from study.training import is_finished, train
 
 Studies = dict[str, Study]
 

@@ -2,14 +2,8 @@
 
 import dataclasses
 import functools
-import os
-import queue
-import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -19,6 +13,7 @@ from metasg_jax.cli import parse_pretrain
 from metasg_jax.config import RunConfig
 from metasg_jax.errors import CheckpointError
 from metasg_jax.program import load_state
+from study.jobs import Job, run_jobs
 from study.settings import LEARNERS
 
 
@@ -34,30 +29,14 @@ def train(jobs: Iterable[tuple[str, int]], runs: Path, workers: int, console: Co
         SystemExit: naming the log of a run that failed, and what other settings a run that is
             there was made with.
     """
-    cores: queue.Queue = queue.Queue()
-    for core in range(workers):
-        cores.put(core)
-
-    def one(job: tuple[str, int]) -> None:
-        name, seed = job
+    todo = []
+    for name, seed in jobs:
         out = folder_of(runs, name, seed)
-        if is_finished(name, seed, runs):
-            return
-        out.mkdir(parents=True, exist_ok=True)
-        begin, core = time.perf_counter(), cores.get()
-        log = out.parent / f"{out.name}.log"
-        try:
-            with log.open("a") as file:
-                arguments = [*pinned(core), *command(name, seed, out)]
-                status = subprocess.run(arguments, stdout=file, stderr=file).returncode
-        finally:
-            cores.put(core)
-        if status:
-            raise SystemExit(f"{name}, seed {seed}: training failed, see the end of {log}")
-        console.print(f"trained {name}, seed {seed}: {time.perf_counter() - begin:.0f} s")
-
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(one, jobs))
+        if not is_finished(name, seed, runs):
+            out.mkdir(parents=True, exist_ok=True)
+            log = out.parent / f"{out.name}.log"
+            todo.append(Job(f"trained {name}, seed {seed}", command(name, seed, out), log))
+    run_jobs(todo, workers, console)
 
 
 def command(name: str, seed: int, out: Path) -> list[str]:
@@ -74,14 +53,6 @@ def command(name: str, seed: int, out: Path) -> list[str]:
 def asked(name: str) -> RunConfig:
     """The settings of a learner, but for its seeds."""
     return parse_pretrain(command(name, 0, Path())[4:]).config
-
-
-def pinned(worker: int) -> list[str]:
-    """A run a core, where that can be said: products are too small to be shared between cores."""
-    if not shutil.which("taskset") or not hasattr(os, "sched_getaffinity"):
-        return []
-    cores = sorted(os.sched_getaffinity(0))
-    return ["taskset", "-c", str(cores[worker % len(cores)])]
 
 
 def is_finished(name: str, seed: int, runs: Path) -> bool:

@@ -63,11 +63,20 @@ class Opponent:
     config: RunConfig
     state: MetaSGState | None = None
 
+    def lead(self, state: MetaSGState, game) -> MetaSGState:
+        """The state with this defence's policy: the run's, or all knobs in their middle."""
+        if self.state is not None:
+            return state.replace(theta=self.state.theta, normalizer=self.state.normalizer)
+        policy = policies(game, self.config.meta)[0]
+        assert isinstance(policy, Gaussian)
+        centre = jnp.zeros((game.action_size,))
+        return state.replace(theta=policy.constant(state.theta, centre))
+
 
 def fixed_opponent(
     rule: str, post_defense: str, attack: str, game: GameConfig, fl: FLConfig, meta: MetaConfig
 ) -> Opponent:
-    """A rule with a post-training defence, which nobody steers.
+    """A rule with a post-training defence, whose knobs stay in their middle.
 
     Raises:
         ConfigError: where ``attack`` has nothing to learn.
@@ -134,9 +143,7 @@ def attack_program(
     config = opponent.config
 
     def prepare(state: MetaSGState, game) -> MetaSGState:
-        if opponent.state is not None:
-            theta, normalizer = opponent.state.theta, opponent.state.normalizer
-            state = state.replace(theta=theta, normalizer=normalizer)
+        state = opponent.lead(state, game)
         return begin_at_best(state, game, config, num_tries, console) if num_tries else state
 
     state = pretrain_program(config, dataset, directory, resume, console, prepare)
@@ -200,7 +207,8 @@ def begin_at_best(
     )
     policy = policies(game, config.meta)[1]
     assert isinstance(policy, Gaussian)
-    return state.replace(phi=jax.vmap(policy.around, (0, None))(state.phi, action))
+    phi = jax.vmap(lambda params: policy.constant(params, action, 0.95))(state.phi)
+    return state.replace(phi=phi)
 
 
 def rivals(attack: str, num_clients: int) -> tuple[str, ...]:

@@ -138,6 +138,30 @@ def recovery_bars(recovery: dict[str, np.ndarray], path: Path) -> None:
     _save(figure, path)
 
 
+def worst_cases(rows: Sequence[tuple[str, float, float, float]], path: Path) -> None:
+    """The score of each defence under three kinds of opponents, the most robust on top.
+
+    Args:
+        rows: (defence, under the worst fixed attack, under the worst tailored to its rule, under
+            the worst that learned), the most robust first.
+        path: where the figure goes.
+    """
+    figure = Figure(figsize=(7.5, 1.4 + 0.36 * len(rows)))
+    axis = figure.subplots()
+    places = np.arange(len(rows))[::-1]
+    kinds = ("fixed", "tailored to the rule", "learned")
+    for j, (kind, marker) in enumerate(zip(kinds, "osD", strict=True)):
+        axis.plot([row[1 + j] for row in rows], places, marker, ms=5, label=kind)
+    lowest = [min(row[1:]) for row in rows]
+    axis.hlines(places, lowest, [max(row[1:]) for row in rows], color="0.8", zorder=0)
+    axis.set_yticks(places, [row[0] for row in rows], fontsize=8)
+    axis.set_xlabel("score under the worst attack of each kind")
+    axis.grid(alpha=0.25, axis="x")
+    axis.legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    _save(figure, path)
+
+
 def gap_map(
     gaps: np.ndarray, leads: np.ndarray, levels: Sequence, shares: Sequence, path: Path
 ) -> None:

@@ -39,15 +39,19 @@ class Gaussian:
             return {"mean": mean}
         return {"mean": mean, "log_std": self._initial_log_std()}
 
-    def around(self, params: Params, action: jax.Array) -> Params:
-        """The parameters of a fresh policy, turned so that its mode is about ``action`` f32[A].
+    def constant(self, params: Params, action: jax.Array, most: float = 0.999) -> Params:
+        """The parameters with another last layer: the mode is ``action`` f32[A], whatever it sees.
 
-        A knob at its end is taken for 0.95 of it: the tanh never gets there.
+        Args:
+            params: of :meth:`init`.
+            action: in [-1, 1].
+            most: where a knob at its end is taken to be; the tanh never gets there, and from near
+                there a policy learns slowly.
         """
-        last = f"Dense_{len(self.hidden)}"
-        bias = jnp.arctanh(jnp.clip(action, -0.95, 0.95))
-        mean = params["mean"]
-        return {**params, "mean": {**mean, last: {**mean[last], "bias": bias}}}
+        last, mean = f"Dense_{len(self.hidden)}", params["mean"]
+        bias = jnp.arctanh(jnp.clip(action, -most, most))
+        constant = {"kernel": jnp.zeros_like(mean[last]["kernel"]), "bias": bias}
+        return {**params, "mean": {**mean, last: constant}}
 
     def sample(self, key: Key, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(action f32[A], raw f32[A]) for an observation f32[O]. ``key`` is consumed."""
