@@ -1,0 +1,80 @@
+"""The command line: ``metasg COMMAND``, where ``metasg --help`` lists the commands.
+
+A file a command: its arguments as a dataclass, and what runs it.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+from rich.console import Console
+
+from metasg_jax.cli import attack, certify, data, evaluate, exploit, list, pretrain, simulate
+from metasg_jax.cli.list import first_line
+from metasg_jax.cli.pretrain import parse_pretrain
+from metasg_jax.errors import CheckpointError, ConfigError, DataError, NonFinitePolicyError
+from metasg_jax.registry import UnknownNameError, unknown_name
+
+_ERRORS = (ConfigError, DataError, CheckpointError, NonFinitePolicyError, UnknownNameError)
+_FLAG, _AGAIN, _NOTHING = "go on with --resume", "run it again to go on", "nothing was kept"
+
+
+class Command(NamedTuple):
+    """A command.
+
+    Attributes:
+        arguments: its dataclass.
+        run: (arguments after its name, console) -> exit status.
+        stopped: what is said when it is interrupted.
+    """
+
+    arguments: type
+    run: Callable[..., int]
+    stopped: str = _NOTHING
+
+
+COMMANDS = {
+    "pretrain": Command(pretrain.Pretrain, pretrain.run, _FLAG),
+    "evaluate": Command(evaluate.Evaluate, evaluate.run),
+    "certify": Command(certify.Certify, certify.run, _AGAIN),
+    "simulate": Command(simulate.Simulate, simulate.run_simulate),
+    "matrix": Command(simulate.Matrix, simulate.run_matrix, _AGAIN),
+    "attack": Command(attack.Attack, attack.run, _FLAG),
+    "exploit": Command(exploit.Exploit, exploit.run, _AGAIN),
+    "data": Command(data.Data, data.run),
+    "list": Command(list.List, list.run),
+}
+
+
+def main(argv=None) -> int:
+    """Entry point; returns the exit status: 0, 1 for a failure, 2 for unusable arguments.
+
+    Args:
+        argv: arguments, by default those of the process.
+    """
+    name, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
+    console = Console(soft_wrap=True)
+    if name in ("", "-h", "--help"):
+        _usage(console)
+        return 0 if name else 2
+    try:
+        if name not in COMMANDS:
+            raise unknown_name("command", name, COMMANDS)
+        return COMMANDS[name].run(rest, console)
+    except _ERRORS as error:
+        Console(stderr=True, soft_wrap=True).print(
+            f"metasg {name}: {error}", style="red", markup=False, highlight=False
+        )
+        return 2 if isinstance(error, (ConfigError, UnknownNameError)) else 1
+    except KeyboardInterrupt:
+        console.print(f"\nstopped; {COMMANDS[name].stopped}")
+        return 130
+
+
+def _usage(console: Console) -> None:
+    console.print("usage: metasg COMMAND [options]; see `metasg COMMAND --help`\n", markup=False)
+    for name, command in COMMANDS.items():
+        console.print(f"  {name:10s} {first_line(command.arguments)}")
+
+
+__all__ = ["COMMANDS", "Command", "main", "parse_pretrain"]

@@ -1,0 +1,104 @@
+"""``metasg pretrain``."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from metasg_jax.cli.common import QUICK, Judging, Source, load_images
+from metasg_jax.config import RunConfig
+from metasg_jax.data import DATASETS
+from metasg_jax.errors import ConfigError
+from metasg_jax.presets import DEFAULT_PRESET, PRESETS
+from metasg_jax.runs import DEFAULT_ROOT, new_directory, newest
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrain:
+    """Pre-train a defender and judge it. Every flag below shows the preset's value as default.
+
+    Another preset or data set changes those values: `metasg pretrain --dataset mnist --help`.
+    """
+
+    config: Annotated[RunConfig, tyro.conf.arg(name="")]
+    dataset: str = "digits"
+    """digits (embedded), mnist, fashion_mnist or cifar10."""
+    preset: str | None = None
+    """smoke, cpu or paper (default: cpu, but smoke for cifar10)."""
+    out: Path | None = None
+    """Directory of the run (default: a new one, runs/<dataset>-<preset>)."""
+    resume: bool = False
+    """Go on from the newest checkpoint of --out, or of the newest run of data set and preset."""
+    dry_run: bool = False
+    """Only print what the run would cost: memory by part, FL rounds, FLOPs, and the time it would
+    take by a short probe. Writes no run."""
+    source: Annotated[Source, tyro.conf.arg(name="")] = Source()
+    judging: Annotated[Judging, tyro.conf.arg(name="")] = Judging()
+
+
+def parse_pretrain(argv: list[str]) -> Pretrain:
+    """What the arguments of ``metasg pretrain`` ask for, over the preset that they name.
+
+    Raises:
+        UnknownNameError: for a data set or a preset that is not registered.
+        ConfigError: for a setting out of range.
+    """
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--dataset", default="digits")
+    early.add_argument("--preset", default=None)
+    known, _ = early.parse_known_args(argv)
+    DATASETS[known.dataset]
+    preset = known.preset or DEFAULT_PRESET[known.dataset]
+    config = PRESETS[preset].get_config(known.dataset)
+    judging = QUICK if preset == "smoke" else Judging()
+    default = Pretrain(config, known.dataset, preset, judging=judging)
+    args = tyro.cli(Pretrain, args=argv, default=default, prog="metasg pretrain")
+    given = args.config.game.dataset
+    if given != args.dataset:
+        raise ConfigError(f"game.dataset = {given!r}: name the data set by --dataset")
+    args.config.check()
+    return args
+
+
+def run(argv: list[str], console: Console) -> int:
+    """The command; returns the exit status."""
+    args = parse_pretrain(argv)
+    config, preset = args.config, args.preset
+    if args.dry_run:
+        dataset = load_images(config.game.dataset, args.source, console)
+        from metasg_jax import program
+
+        program.enable_compilation_cache()
+        program.dry_run_program(config, dataset, console)
+        return 0
+    name = f"{args.dataset}-{preset}"
+    if args.out is not None:
+        directory = args.out
+        if not args.resume and directory.is_dir() and any(directory.iterdir()):
+            raise ConfigError(f"out = {directory}: is not empty; add --resume, or name another")
+    elif args.resume:
+        directory = newest(DEFAULT_ROOT, name)
+    else:
+        directory = new_directory(DEFAULT_ROOT, name)
+    dataset = load_images(config.game.dataset, args.source, console)
+
+    from metasg_jax import budget, program
+
+    program.enable_compilation_cache()
+    total = config.steps * budget.rounds_per_step(config)
+    console.print(
+        f"pre-training on {args.dataset}, preset {preset}: {config.steps} meta-steps of "
+        f"{config.meta.algorithm}, at most {total:,} FL rounds, into {directory}"
+    )
+    state = program.pretrain_program(config, dataset, directory, args.resume, console)
+    if args.judging.eval_seeds:
+        judging = args.judging
+        program.evaluate_program(
+            state, config, dataset, directory,
+            judging.eval_seeds, judging.grid, judging.selection_seeds, console,
+        )  # fmt: skip
+    console.print(f"checkpoint, metrics and plots are in {directory}")
+    return 0
