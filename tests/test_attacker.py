@@ -11,9 +11,10 @@ from rich.console import Console
 
 from metasg_jax import attacker, checkpoint, cli, program
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
-from metasg_jax.errors import ConfigError
+from metasg_jax.errors import CheckpointError, ConfigError
 from metasg_jax.game import make_game
-from metasg_jax.learning.state import attacker_player, init_state
+from metasg_jax.learning.state import attacker_player, defender_player, init_state
+from metasg_jax.post_defenses import FineTune
 from metasg_jax.testing import tiny_dataset
 
 DATASET = tiny_dataset(side=6)
@@ -23,11 +24,16 @@ META = attacker.LEARNER.replace(hidden=(4,), group_size=2, attacker_lr=0.5)
 QUIET = Console(quiet=True)
 
 
+ZOO = ("none", "ipm:scale=2@0.1", "bfl@0.1", "ipm@0.1+bfl@0.1", "tailored@0.1")
+
+
 @pytest.fixture(autouse=True)
 def a_small_zoo(monkeypatch):
-    monkeypatch.setattr(
-        attacker, "ATTACKS", ("none", "ipm:scale=2@0.1", "bfl@0.1", "ipm@0.1+bfl@0.1")
-    )
+    monkeypatch.setattr(attacker, "FIXED", ZOO)
+
+
+def opponent_of(defence, attack):
+    return attacker.opponent_of(defence, attack, GAME, FL, META, lambda name: DATASET)
 
 
 def learn(opponent, folder, steps=2, resume=False, worlds=2, tries=0):
@@ -42,13 +48,13 @@ def state_of(folder):
 
 
 def test_against_a_rule_it_learns_is_judged_and_goes_on(tmp_path):
-    opponent = attacker.fixed_opponent("krum", "none", "rl:max_steps=2@0.25", GAME, FL, META)
+    opponent = opponent_of("krum", "rl:max_steps=2@0.25")
     result = learn(opponent, tmp_path, steps=1)
     assert result["strongest fixed attack"] == "ipm:scale=2@0.25"
     assert result["passed"] == (result["score"] <= result["its score"])
     assert json.loads((tmp_path / "attack.json").read_text()) == result
     text = (tmp_path / "attack.md").read_text()
-    assert "rl:max_steps=2@0.25 against krum / none" in text and "nan" not in text
+    assert "rl:max_steps=2@0.25 against krum" in text and "nan" not in text
     first = state_of(tmp_path)
     learn(opponent, tmp_path, steps=2, resume=True)
     second = state_of(tmp_path)
@@ -64,9 +70,7 @@ def test_against_a_run_the_defender_stands_still(tmp_path):
         MetaConfig(hidden=(5,), adapt_steps=0, group_size=2), steps=1,
     )  # fmt: skip
     program.pretrain_program(config, DATASET, tmp_path / "defender", False, QUIET)
-    opponent = attacker.learned_opponent(
-        tmp_path / "defender", "brl:max_steps=2@0.25", META, lambda name: DATASET
-    )
+    opponent = opponent_of(str(tmp_path / "defender"), "brl:max_steps=2@0.25")
     assert opponent.config.meta.hidden == (5,)
     learn(opponent, tmp_path / "attacker")
     defender, after = state_of(tmp_path / "defender"), state_of(tmp_path / "attacker")
@@ -81,35 +85,60 @@ def test_against_a_run_the_defender_stands_still(tmp_path):
 
 
 def test_it_begins_at_the_best_constant_action_that_it_tried(tmp_path, monkeypatch):
-    """Unjudged, and without a step: its mode is that action, whatever it sees."""
-    wanted = jnp.array([0.5, -1.0, 0.0])
-    monkeypatch.setattr(attacker, "best_constant", lambda *a: (wanted, jnp.float32(0.3)))
-    opponent = attacker.fixed_opponent("krum", "none", "rl:max_steps=2@0.25", GAME, FL, META)
-    found = learn(opponent, tmp_path, steps=1, worlds=0, tries=4)
-    assert found == {
-        "against": "krum", "attack": "rl:max_steps=2@0.25", "worlds": 0, "passed": None
+    """Its mode is that action, whatever it sees; a step then moves it by the step's size."""
+    wanted, asked = jnp.array([0.5, -1.0, 0.0]), []
+
+    def found(key, game, index, defender, num_tries):
+        asked.append(num_tries)
+        return wanted, jnp.float32(0.3)
+
+    monkeypatch.setattr(attacker, "best_constant", found)
+    opponent = opponent_of("krum", "rl:max_steps=2@0.25")
+    meta = opponent.config.meta.replace(attacker_lr=1e-6)
+    opponent = dataclasses.replace(opponent, config=dataclasses.replace(opponent.config, meta=meta))
+    told = learn(opponent, tmp_path, steps=1, worlds=0, tries=4)
+    assert told == {
+        "against": "krum", "attack": "rl:max_steps=2@0.25", "seed": 0, "tries": 4, "steps": 1,
+        "worlds": 0, "passed": None,
     }  # fmt: skip
+    assert asked == [4]
     game = make_game(opponent.config.game, FL, DATASET)
-    state = attacker.begin_at_best(
-        init_state(jax.random.key(0), game, META), game, opponent.config, 4, QUIET
-    )
-    player = attacker_player(state, game, META, 0, greedy=True)
+    player = attacker_player(state_of(tmp_path), game, meta, 0, greedy=True)
     obs = jnp.ones((game.attacker_observation_size,))
     mode = player.policy.mode(player.params, obs)
-    np.testing.assert_allclose(mode, [0.5, -0.95, 0.0], atol=1e-6)
-    sampled, _ = player.policy.sample(jax.random.key(0), player.params, obs)
-    assert np.abs(sampled - mode).min() > 1e-3
+    np.testing.assert_allclose(mode, [0.5, -0.95, 0.0], atol=1e-3)
+    with pytest.raises(CheckpointError, match="tries: 4, not 5"):
+        learn(opponent, tmp_path, steps=2, worlds=0, tries=5, resume=True)
+    learn(opponent, tmp_path, steps=2, worlds=0, tries=4, resume=True)
+    assert asked == [4], "what goes on begins nowhere"
+
+
+def test_knobs_stay_where_a_defences_name_puts_them():
+    text = "nnm+clipped_trimmed_mean:clip=0.3,trim=-0.4 / prune:rate=0.2+fine_tune"
+    opponent = opponent_of(text, "rl@0.25")
+    game = make_game(opponent.config.game, FL, DATASET)
+    state = opponent.lead(init_state(jax.random.key(0), game, META), game)
+    player = defender_player(state, game, META, True)
+    mode = player.policy.mode(player.params, jnp.ones((game.observation_size,)))
+    assert game.action_names == ("clip", "trim", "rate", "tune")
+    np.testing.assert_allclose(mode, [0.3, -0.4, 0.2, FineTune().tune], atol=1e-6)
 
 
 def test_rivals_have_the_same_side_and_share():
-    assert attacker.rivals("rl@0.25", 8) == ("ipm:scale=2@0.25",)
-    assert attacker.rivals("brl@0.5", 8) == ("bfl@0.5",)
-    assert attacker.rivals("rl@0.25+brl@0.25", 8) == ()
+    assert attacker.rivals("rl@0.25", 8, ZOO) == ("ipm:scale=2@0.25",)
+    assert attacker.rivals("brl@0.5", 8, ZOO) == ("bfl@0.5",)
+    assert attacker.rivals("rl@0.25+brl@0.25", 8, ZOO) == ()
+
+
+def test_rivals_are_the_fixed_attacks_with_the_same_clients():
+    zoo = ("ipm@0.5", "ipm:scale=2@0.25", "bfl@0.25", "tailored@0.25", "rl@0.25", "none")
+    assert [each for each in zoo if attacker.is_rival(each, "rl@0.25", 8)] == ["ipm:scale=2@0.25"]
+    assert [each for each in zoo if attacker.is_rival(each, "brl@0.25", 8)] == ["bfl@0.25"]
 
 
 def test_an_attack_without_knobs_is_refused():
     with pytest.raises(ConfigError, match=r"ipm@0\.25.*rl@0\.2 or brl@0\.05"):
-        attacker.fixed_opponent("krum", "none", "ipm@0.25", GAME, FL, META)
+        opponent_of("krum", "ipm@0.25")
 
 
 @pytest.mark.parametrize(

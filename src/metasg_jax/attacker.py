@@ -6,7 +6,7 @@ What it leaves is a run like any other: checkpoints of the learner's state, of w
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -14,20 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from metasg_jax.attacks import BACKDOOR
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
 from metasg_jax.data import Dataset
-from metasg_jax.errors import ConfigError
+from metasg_jax.errors import CheckpointError, ConfigError
 from metasg_jax.evaluation.schedules import play_policy
 from metasg_jax.evaluation.statistics import mean_se
 from metasg_jax.evaluation.tables import markdown_table, rich_table, with_error
-from metasg_jax.evaluation.worlds import FINAL, of_one_shape, world
+from metasg_jax.evaluation.worlds import FINAL, SELECTION, of_one_shape, world
 from metasg_jax.game.types import parse_type
 from metasg_jax.learning.search import best_constant
 from metasg_jax.learning.state import MetaSGState, attacker_player, defender_player, policies
 from metasg_jax.policies import Gaussian
 from metasg_jax.program import load_run, load_state, pretrain_program
-from metasg_jax.zoo import ATTACKS
+from metasg_jax.zoo import FIXED
 
 # lists of images are padded to a multiple of this, so that all worlds share their programs
 _WIDTH = 1024
@@ -54,7 +53,7 @@ class Opponent:
     """A defence that an attacker learns to respond to.
 
     Attributes:
-        name: a rule, ``rule / post-training defence``, or the directory of a run.
+        name: ``rule``, ``rule / post-training defence``, or the directory of a run.
         config: its game, and the learner's settings of the attacker.
         state: of the pre-training run, where the defence is a learned one; its policy stands still.
     """
@@ -64,49 +63,65 @@ class Opponent:
     state: MetaSGState | None = None
 
     def lead(self, state: MetaSGState, game) -> MetaSGState:
-        """The state with this defence's policy: the run's, or all knobs in their middle."""
+        """The state with this defence's policy: the run's, or one that turns no knob.
+
+        Knobs then stay where the rule's and the post-training defence's own fields have them.
+        """
         if self.state is not None:
             return state.replace(theta=self.state.theta, normalizer=self.state.normalizer)
         policy = policies(game, self.config.meta)[0]
         assert isinstance(policy, Gaussian)
-        centre = jnp.zeros((game.action_size,))
-        return state.replace(theta=policy.constant(state.theta, centre))
+        return state.replace(theta=policy.constant(state.theta, own_knobs(game)))
 
 
-def fixed_opponent(
-    rule: str, post_defense: str, attack: str, game: GameConfig, fl: FLConfig, meta: MetaConfig
+def own_knobs(game) -> jax.Array:
+    """The action f32[A] that leaves all knobs where the fields of their rules have them."""
+    rule, post = game.rule, game.post_defense
+    parts = [
+        *getattr(rule, "pre", ()),
+        getattr(rule, "rule", rule),
+        *getattr(post, "parts", (post,)),
+    ]
+    knobs = [getattr(part, name) for part in parts for name in part.action_spec]
+    return jnp.array(knobs or [0.0], jnp.float32)
+
+
+def opponent_of(
+    defence: str,
+    attack: str,
+    game: GameConfig,
+    fl: FLConfig,
+    meta: MetaConfig,
+    dataset_of: Callable[[str], Dataset],
 ) -> Opponent:
-    """A rule with a post-training defence, whose knobs stay in their middle.
-
-    Raises:
-        ConfigError: where ``attack`` has nothing to learn.
-    """
-    game = dataclasses.replace(
-        game, types=(attack,), rule=rule, post_defense=post_defense, observation="paper"
-    )
-    name = rule if post_defense == "none" else f"{rule} / {post_defense}"
-    return Opponent(name, RunConfig(game, fl, check_adaptive(attack, fl, meta)))
-
-
-def learned_opponent(run: Path, attack: str, meta: MetaConfig, dataset_of) -> Opponent:
-    """The policy of a pre-training run, by its mode.
+    """A defence by its name.
 
     Args:
-        run: directory of the run; its game is played.
+        defence: ``rule``, ``rule / post-training defence``, or the directory of a pre-training
+            run: its policy, by its mode, in its own game.
         attack: an adaptive type.
-        meta: of the attacker; the policies' widths are the run's.
+        game: of a rule; a run has its own.
+        fl: likewise.
+        meta: of the attacker; against a run the policies' widths are the run's.
         dataset_of: name -> data set.
 
     Raises:
-        CheckpointError: where there is no checkpoint.
+        CheckpointError: for a run without a checkpoint.
         ConfigError: where ``attack`` has nothing to learn.
     """
-    config, checkpoints = load_run(run)
-    state = load_state(config, checkpoints, dataset_of(config.game.dataset))
-    shape = {name: getattr(config.meta, name) for name in ("hidden", "init_std", "learn_std")}
-    meta = check_adaptive(attack, config.fl, meta.replace(**shape))
-    game = dataclasses.replace(config.game, types=(attack,), probabilities=())
-    return Opponent(str(run), RunConfig(game, config.fl, meta), state)
+    if Path(defence).is_dir():
+        config, checkpoints = load_run(Path(defence))
+        state = load_state(config, checkpoints, dataset_of(config.game.dataset))
+        shape = {name: getattr(config.meta, name) for name in ("hidden", "init_std", "learn_std")}
+        meta = check_adaptive(attack, config.fl, meta.replace(**shape))
+        game = dataclasses.replace(config.game, types=(attack,), probabilities=())
+        return Opponent(str(Path(defence)), RunConfig(game, config.fl, meta), state)
+    rule, _, post = (part.strip() for part in defence.partition("/"))
+    game = dataclasses.replace(
+        game, types=(attack,), rule=rule, post_defense=post or "none", observation="paper"
+    )
+    name = f"{rule} / {post}" if post else rule
+    return Opponent(name, RunConfig(game, fl, check_adaptive(attack, fl, meta)))
 
 
 def check_adaptive(attack: str, fl: FLConfig, meta: MetaConfig) -> MetaConfig:
@@ -133,28 +148,51 @@ def attack_program(
 
     With ``num_tries`` it first tries as many constant actions, and its policy begins at the best.
 
-    The attacker counts (``passed``) if it leaves the defence no better than the strongest fixed
-    attack of the zoo at the same share does: a weak attacker proves nothing. Without worlds nobody
-    judges it, and ``passed`` is None.
+    The attacker counts (``passed``) if it leaves the defence no better than the strongest of
+    :func:`rivals` does: a weak attacker proves nothing. Without worlds nobody judges it, and
+    ``passed`` is None.
 
     Raises:
         CheckpointError: when resuming from other settings.
     """
     config = opponent.config
+    about = {
+        "against": opponent.name, "attack": config.game.types[0], "seed": config.seed,
+        "tries": num_tries, "steps": config.steps,
+    }  # fmt: skip
+    begin(directory, about, resume)
 
     def prepare(state: MetaSGState, game) -> MetaSGState:
         state = opponent.lead(state, game)
         return begin_at_best(state, game, config, num_tries, console) if num_tries else state
 
     state = pretrain_program(config, dataset, directory, resume, console, prepare)
-    attack = config.game.types[0]
-    against = f"{config.game.rule} / {config.game.post_defense}"
-    result = {"against": opponent.name, "attack": attack, "worlds": num_worlds, "passed": None}
+    result = about | {"worlds": num_worlds, "passed": None}
     if num_worlds:
-        result |= report(state, config, dataset, num_worlds, f"{attack} against {against}",
-                         directory, console)  # fmt: skip
+        title = f"{about['attack']} against {opponent.name}"
+        result |= report(state, config, dataset, num_worlds, title, directory, console)
     (directory / "attack.json").write_text(json.dumps(result, indent=1) + "\n")
     return result
+
+
+def begin(directory: Path, about: dict, resume: bool) -> None:
+    """Writes what a run is about, so that it is known before its end.
+
+    Raises:
+        CheckpointError: when resuming one that is about something else; more steps may be asked.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "attack.json"
+    if resume and path.is_file():
+        before = json.loads(path.read_text())
+        other = [
+            f"{name}: {before.get(name)!r}, not {value!r}"
+            for name, value in about.items()
+            if name != "steps" and before.get(name) != value
+        ]
+        if other:
+            raise CheckpointError(f"{directory} was made with {'; '.join(other)}")
+    path.write_text(json.dumps(about, indent=1) + "\n")
 
 
 def report(
@@ -168,7 +206,7 @@ def report(
 ) -> dict:
     """The attacker beside the zoo, as a table on the console and in attack.md, and the verdict."""
     attack = config.game.types[0]
-    names = ("none", attack, *rivals(attack, config.fl.num_clients))
+    names = ("none", attack, *rivals(attack, config.fl.num_clients, FIXED))
     metrics = judge(state, config, dataset, range(num_worlds), names)
     rows = []
     for k, name in enumerate(names):
@@ -198,7 +236,8 @@ def begin_at_best(
     state: MetaSGState, game, config: RunConfig, num_tries: int, console: Console
 ) -> MetaSGState:
     """The state with the attacker's policy at the best of ``num_tries`` constant actions."""
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    # far from the numbers of the learner's own keys: splitting folds in small ones
+    key = jax.random.fold_in(jax.random.key(config.seed), 1_000_003)
     defender = defender_player(state, game, config.meta, True)
     action, earned = best_constant(key, game, jnp.int32(0), defender, num_tries)
     knobs = ", ".join(f"{value:g}" for value in np.asarray(action).tolist())
@@ -211,24 +250,29 @@ def begin_at_best(
     return state.replace(phi=phi)
 
 
-def rivals(attack: str, num_clients: int) -> tuple[str, ...]:
-    """The zoo's fixed attacks of the same kind at the same share; none for a mixed type.
+def rivals(attack: str, num_clients: int, zoo: Sequence[str]) -> tuple[str, ...]:
+    """The zoo's fixed attacks of the same kind, at the same share; none for a mixed type.
+
+    Attacks tailored to the rule aren't among them: what they do is a check on its own.
 
     Example:
-        >>> rivals("brl@0.05", 100)[:2]
+        >>> rivals("brl@0.05", 100, FIXED)[:2]
         ('bfl@0.05', 'bfl:replace_model=1@0.05')
     """
     if "+" in attack:
         return ()
     share = attack.rpartition("@")[2]
-    backdoor = parse_type(attack, num_clients).num_backdoor > 0
-    found = []
-    for text in ATTACKS:
-        name = text.partition("@")[0]
-        if "+" in text or name == "none" or (name.partition(":")[0] in BACKDOOR) != backdoor:
-            continue
-        found.append(f"{name}@{share}")
-    return tuple(dict.fromkeys(found))
+    named = (f"{text.partition('@')[0]}@{share}" for text in zoo if "+" not in text)
+    return tuple(each for each in dict.fromkeys(named) if is_rival(each, attack, num_clients))
+
+
+def is_rival(text: str, attack: str, num_clients: int) -> bool:
+    """Whether a type is a fixed attack with the same clients on the same side as ``attack``."""
+    one, other = parse_type(text, num_clients), parse_type(attack, num_clients)
+    knows = {one.untargeted.knowledge, one.backdoor.knowledge}
+    if one.adaptive or "rule" in knows or text.partition("@")[0] == "none":
+        return False
+    return (one.num_untargeted, one.num_backdoor) == (other.num_untargeted, other.num_backdoor)
 
 
 def judge(
@@ -241,6 +285,18 @@ def judge(
 ) -> dict[str, np.ndarray]:
     """Attacks against the defence on fresh worlds; those that learn play the state's first phi.
 
+    Everybody plays the mode of its policy. What is chosen is chosen by validation images: those
+    judge in selection worlds, test images in final ones.
+
+    Args:
+        state: of the defence, and of the attacker.
+        config: their settings.
+        dataset: its images.
+        worlds: numbers in the stream.
+        names: K types. A score depends a little on this company: random numbers are drawn for the
+            longest second pass among them.
+        stream: ``SELECTION`` or ``FINAL``.
+
     Returns:
         f64[S, K] by ``score``, ``accuracy``, ``asr``.
     """
@@ -249,11 +305,12 @@ def judge(
     rows = []
     for s, game in zip(worlds, games, strict=True):
         defender = defender_player(state, game, config.meta, True)
-        attacker = attacker_player(state, game, config.meta, 0)
+        attacker = attacker_player(state, game, config.meta, 0, True)
         phi = jax.tree.map(lambda a: jnp.broadcast_to(a, (len(names), *a.shape)), attacker.params)
         attackers = attacker.replace(params=phi)
         key = jax.random.fold_in(jax.random.key(s), stream)
-        rows.append(play_policy(key, game, defender, attackers).metrics)
+        split = "validation" if stream == SELECTION else "test"
+        rows.append(play_policy(key, game, defender, attackers, split).metrics)
     return {
         name: np.stack([np.asarray(getattr(row, name), np.float64) for row in rows])
         for name in ("score", "accuracy", "asr")

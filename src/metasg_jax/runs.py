@@ -12,6 +12,7 @@
       certify.md, certify.csv, certify.png     of `metasg certify`
 """
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -72,3 +73,19 @@ def append_metrics(directory: Path, rows: list[dict]) -> None:
     """Adds one line a meta-step."""
     with (directory / "metrics.jsonl").open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+@contextlib.contextmanager
+def alone(out: Path):
+    """Holds a lock on ``out`` that ends with the process, however it ends."""
+    with (out / ".lock").open("w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # no such locks on this system
+            pass
+        except OSError:
+            raise CheckpointError(f"{out}: another process is writing to it") from None
+        yield
+    (out / ".lock").unlink(missing_ok=True)

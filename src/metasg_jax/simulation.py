@@ -1,6 +1,5 @@
 """``metasg simulate`` and ``metasg matrix`` as programs: progress, files, resumption."""
 
-import contextlib
 import csv
 import dataclasses
 import json
@@ -13,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from metasg_jax import __version__
+from metasg_jax import runs as files
 from metasg_jax.attacks import NoAttack
 from metasg_jax.config import FLConfig, GameConfig
 from metasg_jax.data import Dataset
@@ -185,7 +185,7 @@ def matrix_program(
     worlds = plan.worlds(dataset)
     rules, posts = plan.make_rules(worlds[0]), plan.make_posts()
     _make_directory(out)
-    with _alone(out):
+    with files.alone(out):
         return _play_matrix(plan, worlds, rules, posts, out, console, command)
 
 
@@ -295,22 +295,6 @@ def _make_directory(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"out = {out}: {error.strerror}") from None
-
-
-@contextlib.contextmanager
-def _alone(out: Path):
-    """Holds a lock on ``out`` that ends with the process, however it ends."""
-    with (out / ".lock").open("w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # no such locks on this system
-            pass
-        except OSError:
-            raise CheckpointError(f"{out}: another process is writing to it") from None
-        yield
-    (out / ".lock").unlink(missing_ok=True)
 
 
 def _differing(before: dict, now: dict) -> list[str]:

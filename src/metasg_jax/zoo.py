@@ -35,7 +35,8 @@ SCALES = (
 )
 # what knows the rule, and looks for the worst it can do to it in each round
 TAILORED = ("tailored@0.2", "tailored:steps=20@0.2", "tailored_bfl@0.2")
-ZOO = tuple(dict.fromkeys((*ATTACKS, *SCALES, *TAILORED)))
+FIXED = tuple(dict.fromkeys((*ATTACKS, *SCALES)))
+ZOO = (*FIXED, *TAILORED)
 RULES = (
     "mean",
     "median",

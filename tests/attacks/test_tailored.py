@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metasg_jax.aggregators import FLTrust, Krum, Mean
+from metasg_jax.aggregators import AGGREGATORS, FLTrust, Krum, Mean
 from metasg_jax.attacks import LMPKrum, Tailored, TailoredBFL
 from metasg_jax.attacks.base import AttackBase
 from metasg_jax.attacks.through_rule import aggregate_with, climb
 from metasg_jax.fl.data import stamp, to_unit
+from metasg_jax.game.make import make_rule
 from tests.worlds import (
     IMAGE,
     MASK,
@@ -145,3 +146,11 @@ def test_what_it_sees_is_the_cross_entropy_of_its_images():
     expected = [loss(x, data.labels[5]), loss(stamped, TARGET)]
     told = np.asarray(play(squad([Teller()], count=2), data=data).updates)[0, :2]
     np.testing.assert_allclose(told, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", AGGREGATORS)
+def test_every_rule_can_be_climbed_through(rule):
+    """Some choose by loops, which have no reverse derivative: traced, not run."""
+    ctx = around(make_rule(rule, N, 0.0, MODEL))
+    row = jax.eval_shape(lambda: Tailored().craft(jax.random.key(0), (), ctx, None)[0])
+    assert row.shape == (N, D)

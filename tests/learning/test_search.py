@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from metasg_jax.game.rollout import Player, init_normalizer
-from metasg_jax.learning.search import best_constant, rounds_of_search
+from metasg_jax.learning.search import best_constant
 from metasg_jax.policies import Fixed
 from metasg_jax.testing import leader_follower
 from metasg_jax.testing.quadrature import stretch
@@ -31,7 +31,3 @@ def test_the_best_point_of_the_grid_is_found_for_each_type(xi):
 def test_a_single_try_is_the_middle():
     action, _ = best_constant(jax.random.key(0), GAME, jnp.int32(0), LEADER, 1)
     np.testing.assert_array_equal(action, [0.0, 0.0])
-
-
-def test_what_it_costs():
-    assert rounds_of_search(32, 100) == 5_600 and rounds_of_search(1, 10) == 40

@@ -76,5 +76,7 @@ class GeometricMedian(AggregatorBase):
         # from the mean of the ball: the mean of all may be so far off that only the way back counts
         start = normalised(1.0 * (distances[middle] <= radius))
         count, weights, _ = jax.lax.while_loop(unfinished, step, (jnp.int32(0), start, True))
+        # such a loop has no reverse derivative: the rule's is taken with the weights as they are
+        weights = jax.lax.stop_gradient(weights)
         info = {"iterations": count, "rejected": count_rejected(received, present)}
         return mixture(weights, received.updates, present), state, info

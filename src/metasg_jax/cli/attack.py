@@ -24,9 +24,8 @@ class Attack:
     fl: FLConfig
     meta: MetaConfig
     against: str = "krum"
-    """A rule, or the directory of a pre-training run: its policy, in its own game."""
-    post: str = "none"
-    """A post-training defence behind a rule; a run has its own."""
+    """A rule, with a post-training defence after a slash; or the directory of a pre-training run:
+    its policy, in its own game."""
     attack: str = "rl@0.2"
     """An attacker that learns: rl (untargeted) or brl (backdoor), with its share."""
     tries: int = 48
@@ -60,15 +59,10 @@ def run(argv: list[str], console: Console) -> int:
         raise ConfigError(f"tries = {args.tries}: at least 0")
     if args.resume and args.out is None:
         raise ConfigError("resume: name the run by --out")
-    run = Path(args.against)
-    if run.is_dir():
-        opponent = attacker.learned_opponent(
-            run, args.attack, args.meta, lambda name: load_images(name, args.source, console)
-        )
-    else:
-        opponent = attacker.fixed_opponent(
-            args.against, args.post, args.attack, args.game, args.fl, args.meta
-        )
+    opponent = attacker.opponent_of(
+        args.against, args.attack, args.game, args.fl, args.meta,
+        lambda name: load_images(name, args.source, console),
+    )  # fmt: skip
     config = dataclasses.replace(opponent.config, steps=args.steps, seed=args.seed, chunk=2)
     config.check()
     directory = args.out or new_directory(DEFAULT_ROOT, f"attack-{config.game.dataset}")

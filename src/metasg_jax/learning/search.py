@@ -13,11 +13,6 @@ _LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 _KEPT, _AGAIN = 4, 3
 
 
-def rounds_of_search(num_actions: int, horizon: int) -> int:
-    """FL rounds that :func:`best_constant` plays."""
-    return (num_actions + max(1, num_actions // _KEPT) * _AGAIN) * horizon
-
-
 @functools.partial(jax.jit, static_argnames="num_actions")
 def best_constant(
     key: Key, game, xi_index: jax.Array, defender: Player, num_actions: int

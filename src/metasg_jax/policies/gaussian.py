@@ -39,17 +39,17 @@ class Gaussian:
             return {"mean": mean}
         return {"mean": mean, "log_std": self._initial_log_std()}
 
-    def constant(self, params: Params, action: jax.Array, most: float = 0.999) -> Params:
+    def constant(self, params: Params, action: jax.Array, most: float = 1.0) -> Params:
         """The parameters with another last layer: the mode is ``action`` f32[A], whatever it sees.
 
         Args:
             params: of :meth:`init`.
             action: in [-1, 1].
-            most: where a knob at its end is taken to be; the tanh never gets there, and from near
-                there a policy learns slowly.
+            most: where a knob at its end is taken to be: from the very end a policy learns nothing.
         """
         last, mean = f"Dense_{len(self.hidden)}", params["mean"]
-        bias = jnp.arctanh(jnp.clip(action, -most, most))
+        # 10 is where the tanh is 1 in float32
+        bias = jnp.clip(jnp.arctanh(jnp.clip(action, -most, most)), -10.0, 10.0)
         constant = {"kernel": jnp.zeros_like(mean[last]["kernel"]), "bias": bias}
         return {**params, "mean": {**mean, last: constant}}
 
