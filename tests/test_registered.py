@@ -10,6 +10,7 @@ import pytest
 
 from metasg_jax.cli import parse_pretrain
 from metasg_jax.game import make_rule, parse_type
+from metasg_jax.game.make import make_post_defense
 from metasg_jax.models import make_model
 
 ROOT = Path(__file__).parents[1]
@@ -23,9 +24,11 @@ import gap_map  # noqa: E402
 import literature  # noqa: E402
 import methods  # noqa: E402
 import paper_setting  # noqa: E402
+import stackelberg  # noqa: E402
 import switching  # noqa: E402
 import transfer  # noqa: E402
 import unknown  # noqa: E402
+from study.campaign import SUBSTITUTE, Defence, worst_of  # noqa: E402
 from study.program import settings  # noqa: E402
 from study.training import LEARNERS, command  # noqa: E402
 
@@ -46,6 +49,7 @@ EXPERIMENTS = {
         unknown,
     )
 }
+CAMPAIGNS = {each.__name__: each.CAMPAIGN for each in (exploitability, stackelberg)}
 PLAYED = [name for name in EXPERIMENTS if (ROOT / "docs/results" / f"{name}.json").is_file()]
 
 
@@ -69,20 +73,39 @@ def test_experiments_can_be_built(name):
         assert max(study.training_seeds) < min(FINAL, SELECTION) and FINAL != SELECTION
 
 
-def test_the_library_of_attackers_was_played_as_registered():
-    names = [each.name for each in exploitability.library(Path("runs"))]
+@pytest.mark.parametrize("name", CAMPAIGNS)
+def test_a_campaign_was_played_as_registered(name):
+    campaign = CAMPAIGNS[name]
+    names = [each.name for each in campaign.library]
     assert len(set(names)) == len(names)
-    played = ROOT / "docs" / "results" / "exploitability.json"
+    assert set(campaign.learners) <= set(LEARNERS)
+    assert {*campaign.strongest, *campaign.blind, SUBSTITUTE} <= set(campaign.static)
+    for text in (*campaign.static, campaign.rule):
+        rule, _, post = (part.strip() for part in text.partition("/"))
+        make_rule(rule, 10, 0.2), make_post_defense(post or "none")
+    played = ROOT / "docs" / "results" / f"{name}.json"
     if played.is_file():
-        assert json.loads(played.read_text()) == exploitability.settings()
+        assert json.loads(played.read_text()) == campaign.settings()
 
 
 def test_a_learned_defence_meets_those_who_know_it_its_rule_and_nothing():
-    runs = Path("runs")
-    one, *others = exploitability.learned(runs)
-    met = {each.against for each in exploitability.opponents_of(one, runs)}
-    assert met == {one, exploitability.RULE, "mean"} and not met & set(others)
-    assert {e.against for e in exploitability.opponents_of("krum", runs)} == {"krum", "mean"}
+    campaign = CAMPAIGNS["exploitability"]
+    one, *others = campaign.learned[campaign.learners[0]]
+    met = {each.against for each in campaign.opponents_of(one)}
+    assert met == {one, Defence(campaign.rule), Defence(SUBSTITUTE)} and not met & set(others)
+    krum = Defence("krum")
+    assert {e.against for e in campaign.opponents_of(krum)} == {krum, Defence(SUBSTITUTE)}
+
+
+def test_all_defences_are_compared_under_as_many_attackers():
+    campaign = CAMPAIGNS["exploitability"]
+    for defence in campaign.defences:
+        rows = [
+            Played(str(defence), each.attack, each.name, "final", 0, 0.5, 0.5, np.nan)
+            for each in campaign.library
+        ]
+        expected = 2 if defence == Defence(SUBSTITUTE) else 4
+        assert len(campaign.common(rows, defence)) == expected
 
 
 def test_the_worst_of_several_training_seeds_is_each_seeds_own():
@@ -97,7 +120,7 @@ def test_the_worst_of_several_training_seeds_is_each_seeds_own():
     always = [("none", "", 0.9, [0.9, 0.9]), ("tailored@0.2", "", 0.5, [0.5, 0.6])]
     first = rows([*always, ("ipm@0.2", "", 0.3, [0.4, 0.4]), ("rl@0.2", "one", 0.6, [0.1, 0.1])])
     second = rows([*always, ("ipm@0.2", "", 0.6, [0.7, 0.7]), ("rl@0.2", "two", 0.2, [0.2, 0.3])])
-    worst = exploitability.worst_of("d", [first, second])
+    worst = worst_of("d", [first, second])
     np.testing.assert_array_equal(worst.worst, [[0.4, 0.4], [0.2, 0.3]])
     np.testing.assert_array_equal(worst.fixed, [[0.4, 0.4], [0.7, 0.7]])
     np.testing.assert_array_equal(worst.learned, [[0.1, 0.1], [0.2, 0.3]])

@@ -100,6 +100,32 @@ METHODS = {
 }
 """Four ways to pre-train on 100,800 rounds of the card at q = 0.9, for ``methods``."""
 
+_RESPONDING = (
+    "none", "ipm:scale=1@0.2", "ipm:scale=5@0.2", "alie:z=1.5@0.2", "lmp:z=2@0.2", "bfl@0.05",
+    "bfl@0.2", "ipm:scale=2@0.1+bfl:boost=3@0.05", "rl@0.2", "brl@0.2",
+)  # fmt: skip
+_AGAINST_RESPONSES = (
+    "--game.level=0.5", "--game.rule=trusted_trimmed_mean", "--game.types", *_RESPONDING,
+)  # fmt: skip
+ADAPTIVE = {
+    "adaptive-bse": _card(*_AGAINST_RESPONSES, "--meta.attacker-lr=0.03", steps=29),
+    "adaptive-meta_sg": _card(
+        *_AGAINST_RESPONSES, "--meta.attacker-lr=0.03", "--meta.adapt-steps=1",
+        "--meta.adapt-lr=0.003", steps=14,
+    ),
+    "adaptive-meta_rl": _card(
+        *_AGAINST_RESPONSES,
+        "--meta.algorithm=meta_rl",
+        "--meta.adapt-steps=2",
+        "--meta.epochs=1",
+        "--meta.ratio-clip=1e9",
+        "--meta.defender-lr=0.03",
+        "--meta.outer-lr=0.03",
+        steps=14,
+    ),
+}  # fmt: skip
+"""Defenders against two attackers who learn and eight who don't, for ``stackelberg``."""
+
 LEARNERS = {
     "trust-q0.9": _card("--game.level=0.9", "--game.rule=trusted_trimmed_mean"),
     "card-q0.9": _card("--game.level=0.9"),
@@ -115,6 +141,7 @@ LEARNERS = {
         "--game.probabilities", *_AS_OFTEN, "--game.types", *_EVERYWHERE, steps=64,
     ),
     **METHODS,
+    **ADAPTIVE,
     "paper": _card(
         "--game.level=0.5", "--game.pool=1", "--fl.local-lr=0.05", "--fl.batch-size=128",
         "--fl.horizon=500", steps=6,

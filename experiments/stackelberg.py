@@ -1,0 +1,24 @@
+"""What Stackelberg play adds: defenders that were trained against attackers who respond.
+
+    python experiments/stackelberg.py                 # trains, plays, writes the page; resumable
+    python experiments/stackelberg.py --stage report  # tables and figure of what has been played
+
+The game card at q = 0.5 with a knob for trust, ten types of which two learn: `rl` and `brl`.
+``adaptive-meta_sg`` is Algorithm 2 with real best responses and a step of adaptation,
+``adaptive-bse`` the same without adaptation, ``adaptive-meta_rl`` Algorithm 1, whose attackers
+never respond; some 115,000 FL rounds each, and more for what attackers learn from. Then attackers
+best-respond to each deployed policy, which stands still. Opponents and worst cases are as on the
+page on exploitability.
+"""
+
+from study.campaign import Campaign, main
+
+CAMPAIGN = Campaign(
+    level=0.5,
+    static=("mean", "clipped_median:max_norm=0.6", "fltrust"),
+    learners=("adaptive-meta_sg", "adaptive-bse", "adaptive-meta_rl"),
+    rule="trusted_trimmed_mean / neuron_clip",
+)
+
+if __name__ == "__main__":
+    main("stackelberg", CAMPAIGN, __doc__)
