@@ -63,7 +63,10 @@ def test_an_experiment_was_played_with_the_settings_that_are_registered(name):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiments_can_be_built(name):
     for study in EXPERIMENTS[name].values():
-        study.world.game.check()
+        game = study.world.game
+        game.check()
+        side = 28 // game.pool
+        make_model(game.model, (side, side, 1), 10, game.hidden)
         for text in study.world.game.types + study.known:
             parse_type(text, study.world.fl.num_clients)
         # the paper's own setting is reported apart, and dear

@@ -183,11 +183,10 @@ PAPER_WORLD = World(
 """MNIST as the paper has it; its types and model are the card's."""
 
 
-def on_card(second: int = 0, horizon: int = 100, **game) -> World:
+def on_card(second: int = 0, horizon: int = 100, batch_size: int = 64, **game) -> World:
     """The card with other fields of its game."""
-    return World(
-        dataclasses.replace(CARD.game, **game), CARD.fl.replace(horizon=horizon), second=second
-    )
+    fl = CARD.fl.replace(horizon=horizon, batch_size=batch_size)
+    return World(dataclasses.replace(CARD.game, **game), fl, second=second)
 
 
 @dataclasses.dataclass(frozen=True)
