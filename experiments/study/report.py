@@ -233,11 +233,20 @@ def verdicts(outcomes: Outcomes) -> str:
             ]
             below[over] = ", ".join(names) or "none"
         equal = equivalence_test(lead @ q, 0.01)
+        mean, half = interval(lead @ q)
+        told = "no gap to recover"
+        if np.isfinite(recovery[0]):
+            told = (
+                f"recovery in hindsight {pm(recovery, 2)} over training seeds on these worlds, "
+                f"± {wide[1]:.2f} over seeds and worlds"
+            )
+            # a ratio can't be told from 0 where its numerator can't
+            told += "" if abs(mean) > half else ", of a lead that holds 0: nothing to claim"
         text = (
-            f"- `{name}`: recovery in hindsight {pm(recovery, 2)} over training seeds on these "
-            f"worlds, ± {wide[1]:.2f} over seeds and worlds; types wholly below the best fixed "
-            f"action (Holm): {below['seeds']} on these worlds, {below['seeds and worlds']} over "
-            f"seeds and worlds; equivalent to it within 1 point: p = {equal:.3f}"
+            f"- `{name}`: {told}; types significantly below the best fixed action (Holm): "
+            f"{below['seeds']} over training seeds on these worlds, {below['seeds and worlds']} "
+            f"over seeds and worlds; within 1 point of it: "
+            f"{'' if equal < 0.05 else 'not '}shown (p = {equal:.3f})"
         )
         if "none" in outcomes.names and "mean" in outcomes.by_name:
             k = outcomes.names.index("none")
