@@ -127,6 +127,7 @@ def test_median_is_not_a_sort():
     assert fastest[by_sort] > 3 * fastest[ours]
 
 
+@pytest.mark.slow
 def test_the_accelerator_script_runs_at_toy_size_and_says_so(tmp_path, capsys):
     written = tmp_path / "accelerator.md"
     made = accelerator.main(accelerator.Options(tables=False, write=written))

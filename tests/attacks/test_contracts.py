@@ -215,6 +215,7 @@ def test_the_table_groups_by_kind_and_keeps_the_numbers_apart():
     assert table.second_pass_steps == 8 and table.action_size == 3
 
 
+@pytest.mark.slow
 def test_each_attack_of_a_table_is_itself():
     """Every registered attack in one table, each with two settings: as it crafts alone."""
     attacks = [make() for make in ATTACKS.values()]
