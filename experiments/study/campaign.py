@@ -82,7 +82,7 @@ class Trained(NamedTuple):
     @property
     def label(self) -> str:
         """Of its lines."""
-        return f"{self.name} ({self.attack})"
+        return exploit.label_of(self.attack, self.name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,15 +263,15 @@ def lines_of(campaign: Campaign, run: Run) -> Lines:
         SystemExit: for a defence that has not been played to the end.
     """
     found = {}
+    counts = {"selection": campaign.selection, "final": campaign.final}
     for defence in campaign.defences:
         rows = exploit.read(run.outcomes / defence.slug)
         wanted = {*ZOO, *(each.label for each in campaign.opponents_of(defence))}
-        for stream, count in (("selection", campaign.selection), ("final", campaign.final)):
+        for stream, count in counts.items():
             for label in sorted(wanted):
                 there = {r.world for r in rows if (r.label, r.stream) == (label, stream)}
                 if not there >= set(range(count)):
                     raise SystemExit(f"{defence.slug}: {label} is not played; run stage play")
-        counts = {"selection": campaign.selection, "final": campaign.final}
         found[defence] = [
             row for row in rows if row.label in wanted and row.world < counts[row.stream]
         ]

@@ -83,19 +83,15 @@ _EVERYWHERE = ("none", *(text for share in SHARES for text in types_at(share)[1:
 _AS_OFTEN = (f"{1 / 9:.9f}", *[f"{8 / 9 / 24:.9f}"] * 24)
 
 _AT_09 = "--game.level=0.9"
+# Algorithm 1: two plain steps inside, and a step of Adam of the same number outside
+_META_RL = (
+    "--meta.algorithm=meta_rl", "--meta.adapt-steps=2", "--meta.epochs=1", "--meta.ratio-clip=1e9",
+    "--meta.defender-lr=0.03", "--meta.outer-lr=0.03",
+)  # fmt: skip
 METHODS = {
     "bse": _card(_AT_09, steps=28),
     "meta_sg": _card(_AT_09, "--meta.adapt-steps=1", "--meta.adapt-lr=0.03", steps=14),
-    "meta_rl": _card(
-        _AT_09,
-        "--meta.algorithm=meta_rl",
-        "--meta.adapt-steps=2",
-        "--meta.epochs=1",
-        "--meta.ratio-clip=1e9",
-        "--meta.defender-lr=0.03",
-        "--meta.outer-lr=0.03",
-        steps=14,
-    ),
+    "meta_rl": _card(_AT_09, *_META_RL, steps=14),
     "bse-memoryless": _card(_AT_09, "--game.observation=statistics:decay=0", steps=28),
 }
 """Four ways to pre-train on 100,800 rounds of the card at q = 0.9, for ``methods``."""
@@ -113,16 +109,7 @@ ADAPTIVE = {
         *_AGAINST_RESPONSES, "--meta.attacker-lr=0.03", "--meta.adapt-steps=1",
         "--meta.adapt-lr=0.003", steps=14,
     ),
-    "adaptive-meta_rl": _card(
-        *_AGAINST_RESPONSES,
-        "--meta.algorithm=meta_rl",
-        "--meta.adapt-steps=2",
-        "--meta.epochs=1",
-        "--meta.ratio-clip=1e9",
-        "--meta.defender-lr=0.03",
-        "--meta.outer-lr=0.03",
-        steps=14,
-    ),
+    "adaptive-meta_rl": _card(*_AGAINST_RESPONSES, *_META_RL, steps=14),
 }  # fmt: skip
 """Defenders against two attackers who learn and eight who don't, for ``stackelberg``."""
 

@@ -20,7 +20,7 @@ from metasg_jax.errors import CheckpointError, ConfigError
 from metasg_jax.evaluation import matrix as cells
 from metasg_jax.evaluation.plots import heat_map, simulation_curves
 from metasg_jax.evaluation.statistics import mean_se
-from metasg_jax.evaluation.tables import markdown_table, rich_table
+from metasg_jax.evaluation.tables import markdown_table, rich_table, with_error
 from metasg_jax.evaluation.worlds import of_one_shape
 from metasg_jax.game.bsmg import FLGame
 from metasg_jax.game.make import make_game, make_post_defense, make_rule
@@ -329,10 +329,7 @@ def _write_rows(path: Path, rows: list[dict], fields: tuple[str, ...]) -> None:
 
 
 def _spread(rows: list[dict], name: str) -> str:
-    mean, error = mean_se(np.array([float(row[name]) for row in rows]))
-    if np.isnan(mean):
-        return ""
-    return f"{mean:.3f}" if np.isnan(error) else f"{mean:.3f} ± {error:.3f}"
+    return with_error(*mean_se(np.array([float(row[name]) for row in rows])))
 
 
 def _stretches(rounds: int, points: int = 20) -> list[int]:
