@@ -19,7 +19,7 @@ from pathlib import Path
 
 from study.program import main
 from study.report import Outcomes, interval, pm
-from study.settings import METHODS, STATIC, Study, on_card
+from study.settings import MEMORYLESS, METHODS, STATIC, Study, on_card
 
 from metasg_jax.evaluation.tables import markdown_table
 
@@ -30,7 +30,13 @@ STUDIES = {
         on_card(level=0.9),
         static=tuple(each for each in STATIC if each[0] in ("mean", "median", "fltrust")),
         psi_steps=3,
-    )
+    ),
+    "memoryless": Study(
+        "The other two without moving averages",
+        tuple(MEMORYLESS),
+        on_card(level=0.9),
+        static=(),
+    ),
 }
 
 

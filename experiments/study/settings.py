@@ -59,6 +59,9 @@ UNKNOWN = ("alie:z=1.5@0.2", "bfl@0.2", "lmp:z=2@0.2")
 
 KNOWN = tuple(text for text in CARD.game.types if text not in UNKNOWN)
 
+WIDE = (*KNOWN, "bfl@0.1", "bfl@0.3", "neurotoxin@0.2", "label_flip@0.2")
+"""What ``wide-unknown-q0.9`` meets beside :data:`KNOWN`: none of :data:`UNKNOWN` either."""
+
 
 def types_at(share: float) -> tuple[str, ...]:
     """The card's nine types at another share of malicious clients, in whole percents."""
@@ -96,6 +99,15 @@ METHODS = {
 }
 """Four ways to pre-train on 100,800 rounds of the card at q = 0.9, for ``methods``."""
 
+_MEMORYLESS = "--game.observation=statistics:decay=0"
+MEMORYLESS = {
+    f"{name}-memoryless": _card(
+        *METHODS[name].arguments[1:], _MEMORYLESS, steps=METHODS[name].steps
+    )
+    for name in ("meta_sg", "meta_rl")
+}
+"""The two that are not among :data:`METHODS` without moving averages."""
+
 _RESPONDING = (
     "none", "ipm:scale=1@0.2", "ipm:scale=5@0.2", "alie:z=1.5@0.2", "lmp:z=2@0.2", "bfl@0.05",
     "bfl@0.2", "ipm:scale=2@0.1+bfl:boost=3@0.05", "rl@0.2", "brl@0.2",
@@ -123,11 +135,13 @@ LEARNERS = {
     "trust-unknown-q0.9": _card(
         "--game.level=0.9", "--game.rule=trusted_trimmed_mean", "--game.types", *KNOWN, steps=84,
     ),
+    "wide-unknown-q0.9": _card("--game.level=0.9", "--game.types", *WIDE, steps=50),
     "map": _card(
         "--levels", *map(str, LEVELS), "--meta.num-types=9",
         "--game.probabilities", *_AS_OFTEN, "--game.types", *_EVERYWHERE, steps=64,
     ),
     **METHODS,
+    **MEMORYLESS,
     **ADAPTIVE,
     "paper": _card(
         "--game.level=0.5", "--game.pool=1", "--fl.local-lr=0.05", "--fl.batch-size=128",
