@@ -33,7 +33,7 @@ from metasg_jax.evaluation.schedules import (
     swapped,
     two_phase,
 )
-from metasg_jax.evaluation.worlds import FINAL, SELECTION, of_one_shape, world
+from metasg_jax.evaluation.worlds import FINAL, SELECTION, WIDTH, of_one_shape, world
 from metasg_jax.game.make import make_game, make_observation, make_post_defense, make_rule
 from metasg_jax.game.rollout import Normalizer, Player, init_normalizer
 from metasg_jax.learning.adaptation import adapt
@@ -41,9 +41,6 @@ from metasg_jax.learning.state import attacker_player, defender_player, init_sta
 from metasg_jax.policies import Fixed
 from study.settings import LEARNERS, Study, World
 from study.training import trained
-
-# lists of images are padded to a multiple of this, so that all worlds share their programs
-_WIDTH = 1024
 
 
 class Place(NamedTuple):
@@ -121,7 +118,7 @@ def number_of_worlds(study: Study, stage: str) -> int:
 
 def draw(kind: World, dataset, stream: int, seed: int):
     """A game that no run was trained on."""
-    return of_one_shape([world(kind.config, dataset, seed, stream)], _WIDTH)[0]
+    return of_one_shape([world(kind.config, dataset, seed, stream)], WIDTH)[0]
 
 
 def nobody(game):

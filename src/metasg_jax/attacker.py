@@ -8,6 +8,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,16 +21,15 @@ from metasg_jax.errors import CheckpointError, ConfigError
 from metasg_jax.evaluation.schedules import play_policy
 from metasg_jax.evaluation.statistics import mean_se
 from metasg_jax.evaluation.tables import markdown_table, rich_table, with_error
-from metasg_jax.evaluation.worlds import FINAL, SELECTION, of_one_shape, world
+from metasg_jax.evaluation.worlds import FINAL, SELECTION, WIDTH, of_one_shape, world
+from metasg_jax.game.rollout import Player
 from metasg_jax.game.types import parse_type
 from metasg_jax.learning.search import best_constant
 from metasg_jax.learning.state import MetaSGState, attacker_player, defender_player, policies
 from metasg_jax.policies import Gaussian
 from metasg_jax.program import load_run, load_state, pretrain_program
+from metasg_jax.types import Key
 from metasg_jax.zoo import FIXED
-
-# lists of images are padded to a multiple of this, so that all worlds share their programs
-_WIDTH = 1024
 
 LEARNER = MetaConfig(
     algorithm="best_response",
@@ -300,18 +300,25 @@ def judge(
     Returns:
         f64[S, K] by ``score``, ``accuracy``, ``asr``.
     """
-    judged = dataclasses.replace(config, game=dataclasses.replace(config.game, types=names))
-    games = of_one_shape([world(judged, dataset, s, stream) for s in worlds], _WIDTH)
+    split = "validation" if stream == SELECTION else "test"
     rows = []
-    for s, game in zip(worlds, games, strict=True):
-        defender = defender_player(state, game, config.meta, True)
-        attacker = attacker_player(state, game, config.meta, 0, True)
-        phi = jax.tree.map(lambda a: jnp.broadcast_to(a, (len(names), *a.shape)), attacker.params)
-        attackers = attacker.replace(params=phi)
-        key = jax.random.fold_in(jax.random.key(s), stream)
-        split = "validation" if stream == SELECTION else "test"
+    for s in worlds:
+        key, game, defender, attackers = contest(state, config, dataset, s, names, stream)
         rows.append(play_policy(key, game, defender, attackers, split).metrics)
     return {
         name: np.stack([np.asarray(getattr(row, name), np.float64) for row in rows])
         for name in ("score", "accuracy", "asr")
     }
+
+
+def contest(
+    state: MetaSGState, config: RunConfig, dataset: Dataset, s: int, names: tuple[str, ...], stream
+) -> tuple[Key, Any, Player, Player]:
+    """One world of :func:`judge`: (key, game, defender, attackers stacked over the types)."""
+    judged = dataclasses.replace(config, game=dataclasses.replace(config.game, types=names))
+    game = of_one_shape([world(judged, dataset, s, stream)], WIDTH)[0]
+    defender = defender_player(state, game, config.meta, True)
+    attacker = attacker_player(state, game, config.meta, 0, True)
+    phi = jax.tree.map(lambda a: jnp.broadcast_to(a, (len(names), *a.shape)), attacker.params)
+    key = jax.random.fold_in(jax.random.key(s), stream)
+    return key, game, defender, attacker.replace(params=phi)

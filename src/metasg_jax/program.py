@@ -36,7 +36,7 @@ from metasg_jax.evaluation.tables import (
     type_rows,
     write_csv,
 )
-from metasg_jax.evaluation.worlds import of_one_shape
+from metasg_jax.evaluation.worlds import WIDTH, of_one_shape
 from metasg_jax.game.bsmg import FLGame
 from metasg_jax.game.make import make_game
 from metasg_jax.game.rollout import rollout_groups
@@ -269,10 +269,13 @@ def pretrain_program(
 
 
 def training_games(config: RunConfig, dataset: Dataset) -> list[FLGame]:
-    """The games that meta-steps take in turn: one, or one a level of ``config.levels``."""
+    """The games that meta-steps take in turn: one, or one a level of ``config.levels``.
+
+    Lists of images are padded, so that a run on another partition finds its program in the cache.
+    """
     levels = config.levels or (config.game.level,)
     configs = [dataclasses.replace(config.game, level=level) for level in levels]
-    return of_one_shape([make_game(each, config.fl, dataset) for each in configs])
+    return of_one_shape([make_game(each, config.fl, dataset) for each in configs], WIDTH)
 
 
 def _steps(key, state, games, meta, first: int, count: int):

@@ -12,7 +12,7 @@ from metasg_jax.policies import Fixed
 from metasg_jax.struct import Struct
 from metasg_jax.types import Key
 
-# test images read along an episode; the end of it reads them all
+# images read along an episode; the end of it reads them all
 _CURVE_IMAGES = 2000
 
 
@@ -22,12 +22,14 @@ class Outcome(Struct):
     Attributes:
         final: metrics after round H.
         accuracy: f32[K, J, P], on a part of the images, along the episode.
+        asr: f32[K, J, P], attack success on those; NaN without a backdoor.
         rounds: i32[K, J, P], the rounds of those points.
         action: f32[K, J, A], the mean action.
     """
 
     final: Metrics
     accuracy: jax.Array
+    asr: jax.Array
     rounds: jax.Array
     action: jax.Array
 
@@ -52,7 +54,7 @@ def play_types(
         defenders: parameters stacked over K and J: each of J defenders may have a policy a type.
         attackers: parameters stacked over K.
         split: ``test`` or ``validation``, static.
-        num_points: of the accuracy curve, static.
+        num_points: of the curves, static.
     """
     images, labels = held_out(game, split)
 
@@ -148,16 +150,16 @@ def play_one(key, game, xi, defender, attacker, images, labels, num_points) -> O
             game, xi, defender, attacker, state=state, num_rounds=num_rounds,
         )  # fmt: skip
         action = played.defender.action
-        point = measured(state, action[-1], few).accuracy, state.round, action.mean(axis=0)
-        return state, point
+        here = measured(state, action[-1], few)
+        return state, (here.accuracy, here.asr, state.round, action.mean(axis=0))
 
-    state, (accuracy, rounds, actions) = jax.lax.scan(
+    state, (accuracy, asr, rounds, actions) = jax.lax.scan(
         lambda s, k: stretch(s, k, part), state, jnp.arange(num_parts)
     )
     if rest:
         state, _ = stretch(state, num_parts, rest)
     final = measured(state, state.previous_action, images.shape[0])
-    return Outcome(final, accuracy, rounds, actions.mean(axis=0))
+    return Outcome(final, accuracy, asr, rounds, actions.mean(axis=0))
 
 
 def held_out(game, split: str) -> tuple[jax.Array, jax.Array]:

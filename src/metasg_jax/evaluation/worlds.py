@@ -13,6 +13,9 @@ from metasg_jax.game.make import make_game
 # Seeds of the streams from which worlds are drawn; pre-training uses the run's own small seeds.
 FINAL, SELECTION = 1_000_003, 2_000_003
 
+WIDTH = 1024
+"""Lists of images are padded to a multiple of this, so that worlds made apart share a program."""
+
 
 def world(config: RunConfig, dataset: Dataset, seed: int, stream: int = FINAL):
     """A game with its own splits, partition and trigger, and another target than the run's.
