@@ -23,7 +23,7 @@ import tyro
 from exploitability import BEST_FIXED
 from pages import write_page
 from rich.console import Console
-from study.campaign import Defence, Trained
+from study.contestants import Defence, Trained
 from study.program import commit
 from study.settings import CARD, SEEDS
 

@@ -28,9 +28,10 @@ import stackelberg  # noqa: E402
 import switching  # noqa: E402
 import transfer  # noqa: E402
 import unknown  # noqa: E402
-from study.campaign import SUBSTITUTE, Defence, worst_of  # noqa: E402
+from study.contestants import SUBSTITUTE, Defence  # noqa: E402
 from study.program import settings  # noqa: E402
 from study.training import LEARNERS, command  # noqa: E402
+from study.worst import worst_of  # noqa: E402
 
 from metasg_jax.evaluation.worlds import FINAL, SELECTION  # noqa: E402
 from metasg_jax.exploit import Played  # noqa: E402

@@ -1,4 +1,6 @@
-"""Pre-trains the defenders by ``metasg pretrain``, a pinned process a core; and loads them."""
+"""Pre-trains the defenders by ``metasg pretrain``, a pinned process a core; loads them, and adapts
+them to a type.
+"""
 
 import dataclasses
 import functools
@@ -6,15 +8,20 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import jax
 from rich.console import Console
 
 from metasg_jax import checkpoint
 from metasg_jax.cli import parse_pretrain
 from metasg_jax.config import RunConfig
+from metasg_jax.data import load
 from metasg_jax.errors import CheckpointError
-from metasg_jax.program import load_state
+from metasg_jax.learning.adaptation import adapt
+from metasg_jax.learning.state import attacker_player, defender_player
+from metasg_jax.program import load_state, training_games
+from metasg_jax.runs import write_config
 from study.jobs import Job, run_jobs
-from study.settings import LEARNERS
+from study.settings import CARD, LEARNERS
 
 
 def folder_of(runs: Path, name: str, seed: int) -> Path:
@@ -95,3 +102,41 @@ def trained(name: str, seed: int, runs: Path, dataset):
     checkpoints = folder_of(runs, name, seed) / "checkpoints"
     config = checkpoint.load_config(checkpoints)
     return config, load_state(config, checkpoints, dataset)
+
+
+def adapted(name: str, seed: int, told: str, runs: Path) -> Path:
+    """A run like another one, whose policy is that of Psi, told the type: equation C3.
+
+    As many steps of the same size as the policy was trained to be adapted by, on episodes of the
+    type, played by its attacker of the pre-training. What is there already is left.
+
+    Args:
+        name: of the learner.
+        seed: of its training.
+        told: the attacker's type, one of the learner's game.
+        runs: where runs are kept.
+
+    Returns:
+        The run's directory.
+    """
+    folder = runs / f"{name}-told-{told.partition('@')[0]}-{seed}"
+    if checkpoint.latest_step(folder / "checkpoints") is not None:
+        return folder
+    dataset = load(CARD.game.dataset)
+    config, state = trained(name, seed, runs, dataset)
+    assert config.meta.adapt_steps > 0, name
+    game = training_games(config, dataset)[0]
+    index = config.game.types.index(told)
+    theta = _adapted(jax.random.key(seed), game, state, config.meta, index)
+    write_config(folder, config)
+    after = state.replace(theta=theta)
+    checkpoint.save(folder / "checkpoints", after.num_steps, after, config)
+    return folder
+
+
+@functools.partial(jax.jit, static_argnames="index")
+def _adapted(key, game, state, meta, index: int):
+    defender = defender_player(state, game, meta)
+    attacker = attacker_player(state, game, meta, index)
+    xi = game.prior[index]
+    return adapt(key, game, xi, defender, attacker, meta.adapt_lr, meta)[0].params

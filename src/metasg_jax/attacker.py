@@ -107,7 +107,7 @@ def opponent_of(
 
     Raises:
         CheckpointError: for a run without a checkpoint.
-        ConfigError: where ``attack`` has nothing to learn.
+        ConfigError: where ``attack`` has nothing to learn, or a rule is to be randomized.
     """
     if Path(defence).is_dir():
         config, checkpoints = load_run(Path(defence))
@@ -115,7 +115,10 @@ def opponent_of(
         shape = {name: getattr(config.meta, name) for name in ("hidden", "init_std", "learn_std")}
         meta = check_adaptive(attack, config.fl, meta.replace(**shape))
         game = dataclasses.replace(config.game, types=(attack,), probabilities=())
-        return Opponent(str(Path(defence)), RunConfig(game, config.fl, meta), state)
+        name = str(Path(defence)) + " (randomized)" * meta.randomized
+        return Opponent(name, RunConfig(game, config.fl, meta), state)
+    if meta.randomized:
+        raise ConfigError(f"randomized: {defence} is a rule, and has no policy that could sample")
     rule, _, post = (part.strip() for part in defence.partition("/"))
     game = dataclasses.replace(
         game, types=(attack,), rule=rule, post_defense=post or "none", observation="paper"
@@ -238,7 +241,7 @@ def begin_at_best(
     """The state with the attacker's policy at the best of ``num_tries`` constant actions."""
     # far from the numbers of the learner's own keys: splitting folds in small ones
     key = jax.random.fold_in(jax.random.key(config.seed), 1_000_003)
-    defender = defender_player(state, game, config.meta, True)
+    defender = defender_player(state, game, config.meta, not config.meta.randomized)
     action, earned = best_constant(key, game, jnp.int32(0), defender, num_tries)
     knobs = ", ".join(f"{value:g}" for value in np.asarray(action).tolist())
     console.print(
@@ -285,7 +288,8 @@ def judge(
 ) -> dict[str, np.ndarray]:
     """Attacks against the defence on fresh worlds; those that learn play the state's first phi.
 
-    Everybody plays the mode of its policy. What is chosen is chosen by validation images: those
+    Everybody plays the mode of its policy, but for a defender that ``config.meta.randomized`` has
+    sample its actions. What is chosen is chosen by validation images: those
     judge in selection worlds, test images in final ones.
 
     Args:
@@ -317,7 +321,7 @@ def contest(
     """One world of :func:`judge`: (key, game, defender, attackers stacked over the types)."""
     judged = dataclasses.replace(config, game=dataclasses.replace(config.game, types=names))
     game = of_one_shape([world(judged, dataset, s, stream)], WIDTH)[0]
-    defender = defender_player(state, game, config.meta, True)
+    defender = defender_player(state, game, config.meta, not config.meta.randomized)
     attacker = attacker_player(state, game, config.meta, 0, True)
     phi = jax.tree.map(lambda a: jnp.broadcast_to(a, (len(names), *a.shape)), attacker.params)
     key = jax.random.fold_in(jax.random.key(s), stream)

@@ -78,6 +78,9 @@ class MetaConfig(Struct):
     gradient: Literal["score", "evolution", "pathwise"] = _static("score")
     """How grad J is estimated: from the policies' scores (C1); from returns at perturbed
     parameters, in antithetic pairs; or through the simulator, where actions are knobs."""
+    randomized: bool = _static(False)
+    """With best_response: the defender that stands still samples its actions, instead of playing
+    its policy's mode."""
     num_types: int = _static(0)
     """K types sampled from the prior in a meta-step; 0 enumerates the table with weights Q."""
     group_size: int = _static(4)

@@ -18,9 +18,10 @@ def best_response_update(
 ) -> tuple[MetaSGState, Info]:
     """``config.attacker_steps`` batches of ascent on J_A for each adaptive type; pure, not jitted.
 
-    The defender plays the mode of ``theta`` and learns nothing; of a rule without knobs it is
-    never asked. A batch serves ``config.epochs`` steps of the clipped likelihood ratio, by the
-    score estimator. Types that aren't adaptive are played and stay as they are.
+    The defender plays the mode of ``theta``, or as ``config.randomized`` says a sample, and learns
+    nothing; of a rule without knobs it is never asked. A batch serves ``config.epochs`` steps of
+    the clipped likelihood ratio, by the score estimator. Types that aren't adaptive are played and
+    stay as they are.
 
     Args:
         key: consumed.
@@ -34,7 +35,7 @@ def best_response_update(
     policy_d, policy_a = policies(game, config)
     weights = type_weights(key, game, config.replace(num_types=0))
     adaptive = jnp.array(game.prior.adaptive)
-    defender = Player(state.theta, state.normalizer, policy_d, greedy=True)
+    defender = Player(state.theta, state.normalizer, policy_d, greedy=not config.randomized)
 
     def play(xi, phi, opt):
         key_type = jax.random.fold_in(key, xi.index)

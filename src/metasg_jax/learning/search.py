@@ -28,7 +28,7 @@ def best_constant(
         key: consumed.
         game: with a prior; not finite.
         xi_index: i32[], the attacker's type; must not be batched.
-        defender: plays its mode.
+        defender: as it is deployed.
         num_actions: static, at least 1.
 
     Returns:
