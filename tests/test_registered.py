@@ -23,14 +23,15 @@ import exploitability  # noqa: E402
 import gap_map  # noqa: E402
 import literature  # noqa: E402
 import methods  # noqa: E402
+import over_rounds  # noqa: E402
 import paper_setting  # noqa: E402
 import stackelberg  # noqa: E402
 import switching  # noqa: E402
 import transfer  # noqa: E402
 import unknown  # noqa: E402
-from study.contestants import SUBSTITUTE, Defence  # noqa: E402
+from study.contestants import ATTACKS, SUBSTITUTE, Defence, Trained  # noqa: E402
 from study.program import settings  # noqa: E402
-from study.training import LEARNERS, command  # noqa: E402
+from study.training import LEARNERS, asked, command  # noqa: E402
 from study.worst import worst_of  # noqa: E402
 
 from metasg_jax.evaluation.worlds import FINAL, SELECTION  # noqa: E402
@@ -90,6 +91,25 @@ def test_a_campaign_was_played_as_registered(name):
     played = ROOT / "docs" / "results" / f"{name}.json"
     if played.is_file():
         assert json.loads(played.read_text()) == campaign.settings()
+
+
+def test_courses_are_played_by_those_who_have_an_attacker_of_their_own():
+    library = [each.name for campaign in CAMPAIGNS.values() for each in campaign.library]
+    for group in over_rounds.groups().values():
+        assert {Trained(each, over_rounds.RL).name for each in group} <= set(library)
+
+
+def test_attackers_learn_against_what_is_deployed_in_other_ways():
+    campaign = CAMPAIGNS["stackelberg"]
+    folders = [each.against.slug for each in campaign.deployed]
+    # told differs by the type, a policy that samples does not
+    assert len(set(folders)) == 2 * 2 * 5 + 5
+    assert not set(folders) & {each.slug for each in campaign.defences}
+    for name in campaign.adapted:
+        config = asked(name)
+        assert config.meta.adapt_steps > 0 and set(ATTACKS) <= set(config.game.types)
+    full = campaign.full()
+    assert full.library == campaign.library or full.beginnings > campaign.beginnings
 
 
 def test_a_learned_defence_meets_those_who_know_it_its_rule_and_nothing():

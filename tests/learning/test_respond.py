@@ -58,6 +58,23 @@ def test_only_adaptive_types_move_in_the_fl_game():
     assert after.num_steps == 1 and bool(info["finite"])
 
 
+def test_a_defender_that_is_randomized_plays_its_deviation_too():
+    """Attackers of two defenders with one mode and two deviations learn alike, if it is not."""
+    game = tiny_game(types=("none", "rl:max_steps=2@0.25"))
+    config = MetaConfig(
+        algorithm="best_response", hidden=(4,), group_size=2, attacker_steps=1, attacker_lr=0.1
+    )
+    state = init_state(jax.random.key(0), game, config)
+    steady = state.replace(theta={**state.theta, "log_std": state.theta["log_std"] - 9.0})
+
+    def rewards(state, config):
+        return np.asarray(best_response_step(jax.random.key(1), state, game, config)[1]["return_D"])
+
+    np.testing.assert_array_equal(rewards(state, config), rewards(steady, config))
+    config = config.replace(randomized=True)
+    assert (rewards(state, config) != rewards(steady, config)).any()
+
+
 def test_a_best_response_costs_its_own_batches_only():
     config = RunConfig(meta=LEARNER.replace(num_groups=1, attacker_steps=3))
     assert rounds_per_step(config) == len(config.game.types) * 3 * 4 * config.fl.horizon

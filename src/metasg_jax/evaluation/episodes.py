@@ -64,7 +64,10 @@ def play_types(
 
         def one(params):
             defender = defenders.replace(params=params)
-            return play_one(key, game, xi, defender, attacker, images, labels, num_points)
+            # cloned, because all episodes and all points are to share them
+            return play_one(
+                jax.random.clone(key), game, xi, defender, attacker, images, labels, num_points
+            )
 
         return None, jax.vmap(one)(defender_params)
 
@@ -138,7 +141,7 @@ def play_one(key, game, xi, defender, attacker, images, labels, num_points) -> O
     state = game.reset(jax.random.fold_in(key_environment, num_parts + 1), xi)
 
     def measured(state, action, count):
-        deployed, _ = game.deploy(key_deploy, state.w, action)
+        deployed, _ = game.deploy(jax.random.clone(key_deploy), state.w, action)
         return measure_deployed(
             game.model, deployed, images[:count], labels[:count], xi, state.diverged
         )
