@@ -319,6 +319,12 @@ class RunConfig:
     levels: tuple[float, ...] = ()
     """Heterogeneities that the meta-steps take in turn, a partition each, in place of game.level:
     for a policy that is to stand where the true one is unknown. Empty: game.level alone."""
+    clients: Literal["real", "repeated", "augmented", "generated"] = "real"
+    """What clients hold in pre-training: the data set's own images, which no server sees; or what
+    it makes of its root images alone: these again, bent and moved, or new ones (a generative model,
+    minutes to train)."""
+    num_simulated: int = 6000
+    """Images that are made, unless clients are real."""
     steps: int = 50
     """Meta-steps (T of Algorithm 1, N_D of Algorithm 2)."""
     chunk: int = 5
@@ -336,6 +342,9 @@ class RunConfig:
         self.game.check()
         self.fl.check()
         self.meta.check()
+        kinds = ("real", "repeated", "augmented", "generated")
+        _require(self.clients in kinds, "clients", self.clients, f"one of {', '.join(kinds)}")
+        _require(self.num_simulated >= 1, "num_simulated", self.num_simulated, "at least 1")
         _require(self.steps >= 1, "steps", self.steps, "at least 1")
         _require(self.chunk >= 1, "chunk", self.chunk, "at least 1")
         _require(self.keep >= 0, "keep", self.keep, "at least 1, or 0 (all)")

@@ -25,6 +25,7 @@ from metasg_jax import budget, checkpoint, runs
 from metasg_jax.config import RunConfig
 from metasg_jax.data import Dataset
 from metasg_jax.data import cache as data_cache
+from metasg_jax.data.simulated import Simulated
 from metasg_jax.errors import CheckpointError, ConfigError, NonFinitePolicyError
 from metasg_jax.evaluation.evaluate import evaluate
 from metasg_jax.evaluation.plots import accuracy_curves, learning_curve
@@ -47,6 +48,7 @@ from metasg_jax.learning.state import (
     defender_player,
     init_state,
 )
+from metasg_jax.own_images import own_images
 
 
 def enable_compilation_cache() -> None:
@@ -86,6 +88,8 @@ def dry_run_program(config: RunConfig, dataset: Dataset, console: Console) -> No
     """Prints what a run would cost, from shapes and a short probe; writes nothing."""
     config.check()
     free = free_memory()
+    if config.clients != "real":
+        console.print(f"as if clients were real: {config.clients} ones cost the same to play")
     game = make_game(config.game, config.fl, dataset)
     config = resolve_chunk(config, game)
     meta, cost = config.meta, budget.estimate(game, config)
@@ -210,7 +214,7 @@ def pretrain_program(
     """
     config.check()
     checkpoints = directory / "checkpoints"
-    games = training_games(config, dataset)
+    games = training_games(config, dataset, own_images(config, dataset, directory, console))
     game = games[0]
     begun = resume and checkpoint.latest_step(checkpoints) is not None
     if begun and config.meta.rollouts_at_once == -1:
@@ -268,14 +272,21 @@ def pretrain_program(
     return state
 
 
-def training_games(config: RunConfig, dataset: Dataset) -> list[FLGame]:
+def training_games(
+    config: RunConfig, dataset: Dataset, simulated: Simulated | None = None
+) -> list[FLGame]:
     """The games that meta-steps take in turn: one, or one a level of ``config.levels``.
 
     Lists of images are padded, so that a run on another partition finds its program in the cache.
+
+    Args:
+        config: of the run.
+        dataset: its data set.
+        simulated: what clients hold, unless they are real.
     """
     levels = config.levels or (config.game.level,)
     configs = [dataclasses.replace(config.game, level=level) for level in levels]
-    return of_one_shape([make_game(each, config.fl, dataset) for each in configs], WIDTH)
+    return of_one_shape([make_game(each, config.fl, dataset, simulated) for each in configs], WIDTH)
 
 
 def _steps(key, state, games, meta, first: int, count: int):

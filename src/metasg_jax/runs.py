@@ -8,6 +8,7 @@
       metrics.jsonl      one line a meta-step
       events.out.*       the same for TensorBoard
       learning.png       reward over meta-steps
+      simulated.npz, simulated.png, simulated.md    what clients hold, where they are not real
       results.md, results.csv, accuracy.png    of the last evaluation
       certify.md, certify.csv, certify.png     of `metasg certify`
 """

@@ -54,12 +54,13 @@ def pool(dataset: Dataset, factor: int) -> Dataset:
         return dataset
     return dataclasses.replace(
         dataset,
-        train_x=_pool_images(dataset.train_x, factor),
-        test_x=_pool_images(dataset.test_x, factor),
+        train_x=pool_images(dataset.train_x, factor),
+        test_x=pool_images(dataset.test_x, factor),
     )
 
 
-def _pool_images(images: np.ndarray, factor: int) -> np.ndarray:
+def pool_images(images: np.ndarray, factor: int) -> np.ndarray:
+    """Averages of blocks: u8[m, h, w, c] -> u8[m, h / factor, w / factor, c]."""
     m, h, w, c = images.shape
     blocks = images.reshape(m, h // factor, factor, w // factor, factor, c)
     area = factor * factor

@@ -5,7 +5,8 @@ import numpy as np
 
 from metasg_jax.aggregators import AGGREGATORS, Composed
 from metasg_jax.config import FLConfig, GameConfig
-from metasg_jax.data import PARTITIONS, TRIGGERS, Dataset, load, pool, split
+from metasg_jax.data import PARTITIONS, TRIGGERS, Dataset, Splits, load, pool, split
+from metasg_jax.data.simulated import Simulated, own_world
 from metasg_jax.errors import ConfigError
 from metasg_jax.fl.data import ClientData
 from metasg_jax.game.bsmg import FLGame, owned_images
@@ -126,7 +127,10 @@ def make_observation(text: str):
 
 
 def make_game(
-    config: GameConfig | None = None, fl: FLConfig | None = None, dataset: Dataset | None = None
+    config: GameConfig | None = None,
+    fl: FLConfig | None = None,
+    dataset: Dataset | None = None,
+    simulated: Simulated | None = None,
 ) -> FLGame:
     """Builds the FL game: splits, partition, model, prior, rules.
 
@@ -134,6 +138,8 @@ def make_game(
         config: what is played; the embedded digits by default.
         fl: how clients train.
         dataset: images to use in place of ``load(config.dataset)``.
+        simulated: what clients hold instead of the data set's images: the server's own world, in
+            which validation and test images are simulated too.
 
     Raises:
         UnknownNameError: for any name that is not registered.
@@ -152,10 +158,13 @@ def make_game(
     fl.check()
     if dataset is None:
         dataset = load(config.dataset)
-    dataset = pool(dataset, config.pool)
-    shape = dataset.train_x.shape[1:]
     rng = np.random.default_rng(config.seed)
-    splits = split(rng, dataset, config.num_root, config.num_validation, config.num_test or None)
+    splits = splits_of(rng, config, dataset)
+    if simulated is None:
+        dataset = pool(dataset, config.pool)
+    else:
+        dataset, splits = own_world(dataset, splits, simulated, config.pool)
+    shape = dataset.train_x.shape[1:]
     data = deal(rng, dataset, splits, config, fl.num_clients)
 
     if not 0 <= config.target < dataset.num_classes:
@@ -184,6 +193,11 @@ def make_game(
         reward=config.reward,
         loss=config.loss,
     )
+
+
+def splits_of(rng, config: GameConfig, dataset: Dataset) -> Splits:
+    """The first draw of a game's randomness: who may see which images."""
+    return split(rng, dataset, config.num_root, config.num_validation, config.num_test or None)
 
 
 def deal(rng, dataset: Dataset, splits, config: GameConfig, num_clients: int) -> ClientData:

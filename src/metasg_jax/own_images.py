@@ -1,0 +1,62 @@
+"""The images of a run's own world: made once, kept beside the run, for a person to look at."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from metasg_jax.config import RunConfig
+from metasg_jax.data import Dataset
+from metasg_jax.data.dataset import pool_images
+from metasg_jax.data.simulated import Simulated, simulate
+from metasg_jax.data.simulated.neighbours import Neighbours, neighbours
+from metasg_jax.evaluation.plots import image_grid
+from metasg_jax.game.make import splits_of
+
+
+def own_images(
+    config: RunConfig, dataset: Dataset, directory: Path, console: Console
+) -> Simulated | None:
+    """What clients hold in the run's game; None where they are real.
+
+    Made from the root images of ``config.game`` alone, and kept as simulated.npz; beside it
+    simulated.png, a grid of them, and simulated.md, how near they are to the root images.
+
+    Raises:
+        UnknownNameError, ConfigError: see :func:`~metasg_jax.data.simulated.simulate`.
+    """
+    if config.clients == "real":
+        return None
+    made_with = repr((config.clients, config.num_simulated, config.game))
+    path = directory / "simulated.npz"
+    if path.is_file():
+        with np.load(path) as kept:
+            if str(kept["made_with"]) == made_with:
+                return Simulated(kept["images"], kept["labels"])
+    begin = time.perf_counter()
+    console.print(f"making {config.num_simulated} {config.clients} images of the root images")
+    game = config.game
+    root = splits_of(np.random.default_rng(game.seed), game, dataset).root
+    made = simulate(config.clients, dataset, root, config.num_simulated, game.pool, game.seed)
+    found = neighbours(made.images, pool_images(dataset.train_x[root], game.pool))
+    directory.mkdir(parents=True, exist_ok=True)
+    part = directory / f"simulated.{os.getpid()}.part.npz"
+    np.savez_compressed(part, images=made.images, labels=made.labels, made_with=made_with)
+    image_grid(made.images, made.labels, directory / "simulated.png")
+    (directory / "simulated.md").write_text(_page(config.clients, found))
+    part.rename(path)
+    console.print(f"made in {time.perf_counter() - begin:.0f} s; look at {directory}/simulated.png")
+    return made
+
+
+def _page(kind: str, found: Neighbours) -> str:
+    low, middle, high = np.quantile(found.nearest, (0.05, 0.5, 0.95))
+    return (
+        f"# {kind} images\n\n"
+        f"{len(found.nearest)} images made of {len(found.apart)}. To the nearest root image, root "
+        f"mean square over pixels: median {middle:.3f}, 5 % below {low:.3f}, 5 % above {high:.3f}. "
+        f"Root images are {np.median(found.apart):.3f} from the nearest other one in the median, "
+        f"{found.apart.min():.3f} at least. Copies, nearer than half of that: {found.copies:.1%}.\n"
+    )
