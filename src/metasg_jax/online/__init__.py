@@ -1,0 +1,54 @@
+"""Adaptation online, without the truth.
+
+A Psi is ``begin(key, own, meta) -> state`` and, after each block of rounds, ``psi(key, state, own,
+meta, current, view, belief) -> (candidate, state, info)``:
+
+    own: the server's own world, an :class:`OwnWorld`
+    meta: the policy of the pre-training
+    current: the policy that has played the block
+    view: the block as the server saw it, an :class:`OnlineView`
+    belief: f32[K] over the own world's types
+
+``adapts`` is false where there is never a candidate; ``explores`` says whether its policy has to
+sample its actions during the run.
+"""
+
+from metasg_jax.online.belief import Belief, learn_belief
+from metasg_jax.online.frozen import Frozen
+from metasg_jax.online.guard import Verdict, look_ahead
+from metasg_jax.online.imagined import Imagined
+from metasg_jax.online.mixture import Mixture
+from metasg_jax.online.play import RealRun, Truth, begin_run, play_block
+from metasg_jax.online.trajectory import RealTrajectory
+from metasg_jax.online.view import OnlineView, OwnWorld, ServerState, server_side
+from metasg_jax.registry import Registry
+
+PSI = Registry(
+    "psi",
+    {
+        "frozen": Frozen,
+        "trajectory": RealTrajectory,
+        "mixture": Mixture,
+        "imagined": Imagined,
+    },
+)
+
+__all__ = [
+    "PSI",
+    "Belief",
+    "Frozen",
+    "Imagined",
+    "Mixture",
+    "OnlineView",
+    "OwnWorld",
+    "RealRun",
+    "RealTrajectory",
+    "ServerState",
+    "Truth",
+    "Verdict",
+    "begin_run",
+    "learn_belief",
+    "look_ahead",
+    "play_block",
+    "server_side",
+]

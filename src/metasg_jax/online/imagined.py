@@ -1,0 +1,114 @@
+"""Policy-gradient steps on imagined rounds: from the present model, against likely types."""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from metasg_jax.config import MetaConfig
+from metasg_jax.game.rollout import Player, map_groups, rollout
+from metasg_jax.learning.estimators import advantages, log_probs, surrogate
+from metasg_jax.online.view import OnlineView, OwnWorld
+from metasg_jax.struct import Struct, field
+from metasg_jax.types import Info, Key
+
+_LEARNER = MetaConfig(
+    estimator="future_gain", discount=0.9, normalize_advantages=True, baseline="group"
+)
+
+
+class Imagined(Struct):
+    """Psi on rollouts of the own world, weighted by the belief, while the server waits.
+
+    A real run so far is one trajectory, and carries little signal; here groups of rollouts share
+    their randomness, as in pre-training.
+
+    Attributes:
+        lr: step size of Adam.
+        clip: of the likelihood ratio.
+        batches: static, of rollouts, one after another.
+        epochs: static, steps on each.
+        rounds: static, of a rollout.
+        group_size: static, rollouts that share their randomness.
+    """
+
+    lr: float = 0.01
+    clip: float = 0.2
+    batches: int = field(static=True, default=2)
+    epochs: int = field(static=True, default=4)
+    rounds: int = field(static=True, default=20)
+    group_size: int = field(static=True, default=4)
+
+    adapts: ClassVar[bool] = True
+    explores: ClassVar[bool] = False
+
+    def begin(self, key: Key, own: OwnWorld, meta: Player):
+        """The optimizer's state."""
+        return optax.adam(self.lr).init(meta.params)
+
+    def __call__(
+        self,
+        key: Key,
+        state,
+        own: OwnWorld,
+        meta: Player,
+        current: Player,
+        view: OnlineView,
+        belief: jax.Array,
+    ) -> tuple[Player, object, Info]:
+        """(the policy some steps further, the optimizer's state, what it earned meanwhile)."""
+        likely = jnp.where(belief >= 0.05, belief, 0.0)
+        likely = likely / likely.sum()
+        actor = current.replace(greedy=False)
+
+        def play(key, params, i):
+            def member(key_environment, key_policies):
+                start = own.at(jax.random.fold_in(key_environment, 1), i, view.server)
+                return rollout(
+                    jax.random.fold_in(key_environment, 2), key_policies, own.game,
+                    own.game.prior[i], actor.replace(params=params), own.attacker(i),
+                    state=start, num_rounds=self.rounds,
+                )[1].defender  # fmt: skip
+
+            return map_groups(member, key, 1, self.group_size)
+
+        def batch(carry, b):
+            params, opt = carry
+            key_b = jax.random.fold_in(key, b)
+            shapes = jax.eval_shape(lambda: play(key_b, params, 0))
+
+            def against(_, i):
+                played = jax.lax.cond(
+                    likely[i] > 0,
+                    lambda: play(jax.random.fold_in(key_b, i), params, i),
+                    lambda: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes),
+                )
+                return None, played
+
+            kinds = jnp.arange(len(own.game.prior), dtype=jnp.int32)
+            _, played = jax.lax.scan(against, None, kinds)
+
+            def gain(params, played, behaviour):
+                weights = advantages(played.reward, _LEARNER.discount, _LEARNER)
+                return surrogate(actor.policy, params, played, weights, behaviour, self.clip)
+
+            behaviour = jax.vmap(lambda p: log_probs(actor.policy, params, p))(played)
+
+            def epoch(carry, _):
+                params, opt = carry
+
+                def objective(params):
+                    each = jax.vmap(gain, in_axes=(None, 0, 0))(params, played, behaviour)
+                    return -likely @ jnp.where(likely > 0, each, 0.0)
+
+                updates, opt = optax.adam(self.lr).update(jax.grad(objective)(params), opt)
+                return (optax.apply_updates(params, updates), opt), None
+
+            carry, _ = jax.lax.scan(epoch, (params, opt), length=self.epochs)
+            return carry, likely @ played.reward.mean(axis=(1, 2, 3))
+
+        (params, state), earned = jax.lax.scan(
+            batch, (current.params, state), jnp.arange(self.batches)
+        )
+        return current.replace(params=params), state, {"imagined reward": earned[0]}

@@ -1,0 +1,87 @@
+"""What a server knows in mid-run, and nothing else: what adaptation online may read.
+
+The test set, the attacker's type, clients' images and which clients are malicious are in no field
+here; what adapts a policy gets these structures and the server's own world, never the game.
+"""
+
+import jax
+
+from metasg_jax.game.bsmg import FLGame, GameState
+from metasg_jax.game.rollout import Player
+from metasg_jax.struct import Struct
+from metasg_jax.types import Key
+
+
+class ServerState(Struct):
+    """Where a run stands, on the server's side of it.
+
+    Attributes:
+        w: f32[d], the global model.
+        round: i32[], of the coming round.
+        diverged: bool[].
+        loss: f32[], clean loss of ``w`` on the root images.
+        memory: of the observation.
+        previous_action: f32[A].
+        rule_state: of the rule.
+    """
+
+    w: jax.Array
+    round: jax.Array
+    diverged: jax.Array
+    loss: jax.Array
+    memory: jax.Array
+    previous_action: jax.Array
+    rule_state: jax.Array
+
+
+class OnlineView(Struct):
+    """A block of T rounds, as the server saw it.
+
+    Attributes:
+        server: where the run stands after it.
+        observation: f32[T, O], as the game gave it: of the updates that arrived.
+        raw: f32[T, A], the policy's draws before squashing.
+        action: f32[T, A] in [-1, 1].
+        loss: f32[T], clean loss on the root images after each round.
+        success: f32[T], of the backdoor, as estimated by patches searched on the root images.
+    """
+
+    server: ServerState
+    observation: jax.Array
+    raw: jax.Array
+    action: jax.Array
+    loss: jax.Array
+    success: jax.Array
+
+    def reward(self, weight) -> jax.Array:
+        """The defender's reward f32[T] as the server can estimate it."""
+        return -self.loss - weight * self.success
+
+
+class OwnWorld(Struct):
+    """What the server has made up beforehand.
+
+    Attributes:
+        game: the simulated game; its clients' images are made of root images.
+        attackers: of its K types, parameters stacked.
+    """
+
+    game: FLGame
+    attackers: Player
+
+    def at(self, key: Key, i, server: ServerState) -> GameState:
+        """A simulated run against type ``i`` that stands where the real one does."""
+        state = self.game.reset(key, self.game.prior[i])
+        names = ServerState.__dataclass_fields__
+        return state.replace(**{name: getattr(server, name) for name in names})
+
+    def attacker(self, i) -> Player:
+        """Of type ``i``."""
+        return self.attackers.replace(
+            params=jax.tree.map(lambda leaf: leaf[i], self.attackers.params)
+        )
+
+
+def server_side(state: GameState) -> ServerState:
+    """The server's part of a game's state."""
+    return ServerState(*(getattr(state, name) for name in ServerState.__dataclass_fields__))
