@@ -17,15 +17,16 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+import exploitability
 import jax
 import numpy as np
+import stackelberg
 import tyro
-from exploitability import BEST_FIXED
 from pages import write_page
 from rich.console import Console
 from study.contestants import Defence, Trained
 from study.program import commit
-from study.settings import CARD, SEEDS
+from study.settings import CARD
 
 from metasg_jax.attacker import LEARNER, contest, opponent_of
 from metasg_jax.data import load
@@ -37,12 +38,12 @@ from metasg_jax.evaluation.worlds import FINAL
 from metasg_jax.exploit import contests, load_attacker
 from metasg_jax.program import enable_compilation_cache
 
-LEARNED = ("adaptive-meta_sg", "card-q0.5")
+LEARNED = {"adaptive-meta_sg": stackelberg.CAMPAIGN, "card-q0.5": exploitability.CAMPAIGN}
 STATIC = {
     "krum": "krum",
     "clipped median": "clipped_median:max_norm=0.6",
     "fltrust / neuron_clip": "fltrust / neuron_clip",
-    "best fixed action": BEST_FIXED,
+    "best fixed action": exploitability.BEST_FIXED,
     "mean": "mean",
 }
 RL, MIXED = "rl@0.2", "ipm:scale=2@0.1+bfl:boost=3@0.05"
@@ -52,7 +53,7 @@ NO_ATTACK = "no attack"
 
 def groups() -> dict[str, list[Defence]]:
     """The defences by name, one a training seed where there are any."""
-    learned = {name: [Defence(name, seed) for seed in SEEDS] for name in LEARNED}
+    learned = {name: campaign.learned[name] for name, campaign in LEARNED.items()}
     return learned | {name: [Defence(spelled)] for name, spelled in STATIC.items()}
 
 

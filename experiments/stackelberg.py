@@ -9,7 +9,7 @@ The game card at q = 0.5 with a knob for trust, ten types of which two learn: `r
 ``adaptive-bse`` the same without adaptation, ``adaptive-meta_rl`` Algorithm 1, whose attackers
 never respond; some 115,000 FL rounds each, and more for what attackers learn from. Then attackers
 best-respond to each deployed policy, which stands still. Opponents and worst cases are as on the
-page on exploitability.
+page on exploitability. Three training seeds each, five at the full budget.
 
 What is deployed is the meta policy, by its mode. Attackers learn too against the policy that Psi
 makes of it, told who attacks, by as many steps of the same size as in pre-training, and against the
@@ -18,6 +18,7 @@ policy that samples its actions.
 
 from study.campaign import main
 from study.contestants import Campaign
+from study.settings import SEEDS
 
 CAMPAIGN = Campaign(
     level=0.5,
@@ -26,6 +27,7 @@ CAMPAIGN = Campaign(
     rule="trusted_trimmed_mean / neuron_clip",
     adapted=("adaptive-meta_sg", "adaptive-meta_rl"),
     randomized=("adaptive-meta_sg",),
+    seeds=SEEDS[:3],
     beginnings=1,
 )
 

@@ -103,7 +103,7 @@ def test_attackers_learn_against_what_is_deployed_in_other_ways():
     campaign = CAMPAIGNS["stackelberg"]
     folders = [each.against.slug for each in campaign.deployed]
     # told differs by the type, a policy that samples does not
-    assert len(set(folders)) == 2 * 2 * 5 + 5
+    assert len(set(folders)) == 2 * 2 * 3 + 3
     assert not set(folders) & {each.slug for each in campaign.defences}
     for name in campaign.adapted:
         config = asked(name)

@@ -94,6 +94,7 @@ class Campaign:
         adapted: learners against which attackers learn too once they were told who attacks, and
             have been adapted.
         randomized: learners against which attackers learn too while they sample their actions.
+        seeds: of the learners' training.
         beginnings: of the attackers against the strongest.
         tries: constant actions that an attacker tries.
         steps: batches of four episodes that it learns from.
@@ -109,6 +110,7 @@ class Campaign:
     blind: tuple[str, ...] = ()
     adapted: tuple[str, ...] = ()
     randomized: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = SEEDS
     beginnings: int = 3
     tries: int = 48
     steps: int = 16
@@ -118,7 +120,7 @@ class Campaign:
     @property
     def learned(self) -> dict[str, list[Defence]]:
         """Each learner's defences, one a training seed."""
-        return {name: [Defence(name, seed) for seed in SEEDS] for name in self.learners}
+        return {name: [Defence(name, seed) for seed in self.seeds] for name in self.learners}
 
     @property
     def defences(self) -> list[Defence]:
@@ -129,7 +131,7 @@ class Campaign:
     @property
     def deployed(self) -> list[Trained]:
         """Attackers against the learned defences as they are deployed in other ways."""
-        seeds = [(seed, attack) for seed in SEEDS for attack in ATTACKS]
+        seeds = [(seed, attack) for seed in self.seeds for attack in ATTACKS]
         told = [Trained(Defence(name, seed, told=attack), attack)
                 for name in self.adapted for seed, attack in seeds]  # fmt: skip
         sampling = [Trained(Defence(name, seed, randomized=True), attack)
@@ -171,7 +173,7 @@ class Campaign:
     def full(self) -> "Campaign":
         """The same at the full budget: 110,400 rounds an attacker, for a GPU."""
         return dataclasses.replace(
-            self, tries=480, steps=250, beginnings=5, selection=6, final=20,
+            self, seeds=SEEDS, tries=480, steps=250, beginnings=5, selection=6, final=20,
         )  # fmt: skip
 
     def settings(self) -> dict:

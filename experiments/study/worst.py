@@ -11,7 +11,7 @@ from metasg_jax.evaluation.tables import markdown_table, with_error
 from metasg_jax.exploit import Played
 from metasg_jax.zoo import ZOO
 from study.contestants import ATTACKS, SUBSTITUTE, Campaign, Defence, Trained
-from study.settings import CARD, SEEDS
+from study.settings import CARD
 
 Lines = dict[Defence, list[Played]]
 
@@ -57,7 +57,7 @@ def responses(campaign: Campaign, outcomes: Path, lines: Lines) -> Responses:
         for way, fields in ways.items():
             for attack in ATTACKS:
                 each_seed = []
-                for seed in SEEDS:
+                for seed in campaign.seeds:
                     made = {k: attack if k == "told" else v for k, v in fields.items()}
                     defence = Defence(name, seed, **made)
                     label = Trained(defence, attack).label
