@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from metasg_jax.cli import attack, certify, data, evaluate, exploit, list, pretrain, simulate
+from metasg_jax.cli import adapt, attack, certify, data, evaluate, exploit, list, pretrain, simulate
 from metasg_jax.cli.list import first_line
 from metasg_jax.cli.pretrain import parse_pretrain
 from metasg_jax.errors import CheckpointError, ConfigError, DataError, NonFinitePolicyError
@@ -41,6 +41,7 @@ COMMANDS = {
     "matrix": Command(simulate.Matrix, simulate.run_matrix, _AGAIN),
     "attack": Command(attack.Attack, attack.run, _FLAG),
     "exploit": Command(exploit.Exploit, exploit.run, _AGAIN),
+    "adapt": Command(adapt.Adapt, adapt.run, _FLAG),
     "data": Command(data.Data, data.run),
     "list": Command(list.List, list.run),
 }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from metasg_jax.config import RunConfig
+from metasg_jax.config import GameConfig, RunConfig
 from metasg_jax.data import TRIGGERS, Dataset
 from metasg_jax.game.make import make_game
 
@@ -26,17 +26,23 @@ def world(config: RunConfig, dataset: Dataset, seed: int, stream: int = FINAL):
         seed: of the world within its stream.
         stream: ``FINAL`` or ``SELECTION``.
     """
+    return make_game(world_settings(config, dataset, seed, stream), config.fl, dataset)
+
+
+def world_settings(
+    config: RunConfig, dataset: Dataset, seed: int, stream: int = FINAL
+) -> GameConfig:
+    """What :func:`world` makes its game of."""
     rng = np.random.default_rng([stream, seed])
     height, width = (side // config.game.pool for side in dataset.train_x.shape[1:3])
     names, classes = sorted(TRIGGERS), range(dataset.num_classes)
-    game = dataclasses.replace(
+    return dataclasses.replace(
         config.game,
         seed=stream + seed,
         trigger=names[rng.integers(len(names))],
         trigger_position=(int(rng.integers(height - 2)), int(rng.integers(width - 2))),
         target=int(rng.choice([c for c in classes if c != config.game.target])),
     )
-    return make_game(game, config.fl, dataset)
 
 
 def of_one_shape(games: Sequence, multiple: int = 1) -> list:

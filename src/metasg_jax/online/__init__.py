@@ -19,8 +19,9 @@ from metasg_jax.online.guard import Verdict, look_ahead
 from metasg_jax.online.imagined import Imagined
 from metasg_jax.online.mixture import Mixture
 from metasg_jax.online.play import RealRun, Truth, begin_run, play_block
+from metasg_jax.online.run import Block, Standing, begin, final_metrics, next_block, play_adapting
 from metasg_jax.online.trajectory import RealTrajectory
-from metasg_jax.online.view import OnlineView, OwnWorld, ServerState, server_side
+from metasg_jax.online.view import OnlineView, OwnWorld, ServerState, own_world, server_side
 from metasg_jax.registry import Registry
 
 PSI = Registry(
@@ -36,6 +37,7 @@ PSI = Registry(
 __all__ = [
     "PSI",
     "Belief",
+    "Block",
     "Frozen",
     "Imagined",
     "Mixture",
@@ -44,11 +46,17 @@ __all__ = [
     "RealRun",
     "RealTrajectory",
     "ServerState",
+    "Standing",
     "Truth",
     "Verdict",
+    "begin",
     "begin_run",
+    "final_metrics",
     "learn_belief",
     "look_ahead",
+    "next_block",
+    "own_world",
+    "play_adapting",
     "play_block",
     "server_side",
 ]

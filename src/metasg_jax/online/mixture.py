@@ -9,7 +9,7 @@ from metasg_jax.evaluation.controls import action_grid
 from metasg_jax.evaluation.episodes import score_actions
 from metasg_jax.game.rollout import Player
 from metasg_jax.online.view import OnlineView, OwnWorld
-from metasg_jax.policies import Fixed
+from metasg_jax.policies import Gaussian
 from metasg_jax.struct import Struct, field
 from metasg_jax.types import Info, Key
 
@@ -49,6 +49,7 @@ class Mixture(Struct):
         view: OnlineView,
         belief: jax.Array,
     ) -> tuple[Player, jax.Array, Info]:
-        """(the mixture's constant action, state, {})."""
-        action = belief @ state
-        return Player(action, meta.normalizer, Fixed(own.game.action_size), True), state, {}
+        """(the meta policy with a last layer that plays the mixture, state, {})."""
+        assert isinstance(meta.policy, Gaussian)
+        params = meta.policy.constant(meta.params, belief @ state)
+        return current.replace(params=params), state, {}

@@ -4,10 +4,19 @@ The test set, the attacker's type, clients' images and which clients are malicio
 here; what adapts a policy gets these structures and the server's own world, never the game.
 """
 
-import jax
+import dataclasses
 
+import jax
+import numpy as np
+
+from metasg_jax.config import RunConfig
+from metasg_jax.data import Dataset
+from metasg_jax.data.simulated import simulate
+from metasg_jax.evaluation.worlds import WIDTH, of_one_shape
 from metasg_jax.game.bsmg import FLGame, GameState
+from metasg_jax.game.make import make_game, splits_of
 from metasg_jax.game.rollout import Player
+from metasg_jax.learning.state import MetaSGState, attacker_player
 from metasg_jax.struct import Struct
 from metasg_jax.types import Key
 
@@ -80,6 +89,34 @@ class OwnWorld(Struct):
         return self.attackers.replace(
             params=jax.tree.map(lambda leaf: leaf[i], self.attackers.params)
         )
+
+
+def own_world(
+    state: MetaSGState,
+    config: RunConfig,
+    dataset: Dataset,
+    seed: int,
+    clients: str = "augmented",
+    num_simulated: int = 6000,
+) -> OwnWorld:
+    """The own world of a server that deploys a pre-trained policy.
+
+    Args:
+        state: of the pre-training: its attackers are those of the adaptive types.
+        config: of it: types, trigger and heterogeneity are what the server made up then.
+        dataset: of which nothing but the server's root images is read.
+        seed: of the real world's game, which says which images these are.
+        clients: what simulated clients hold, of ``SIMULATIONS``.
+        num_simulated: images that are made.
+
+    Raises:
+        UnknownNameError, ConfigError: see :func:`~metasg_jax.data.simulated.simulate`.
+    """
+    game = dataclasses.replace(config.game, seed=seed)
+    root = splits_of(np.random.default_rng(seed), game, dataset).root
+    simulated = simulate(clients, dataset, root, num_simulated, game.pool, seed)
+    own = of_one_shape([make_game(game, config.fl, dataset, simulated)], WIDTH)[0]
+    return OwnWorld(own, attacker_player(state, own, config.meta, slice(None), True))
 
 
 def server_side(state: GameState) -> ServerState:

@@ -1,0 +1,203 @@
+"""``metasg adapt`` as a program: one run against a hidden type, with adaptation online."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from metasg_jax import checkpoint
+from metasg_jax.config import RunConfig
+from metasg_jax.data import Dataset
+from metasg_jax.errors import CheckpointError, ConfigError
+from metasg_jax.evaluation.plots import adaptation
+from metasg_jax.evaluation.tables import rich_table
+from metasg_jax.evaluation.worlds import WIDTH, of_one_shape, world_settings
+from metasg_jax.game.make import make_game
+from metasg_jax.learning.state import MetaSGState, attacker_player, defender_player, init_state
+from metasg_jax.online import (
+    PSI,
+    Block,
+    Standing,
+    begin,
+    final_metrics,
+    learn_belief,
+    next_block,
+    own_world,
+)
+from metasg_jax.specs import parse_variant
+
+
+@dataclasses.dataclass(frozen=True)
+class Adaptation:
+    """What is run.
+
+    Attributes:
+        attack: the type that is hidden.
+        psi: ``name[:field=value,..]`` of :data:`~metasg_jax.online.PSI`.
+        guard: whether a candidate has to stand a look ahead.
+        block: rounds between two adaptations, a divisor of the horizon.
+        clients: what simulated clients hold in the server's own world.
+        num_simulated: images that are made for them.
+        world: number of the fresh world that the run takes place in.
+    """
+
+    attack: str
+    psi: str = "imagined"
+    guard: bool = True
+    block: int = 10
+    clients: str = "augmented"
+    num_simulated: int = 6000
+    world: int = 0
+
+    def check(self, horizon: int) -> None:
+        """Raises ConfigError where a value is out of range."""
+        if self.block < 1 or horizon % self.block:
+            raise ConfigError(f"block = {self.block}: a divisor of the {horizon} rounds")
+        if self.world < 0:
+            raise ConfigError(f"world = {self.world}: at least 0")
+
+
+def adapt_program(
+    state: MetaSGState,
+    config: RunConfig,
+    dataset: Dataset,
+    asked: Adaptation,
+    directory: Path,
+    resume: bool,
+    console: Console,
+) -> dict:
+    """Plays the run; writes adapt.csv, adapt.png and adapt.json as it goes, returns the latter.
+
+    Args:
+        state: of the pre-training.
+        config: of it.
+        dataset: the real clients' images; the server's own world reads the root images alone.
+        asked: what is run.
+        directory: of the files and checkpoints, one a block.
+        resume: go on from the newest checkpoint.
+        console: for a line a block.
+
+    Raises:
+        UnknownNameError, ConfigError: for a Psi, a type or a number out of range.
+        CheckpointError: when resuming a run that was asked for otherwise.
+    """
+    asked.check(config.fl.horizon)
+    psi = parse_variant(PSI, asked.psi, "psi")
+    real = dataclasses.replace(config.game, types=(asked.attack,), probabilities=())
+    settings = world_settings(dataclasses.replace(config, game=real), dataset, asked.world)
+    game = of_one_shape([make_game(settings, config.fl, dataset)], WIDTH)[0]
+    about = json.loads(json.dumps(dataclasses.asdict(asked)))
+    checkpoints = directory / "checkpoints"
+    if resume and (directory / "adapt.json").is_file():
+        before = json.loads((directory / "adapt.json").read_text())
+        other = [f"{k}: {before.get(k)!r}, not {v!r}" for k, v in about.items()
+                 if before.get(k) != v]  # fmt: skip
+        if other:
+            raise CheckpointError(f"{directory} was made with {'; '.join(other)}")
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "adapt.json").write_text(json.dumps(about, indent=1) + "\n")
+
+    console.print(f"the server makes its own world of {config.game.num_root} root images")
+    own = own_world(state, config, dataset, settings.seed, asked.clients, asked.num_simulated)
+    names = own.game.prior.names
+    meta = defender_player(state, own.game, config.meta, True)
+    key = jax.random.key(asked.world)
+    belief = learn_belief(jax.random.fold_in(key, 1), own, meta.replace(greedy=False))
+    prepared = psi.begin(jax.random.fold_in(key, 2), own, meta)
+    key_run, hidden = jax.random.fold_in(key, 3), jnp.int32(0)
+    attacker = hidden_attacker(state, config, game, asked.attack)
+    standing = begin(key_run, game, hidden, meta, psi, prepared)
+    rows: list[dict] = []
+    if resume and checkpoint.latest_step(checkpoints) is not None:
+        standing, rows = _resumed(checkpoints, standing, config, directory)
+        console.print(f"resumed {directory} after block {standing.blocks}")
+    total = game.horizon // asked.block
+    while standing.blocks < total:
+        standing, block = next_block(
+            key_run, standing, game, hidden, attacker, own, meta, belief, psi, asked.guard,
+            asked.block,
+        )  # fmt: skip
+        rows.append(_row(block, names, game.action_names, config.game.backdoor_weight))
+        _write(rows, directory / "adapt.csv")
+        checkpoint.save(checkpoints, standing.blocks, _arrays(standing), config)
+        console.print(_line(rows[-1], names, game.action_names))
+    adaptation(rows, names, game.action_names, f"{asked.attack}, {asked.psi}",
+               directory / "adapt.png")  # fmt: skip
+    metrics = final_metrics(jax.random.fold_in(key, 4), game, hidden, standing)
+    found = {name: float(getattr(metrics, name)) for name in ("score", "accuracy", "asr")}
+    result = about | {k: None if np.isnan(v) else v for k, v in found.items()}
+    (directory / "adapt.json").write_text(json.dumps(result, indent=1) + "\n")
+    cells = ["" if np.isnan(v) else f"{v:.3f}" for v in found.values()]
+    console.print(rich_table(f"{asked.attack}, after {game.horizon} rounds", [*found], [cells]))
+    return result
+
+
+def hidden_attacker(state: MetaSGState, config: RunConfig, game, attack: str):
+    """Who plays the type: the pre-training's attacker where it is one of its adaptive types."""
+    if attack in config.game.types:
+        return attacker_player(state, game, config.meta, config.game.types.index(attack), True)
+    fresh = init_state(jax.random.key(0), game, config.meta)
+    return attacker_player(fresh, game, config.meta, 0, True)
+
+
+def _arrays(standing: Standing) -> dict:
+    return {"run": standing.run, "params": standing.player.params, "psi": standing.state}
+
+
+def _resumed(checkpoints: Path, standing: Standing, config: RunConfig, directory: Path):
+    step = checkpoint.latest_step(checkpoints)
+    assert step is not None
+    kept = checkpoint.load(checkpoints, _arrays(standing), config, step)
+    with (directory / "adapt.csv").open() as file:
+        rows = [{k: _value(v) for k, v in row.items()} for row in csv.DictReader(file)][:step]
+    player = standing.player.replace(params=kept["params"])
+    return Standing(kept["run"], player, kept["psi"], step), rows
+
+
+def _value(text: str):
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _row(block: Block, names, knobs, weight: float) -> dict:
+    verdict = block.verdict
+    actions = np.asarray(block.view.action).mean(axis=0)
+    return {
+        "round": float(block.view.server.round),
+        **{f"belief {name}": float(p) for name, p in zip(names, block.belief, strict=True)},
+        **{knob: float(a) for knob, a in zip(knobs, actions, strict=False)},
+        "loss": float(np.mean(block.view.loss)),
+        "estimated success": float(np.mean(block.view.success)),
+        "estimated reward": float(np.mean(block.view.reward(weight))),
+        "hidden reward": float(np.mean(block.truth.reward)),
+        "gain": "" if verdict is None else float(verdict.gain),
+        "decision": "" if verdict is None else ("accepted" if verdict.accepted else "rejected"),
+        "seconds": block.seconds,
+    }
+
+
+def _write(rows: list[dict], path: Path) -> None:
+    part = path.with_suffix(".part")
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    part.rename(path)
+
+
+def _line(row: dict, names, knobs) -> str:
+    likely = sorted(names, key=lambda name: -row[f"belief {name}"])[:2]
+    belief = ", ".join(f"{name} {row[f'belief {name}']:.2f}" for name in likely)
+    action = ", ".join(f"{knob} {row[knob]:+.2f}" for knob in knobs)
+    gain = "" if row["decision"] == "" else f"  candidate {row['decision']} ({row['gain']:+.4f})"
+    return (
+        f"round {row['round']:.0f}  belief: {belief}  {action}  "
+        f"reward {row['estimated reward']:+.3f} estimated{gain}  {row['seconds']:.1f} s"
+    )

@@ -1,0 +1,73 @@
+"""``metasg adapt``."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from metasg_jax.cli.common import Source, load_images
+from metasg_jax.errors import ConfigError
+from metasg_jax.runs import DEFAULT_ROOT, new_directory, newest
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapt:
+    """Deploy a pre-trained defender in one run whose attacker is hidden, and adapt it online.
+
+    The server sees updates and its root images, and plays ahead in a world that it made of these.
+    `metasg adapt --run runs/mnist-cpu --attack bfl@0.2` shows belief, actions and decisions.
+    """
+
+    run: Path | None = None
+    """Directory of the pre-training (default: the newest of the data set)."""
+    attack: str = "bfl@0.2"
+    """The type that is hidden from the server; one that it never met, too."""
+    psi: str = "imagined"
+    """How it adapts: imagined (rollouts of its own world), trajectory (the real run so far),
+    mixture (its belief over types), frozen (not); fields as in imagined:batches=4,lr=0.02."""
+    guard: bool = True
+    """A candidate replaces the policy only if it earns more in a look ahead."""
+    block: int = 10
+    """Rounds between two adaptations."""
+    clients: str = "augmented"
+    """What clients hold in the server's own world: repeated, augmented or generated root images."""
+    num_simulated: int = 6000
+    """How many such images."""
+    world: int = 0
+    """Number of the fresh world: partition, trigger, target, seeds."""
+    dataset: str = "digits"
+    """Whose newest run, where --run is not given."""
+    out: Path | None = None
+    """Directory of adapt.csv, adapt.png and checkpoints (default: a new one, runs/adapt-..)."""
+    resume: bool = False
+    """Go on from the newest checkpoint of --out."""
+    source: Annotated[Source, tyro.conf.arg(name="")] = Source()
+
+
+def run(argv: list[str], console: Console) -> int:
+    """The command; returns the exit status."""
+    args = tyro.cli(Adapt, args=argv, prog="metasg adapt")
+    if args.resume and args.out is None:
+        raise ConfigError("resume: name the run by --out")
+    directory = args.run or newest(DEFAULT_ROOT, args.dataset)
+
+    from metasg_jax import adapt, program
+
+    config, checkpoints = program.load_run(directory)
+    if config.meta.algorithm == "best_response":
+        raise ConfigError(f"run = {directory}: holds an attacker; name a run of metasg pretrain")
+    asked = adapt.Adaptation(
+        args.attack, args.psi, args.guard, args.block, args.clients, args.num_simulated, args.world
+    )
+    asked.check(config.fl.horizon)
+    out = args.out or new_directory(DEFAULT_ROOT, f"adapt-{config.game.dataset}")
+    if not args.resume and out.is_dir() and any(out.iterdir()):
+        raise ConfigError(f"out = {out}: is not empty; add --resume, or name another")
+    dataset = load_images(config.game.dataset, args.source, console)
+    program.enable_compilation_cache()
+    state = program.load_state(config, checkpoints, dataset)
+    adapt.adapt_program(state, config, dataset, asked, out, args.resume, console)
+    console.print(f"adapt.csv, adapt.png and checkpoints are in {out}")
+    return 0
