@@ -55,12 +55,12 @@ def look_ahead(
         def play():
             def one(r):
                 key_r = jax.random.fold_in(jax.random.fold_in(key, i), r)
-                keys = jax.random.split(key_r, 3)
+                key_start, key_environment, key_policies = jax.random.split(key_r, 3)
 
-                def earned(player):
-                    start = own.at(jax.random.clone(keys[0]), i, server)
+                def earned(player):  # keys are cloned: both policies are to share them
+                    start = own.at(jax.random.clone(key_start), i, server)
                     _, played = rollout(
-                        jax.random.clone(keys[1]), jax.random.clone(keys[2]), own.game,
+                        jax.random.clone(key_environment), jax.random.clone(key_policies), own.game,
                         own.game.prior[i], player.replace(greedy=True), own.attacker(i),
                         state=start, num_rounds=num_rounds,
                     )  # fmt: skip

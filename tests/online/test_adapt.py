@@ -1,0 +1,107 @@
+"""``metasg adapt``: what it leaves, that it goes on, and what it refuses."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from metasg_jax import adapt, cli, program
+from metasg_jax.adapt import Adaptation, adapt_program
+from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
+from metasg_jax.errors import CheckpointError, ConfigError
+from metasg_jax.registry import UnknownNameError
+from metasg_jax.testing import tiny_dataset
+
+DATASET = tiny_dataset(side=6)
+GAME = GameConfig(
+    hidden=(6,), level=0.5, num_root=12, num_validation=30, target=1,
+    types=("none", "ipm:scale=10@0.25"),
+)  # fmt: skip
+FL = FLConfig(num_clients=8, num_sampled=4, batch_size=4, horizon=4, local_lr=0.5)
+CONFIG = RunConfig(GAME, FL, MetaConfig(hidden=(4,), adapt_steps=0, group_size=2), steps=1)
+ASKED = Adaptation("bfl@0.25", "mixture:clips=2,trims=2,levels=2", block=2, num_simulated=60)
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(directory, state) of a defender."""
+    folder = tmp_path_factory.mktemp("runs") / "defender"
+    return folder, program.pretrain_program(CONFIG, DATASET, folder, False, QUIET)
+
+
+def lines(folder):
+    """Of adapt.csv, but for the seconds."""
+    return [line.rsplit(",", 1)[0] for line in (folder / "adapt.csv").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_goes_on_to_the_same_end(trained, tmp_path, monkeypatch):
+    _, state = trained
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    result = adapt_program(state, CONFIG, DATASET, ASKED, whole, False, QUIET)
+    assert {path.name for path in whole.iterdir()} == {
+        "adapt.csv", "adapt.json", "adapt.png", "checkpoints",
+    }  # fmt: skip
+    assert result["score"] == pytest.approx(result["accuracy"] - result["asr"])
+
+    saved = adapt.checkpoint.save
+
+    def then_stops(directory, step, tree, config):
+        saved(directory, step, tree, config)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adapt.checkpoint, "save", then_stops)
+        with pytest.raises(KeyboardInterrupt):
+            adapt_program(state, CONFIG, DATASET, ASKED, cut, False, QUIET)
+    assert len(lines(cut)) == 2 and "score" not in json.loads((cut / "adapt.json").read_text())
+    other = dataclasses.replace(ASKED, guard=False)
+    with pytest.raises(CheckpointError, match="guard: True, not False"):
+        adapt_program(state, CONFIG, DATASET, other, cut, True, QUIET)
+    again = adapt_program(state, CONFIG, DATASET, ASKED, cut, True, QUIET)
+    assert again == result and lines(cut) == lines(whole)
+
+
+def test_the_servers_world_does_not_read_the_clients(trained, tmp_path):
+    """Other images of clients change what the server sees, not what it made up."""
+    _, state = trained
+    seed = adapt.world_settings(CONFIG, DATASET, 0).seed
+    root = adapt.own_world(state, CONFIG, DATASET, seed, num_simulated=60).game
+    held = {image.tobytes() for image in np.asarray(root.data.images)[-12:]}
+    others = np.array([image.tobytes() not in held for image in DATASET.train_x])
+    noise = np.array(DATASET.train_x)
+    noise[others] = 255 - noise[others]
+    elsewhere = dataclasses.replace(DATASET, train_x=noise, test_x=255 - DATASET.test_x)
+    again = adapt.own_world(state, CONFIG, elsewhere, seed, num_simulated=60).game
+    np.testing.assert_array_equal(root.data.images, again.data.images)
+    np.testing.assert_array_equal(root.test_x, again.test_x)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"block": 3}, ConfigError, "block = 3: a divisor of the 4 rounds"),
+        ({"world": -1}, ConfigError, "world = -1: at least 0"),
+        ({"psi": "imagine"}, UnknownNameError, "did you mean 'imagined'"),
+        ({"psi": "imagined:steps=2"}, ConfigError, "steps"),
+        ({"attack": "bfl@2"}, ConfigError, "bfl@2"),
+        ({"clients": "dreamed"}, UnknownNameError, "repeated, augmented, generated"),
+        ({"num_simulated": 5}, ConfigError, "num_simulated = 5: at least 30"),
+    ],
+)
+def test_bad_input_is_named(change, error, message, trained, tmp_path):
+    _, state = trained
+    asked = dataclasses.replace(ASKED, **change)
+    with pytest.raises(error, match=message):
+        adapt_program(state, CONFIG, DATASET, asked, tmp_path / "out", False, QUIET)
+
+
+def test_the_command_refuses_what_is_no_defender(trained, tmp_path, capsys):
+    assert cli.main(["adapt", "--run", str(tmp_path)]) == 1
+    assert cli.main(["adapt", "--run", str(trained[0]), "--resume"]) == 2
+    taken = ["--block", "2", "--out", str(trained[0])]
+    assert cli.main(["adapt", "--run", str(trained[0]), *taken]) == 2
+    assert "add --resume, or name another" in capsys.readouterr().err

@@ -1,0 +1,203 @@
+"""Adaptation online: what it may see, and that it does what its name says."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metasg_jax.config import FLConfig, MetaConfig
+from metasg_jax.game.bsmg import GameState
+from metasg_jax.learning.state import attacker_player, defender_player, init_state
+from metasg_jax.online import (
+    PSI,
+    OnlineView,
+    OwnWorld,
+    ServerState,
+    begin_run,
+    learn_belief,
+    look_ahead,
+    play_adapting,
+    play_block,
+)
+from metasg_jax.online.run import adapted
+from metasg_jax.testing import tiny_game
+
+TYPES = ("none", "ipm:scale=10@0.25", "bfl:boost=3@0.25")
+META = MetaConfig(hidden=(4,), group_size=2)
+SMALL = {
+    "imagined": PSI["imagined"](batches=1, rounds=2, group_size=2),
+    "mixture": PSI["mixture"](clips=2, trims=2, levels=2),
+    "trajectory": PSI["trajectory"](),
+    "frozen": PSI["frozen"](),
+}
+FL = FLConfig(num_clients=8, num_sampled=4, batch_size=4, horizon=4, local_lr=0.5)
+BLOCK = 2
+
+
+@pytest.fixture(scope="module")
+def made():
+    """(own world, meta policy, the real game, its attacker)."""
+    game = tiny_game(types=TYPES, fl=FL)
+    state = init_state(jax.random.key(0), game, META)
+    own = OwnWorld(game, attacker_player(state, game, META, slice(None), True))
+    real = tiny_game(types=("ipm:scale=10@0.25",), fl=FL, seed=3)
+    return own, defender_player(state, game, META, True), real, own.attacker(1)
+
+
+@pytest.fixture(scope="module")
+def belief(made):
+    own, meta, *_ = made
+    return learn_belief(jax.random.key(1), own, meta.replace(greedy=False))
+
+
+def block_of(made, game=None, key=2):
+    own, meta, real, attacker = made
+    game = real if game is None else game
+    run = begin_run(jax.random.key(key), game, jnp.int32(0))
+    return play_block(
+        jax.random.key(key + 1),
+        run,
+        game,
+        jnp.int32(0),
+        meta.replace(greedy=False),
+        attacker,
+        BLOCK,
+    )
+
+
+def test_a_view_holds_what_a_server_has_and_nothing_else(made):
+    """Neither test images nor the trigger that is hidden change it, nor who is malicious."""
+    own, meta, real, attacker = made
+    _, view, truth = block_of(made)
+    assert set(OnlineView.__dataclass_fields__) == {
+        "server", "observation", "raw", "action", "loss", "success",
+    }  # fmt: skip
+    hidden = set(GameState.__dataclass_fields__) - set(ServerState.__dataclass_fields__)
+    assert hidden == {"client_ids", "attack_states"}
+    other = real.replace(
+        test_x=255 - real.test_x, validation_x=255 - real.validation_x,
+        prior=real.prior.replace(types=real.prior.types.replace(
+            trigger_pattern=1 - real.prior.types.trigger_pattern,
+            target=real.prior.types.target + 1,
+        )),
+    )  # fmt: skip
+    _, again, _ = block_of(made, other)
+    jax.tree.map(np.testing.assert_array_equal, view, again)
+    assert view.observation.shape[0] == BLOCK and truth.reward.shape == (BLOCK,)
+
+
+@pytest.mark.parametrize("name", PSI)
+def test_every_psi_has_one_interface_and_is_handed_no_real_game(name, made, belief):
+    own, meta, *_ = made
+    psi = SMALL[name]
+    wanted = ["key", "state", "own", "meta", "current", "view", "belief"]
+    assert list(inspect.signature(psi).parameters) == wanted
+    assert list(inspect.signature(psi.begin).parameters) == ["key", "own", "meta"]
+    _, view, _ = block_of(made)
+    current = meta.replace(greedy=not psi.explores)
+    state = psi.begin(jax.random.key(4), own, meta)
+    candidate, after, info = adapted(
+        jax.random.key(5), state, own, meta, current, view, belief(view), psi
+    )
+    assert jax.tree.structure(candidate) == jax.tree.structure(current)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((candidate.params, info)))
+    pairs = zip(jax.tree.leaves(candidate.params), jax.tree.leaves(current.params), strict=True)
+    assert psi.adapts == any(not np.array_equal(a, b) for a, b in pairs)
+
+
+def test_an_imagined_run_stands_where_the_real_one_does(made):
+    own, *_ = made
+    _, view, _ = block_of(made)
+    state = own.at(jax.random.key(0), 1, view.server)
+    for name in ServerState.__dataclass_fields__:
+        jax.tree.map(
+            np.testing.assert_array_equal, getattr(state, name), getattr(view.server, name)
+        )
+    assert int(state.round) == BLOCK
+
+
+def test_the_belief_finds_an_attack_that_shows(made, belief):
+    _, view, _ = block_of(made)
+    now = np.asarray(belief(view))
+    assert now.shape == (3,) and now.sum() == pytest.approx(1, abs=1e-5)
+    assert now[1] == now.max()
+
+
+def test_the_mixture_plays_the_belief(made):
+    own, meta, *_ = made
+    psi = SMALL["mixture"]
+    actions = psi.begin(jax.random.key(4), own, meta)
+    assert actions.shape == (3, own.game.action_size)
+    _, view, _ = block_of(made)
+    for belief in (jnp.eye(3)[1], jnp.array([0.5, 0.0, 0.5])):
+        candidate, *_ = adapted(jax.random.key(5), actions, own, meta, meta, view, belief, psi)
+        mode = candidate.policy.mode(candidate.params, view.observation[0])
+        np.testing.assert_allclose(mode, belief @ actions, atol=1e-5)
+
+
+def test_steps_of_no_size_and_rewards_that_do_not_change_teach_nothing(made):
+    own, meta, *_ = made
+    _, view, _ = block_of(made)
+    belief = jnp.ones((3,)) / 3
+    still = SMALL["imagined"].replace(lr=0.0)
+    flat = view.replace(loss=jnp.ones((BLOCK,)), success=jnp.zeros((BLOCK,)))
+    for psi, seen in ((still, view), (SMALL["trajectory"], flat)):
+        state = psi.begin(jax.random.key(4), own, meta)
+        current = meta.replace(greedy=not psi.explores)
+        candidate, *_ = adapted(jax.random.key(5), state, own, meta, current, seen, belief, psi)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7),
+            candidate.params, meta.params,
+        )  # fmt: skip
+
+
+def test_the_guard_lets_in_what_earns_more(made):
+    """Under IPM of scale 10: trimming against the bare mean; and never a policy like itself."""
+    own, meta, *_ = made
+    _, view, _ = block_of(made)
+    belief = jnp.eye(3)[1]
+
+    def playing(*action):
+        params = meta.policy.constant(meta.params, jnp.array(action))
+        return meta.replace(params=params)
+
+    bare, trims = playing(1.0, -1.0, 1.0), playing(-1.0, 1.0, 1.0)
+
+    def verdict(current, candidate):
+        return look_ahead(jax.random.key(6), own, belief, view.server, current, candidate, 4, 4)
+
+    assert bool(verdict(bare, trims).accepted) and float(verdict(bare, trims).gain) > 0
+    assert not bool(verdict(trims, bare).accepted)
+    assert float(verdict(bare, trims).gain) == pytest.approx(-float(verdict(trims, bare).gain))
+    same = verdict(trims, trims)
+    assert float(same.gain) == 0 and not bool(same.accepted)
+
+
+def test_a_run_with_a_guard_that_rejects_all_is_the_frozen_run(made, belief, monkeypatch):
+    from metasg_jax.online import run
+
+    own, meta, real, attacker = made
+
+    def played(psi, guard):
+        prepared = psi.begin(jax.random.key(4), own, meta)
+        return play_adapting(
+            jax.random.key(7), real, jnp.int32(0), attacker, own, meta, belief, psi, prepared,
+            guard, BLOCK,
+        )  # fmt: skip
+
+    _, frozen = played(SMALL["frozen"], True)
+    assert len(frozen) == 2 and all(block.verdict is None for block in frozen)
+    _, moved = played(SMALL["mixture"], False)
+    ahead = run.look_ahead
+    monkeypatch.setattr(
+        run, "look_ahead", lambda *a: ahead(*a).replace(accepted=jnp.zeros((), bool))
+    )
+    _, held = played(SMALL["mixture"], True)
+    for place, alike in ((0, True), (1, False)):
+        one, two, three = (each[place].view for each in (frozen, held, moved))
+        np.testing.assert_array_equal(one.action, two.action)
+        np.testing.assert_array_equal(one.server.w, two.server.w)
+        assert np.array_equal(one.action, three.action) == alike
