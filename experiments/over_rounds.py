@@ -26,13 +26,13 @@ from pages import write_page
 from rich.console import Console
 from study.contestants import Defence, Trained
 from study.program import commit
+from study.report import interval
 from study.settings import CARD
 
 from metasg_jax.attacker import LEARNER, contest, opponent_of
 from metasg_jax.data import load
 from metasg_jax.evaluation.episodes import play_types
 from metasg_jax.evaluation.plots import over_rounds
-from metasg_jax.evaluation.statistics import crossed_interval, t_interval
 from metasg_jax.evaluation.tables import markdown_table, with_error
 from metasg_jax.evaluation.worlds import FINAL
 from metasg_jax.exploit import contests, load_attacker
@@ -165,11 +165,6 @@ def report(run: Run, console: Console) -> None:
         text.append(f"![over rounds](over_rounds-{'rl' if text_of == RL else 'mixed'}.png)\n")
     write_page(run.out / "over_rounds.md", "\n".join(text) + "\n")
     console.print(f"written to {run.out / 'over_rounds.md'}")
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Mean of f64[T, S] and half its interval: over worlds, and over seeds if there are several."""
-    return crossed_interval(values) if len(values) > 1 else t_interval(values[0])
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import literature  # noqa: E402
 import methods  # noqa: E402
 import over_rounds  # noqa: E402
 import paper_setting  # noqa: E402
+import simulated  # noqa: E402
 import stackelberg  # noqa: E402
 import switching  # noqa: E402
 import transfer  # noqa: E402
@@ -34,6 +35,7 @@ from study.program import settings  # noqa: E402
 from study.training import LEARNERS, asked, command  # noqa: E402
 from study.worst import worst_of  # noqa: E402
 
+import online  # noqa: E402
 from metasg_jax.evaluation.worlds import FINAL, SELECTION  # noqa: E402
 from metasg_jax.exploit import Played  # noqa: E402
 
@@ -46,6 +48,7 @@ EXPERIMENTS = {
         gap_map,
         methods,
         paper_setting,
+        simulated,
         switching,
         transfer,
         unknown,
@@ -91,6 +94,18 @@ def test_a_campaign_was_played_as_registered(name):
     played = ROOT / "docs" / "results" / f"{name}.json"
     if played.is_file():
         assert json.loads(played.read_text()) == campaign.settings()
+
+
+def test_adaptation_was_played_as_registered():
+    for learner, types in online.SETTINGS.values():
+        assert learner in LEARNERS
+        for text in types:
+            parse_type(text, 100)
+    met = asked("unknown-q0.9").game.types
+    assert not set(met) & set(online.SETTINGS["unknown"][1])
+    played = ROOT / "docs" / "results" / "online.json"
+    if played.is_file():
+        assert json.loads(played.read_text()) == online.registered()
 
 
 def test_courses_are_played_by_those_who_have_an_attacker_of_their_own():

@@ -125,6 +125,12 @@ ADAPTIVE = {
 }  # fmt: skip
 """Defenders against two attackers who learn and eight who don't, for ``stackelberg``."""
 
+# the true heterogeneity is unknown to a server, whoever made the images
+_HUNDRED = ("--game.num-root=100", "--levels", *map(str, LEVELS))
+OWN = {f"{kind}-clients": _card(f"--clients={kind}", *_HUNDRED)
+       for kind in ("real", "augmented", "generated", "repeated")}  # fmt: skip
+"""Defenders whose clients held real images in pre-training, or what a server makes of a hundred."""
+
 LEARNERS = {
     "trust-q0.9": _card("--game.level=0.9", "--game.rule=trusted_trimmed_mean"),
     "card-q0.9": _card("--game.level=0.9"),
@@ -143,6 +149,7 @@ LEARNERS = {
     **METHODS,
     **MEMORYLESS,
     **ADAPTIVE,
+    **OWN,
     "paper": _card(
         "--game.level=0.5", "--game.pool=1", "--fl.local-lr=0.05", "--fl.batch-size=128",
         "--fl.horizon=500", steps=6,
