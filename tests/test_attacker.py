@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from metasg_jax import attacker, checkpoint, cli, program
+from metasg_jax import attacker, checkpoint, cli, program, zoo
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
 from metasg_jax.errors import CheckpointError, ConfigError
 from metasg_jax.game import make_game
 from metasg_jax.learning.state import attacker_player, defender_player, init_state
 from metasg_jax.post_defenses import FineTune
 from metasg_jax.testing import tiny_dataset
+from metasg_jax.zoo import is_rival
 
 DATASET = tiny_dataset(side=6)
 GAME = GameConfig(hidden=(6,), level=0.5, num_root=12, num_validation=30, target=1)
@@ -125,15 +126,15 @@ def test_knobs_stay_where_a_defences_name_puts_them():
 
 
 def test_rivals_have_the_same_side_and_share():
-    assert attacker.rivals("rl@0.25", 8, ZOO) == ("ipm:scale=2@0.25",)
-    assert attacker.rivals("brl@0.5", 8, ZOO) == ("bfl@0.5",)
-    assert attacker.rivals("rl@0.25+brl@0.25", 8, ZOO) == ()
+    assert zoo.rivals("rl@0.25", 8, ZOO) == ("ipm:scale=2@0.25",)
+    assert zoo.rivals("brl@0.5", 8, ZOO) == ("bfl@0.5",)
+    assert zoo.rivals("rl@0.25+brl@0.25", 8, ZOO) == ()
 
 
 def test_rivals_are_the_fixed_attacks_with_the_same_clients():
     zoo = ("ipm@0.5", "ipm:scale=2@0.25", "bfl@0.25", "tailored@0.25", "rl@0.25", "none")
-    assert [each for each in zoo if attacker.is_rival(each, "rl@0.25", 8)] == ["ipm:scale=2@0.25"]
-    assert [each for each in zoo if attacker.is_rival(each, "brl@0.25", 8)] == ["bfl@0.25"]
+    assert [each for each in zoo if is_rival(each, "rl@0.25", 8)] == ["ipm:scale=2@0.25"]
+    assert [each for each in zoo if is_rival(each, "brl@0.25", 8)] == ["bfl@0.25"]
 
 
 def test_an_attack_without_knobs_is_refused():

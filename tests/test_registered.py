@@ -37,7 +37,7 @@ from study.worst import worst_of  # noqa: E402
 
 import online  # noqa: E402
 from metasg_jax.evaluation.worlds import FINAL, SELECTION  # noqa: E402
-from metasg_jax.exploit import Played  # noqa: E402
+from metasg_jax.evaluation.worst import Played  # noqa: E402
 
 EXPERIMENTS = {
     each.__name__: each.STUDIES

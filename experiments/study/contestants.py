@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from metasg_jax import exploit
-from metasg_jax.exploit import Played
+from metasg_jax.evaluation.worst import Played, label_of
 from metasg_jax.zoo import ZOO
 from study import training
 from study.settings import SEEDS
@@ -75,7 +74,7 @@ class Trained(NamedTuple):
     @property
     def label(self) -> str:
         """Of its lines."""
-        return exploit.label_of(self.attack, self.name)
+        return label_of(self.attack, self.name)
 
 
 @dataclasses.dataclass(frozen=True)

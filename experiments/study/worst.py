@@ -8,7 +8,7 @@ import numpy as np
 from metasg_jax import exploit
 from metasg_jax.evaluation.statistics import crossed_interval, t_interval
 from metasg_jax.evaluation.tables import markdown_table, with_error
-from metasg_jax.exploit import Played
+from metasg_jax.evaluation.worst import Case, Played, as_strong, cases, gate
 from metasg_jax.zoo import ZOO
 from study.contestants import ATTACKS, SUBSTITUTE, Campaign, Defence, Trained
 from study.settings import CARD
@@ -98,7 +98,7 @@ def worst_of(name: str, runs: list[list[Played]]) -> Worst:
     kinds: dict[str, list] = {"fixed": [], "tailored": [], "learned": [], "worst": []}
     by, clean = [], []
     for rows in runs:
-        found = exploit.cases(rows, rows[0].defence)
+        found = cases(rows, rows[0].defence)
         for case in found[:1]:
             kinds["worst"].append(case.final)
             by.append(case.label)
@@ -109,7 +109,7 @@ def worst_of(name: str, runs: list[list[Played]]) -> Worst:
     return Worst(name, **arrays, by=tuple(dict.fromkeys(by)), clean=float(np.mean(clean)))
 
 
-def _kind(case: exploit.Case) -> str:
+def _kind(case: Case) -> str:
     if case.learned:
         return "learned"
     return "tailored" if case.label.startswith("tailored") else "fixed"
@@ -142,16 +142,16 @@ def gate_table(campaign: Campaign, lines: Lines) -> str:
             continue
         played = lines[each.against]
         spelled = played[0].defence
-        told = exploit.gate(played, each.name, each.attack, spelled, CARD.fl.num_clients)
+        told = gate(played, each.name, each.attack, spelled, CARD.fl.num_clients)
         assert told is not None, each
         own, rival = told
         aware = "tailored_bfl@0.2" if each.attack.startswith("brl") else "tailored@0.2"
-        tailored = next(c for c in exploit.cases(played, spelled) if c.label == aware)
+        tailored = next(c for c in cases(played, spelled) if c.label == aware)
         rows.append(
             [each.against.slug, each.attack, f"{each.seed}", with_error(*t_interval(own)),
              f"{rival.final.mean():.3f} ({rival.label})", f"{tailored.final.mean():.3f}",
              with_error(*t_interval(own - rival.final), "+"),
-             "passed" if own.mean() <= rival.final.mean() else "FAILED"]
+             "passed" if as_strong(own, rival.final) else "FAILED"]
         )  # fmt: skip
     header = ["against", "attacker", "beginning", "its score", "strongest rival", "tailored",
               "difference", "gate"]  # fmt: skip
@@ -169,7 +169,7 @@ def knowledge_table(campaign: Campaign, lines: Lines) -> str:
                 scores = [
                     case.final.mean()
                     for each in group
-                    for case in exploit.cases(lines[each], lines[each][0].defence)
+                    for case in cases(lines[each], lines[each][0].defence)
                     if case.label
                     == Trained(each if against is None else Defence(against), attack).label
                 ]

@@ -22,6 +22,7 @@ from metasg_jax.evaluation.schedules import play_policy
 from metasg_jax.evaluation.statistics import mean_se
 from metasg_jax.evaluation.tables import markdown_table, rich_table, with_error
 from metasg_jax.evaluation.worlds import FINAL, SELECTION, WIDTH, of_one_shape, world
+from metasg_jax.evaluation.worst import as_strong
 from metasg_jax.game.rollout import Player
 from metasg_jax.game.types import parse_type
 from metasg_jax.learning.search import best_constant
@@ -29,7 +30,7 @@ from metasg_jax.learning.state import MetaSGState, attacker_player, defender_pla
 from metasg_jax.policies import Gaussian
 from metasg_jax.program import load_run, load_state, pretrain_program
 from metasg_jax.types import Key
-from metasg_jax.zoo import FIXED
+from metasg_jax.zoo import FIXED, rivals
 
 LEARNER = MetaConfig(
     algorithm="best_response",
@@ -222,7 +223,8 @@ def report(
     found = {"score": score, "strongest fixed attack": None, "its score": None, "passed": False}
     verdict = "no fixed attack to compare it with"
     if best is not None:
-        other, passed = float(scores[best]), bool(score <= scores[best])
+        other = float(scores[best])
+        passed = as_strong(metrics["score"][:, 1], metrics["score"][:, best])
         found |= {"strongest fixed attack": names[best], "its score": other, "passed": passed}
         verdict = (
             f"gate {'passed' if passed else 'FAILED'}: {score:.3f} against {other:.3f} of "
@@ -251,31 +253,6 @@ def begin_at_best(
     assert isinstance(policy, Gaussian)
     phi = jax.vmap(lambda params: policy.constant(params, action, 0.95))(state.phi)
     return state.replace(phi=phi)
-
-
-def rivals(attack: str, num_clients: int, zoo: Sequence[str]) -> tuple[str, ...]:
-    """The zoo's fixed attacks of the same kind, at the same share; none for a mixed type.
-
-    Attacks tailored to the rule aren't among them: what they do is a check on its own.
-
-    Example:
-        >>> rivals("brl@0.05", 100, FIXED)[:2]
-        ('bfl@0.05', 'bfl:replace_model=1@0.05')
-    """
-    if "+" in attack:
-        return ()
-    share = attack.rpartition("@")[2]
-    named = (f"{text.partition('@')[0]}@{share}" for text in zoo if "+" not in text)
-    return tuple(each for each in dict.fromkeys(named) if is_rival(each, attack, num_clients))
-
-
-def is_rival(text: str, attack: str, num_clients: int) -> bool:
-    """Whether a type is a fixed attack with the same clients on the same side as ``attack``."""
-    one, other = parse_type(text, num_clients), parse_type(attack, num_clients)
-    knows = {one.untargeted.knowledge, one.backdoor.knowledge}
-    if one.adaptive or "rule" in knows or text.partition("@")[0] == "none":
-        return False
-    return (one.num_untargeted, one.num_backdoor) == (other.num_untargeted, other.num_backdoor)
 
 
 def judge(

@@ -1,4 +1,8 @@
-"""What `metasg matrix` and `metasg exploit` play by default."""
+"""What `metasg matrix` and `metasg exploit` play by default, and who is compared with whom."""
+
+from collections.abc import Sequence
+
+from metasg_jax.game.types import parse_type
 
 # 20 % of the clients where the attack is untargeted, 5 % or 20 % where it plants a backdoor
 ATTACKS = (
@@ -64,3 +68,28 @@ RULES = (
     "clipping:max_norm=0.4+geometric_median",
 )
 POSTS = ("none", "neuron_clip", "guarded_prune", "prune+fine_tune")
+
+
+def rivals(attack: str, num_clients: int, zoo: Sequence[str]) -> tuple[str, ...]:
+    """The zoo's fixed attacks of the same kind, at the same share; none for a mixed type.
+
+    Attacks tailored to the rule aren't among them: what they do is a check on its own.
+
+    Example:
+        >>> rivals("brl@0.05", 100, FIXED)[:2]
+        ('bfl@0.05', 'bfl:replace_model=1@0.05')
+    """
+    if "+" in attack:
+        return ()
+    share = attack.rpartition("@")[2]
+    named = (f"{text.partition('@')[0]}@{share}" for text in zoo if "+" not in text)
+    return tuple(each for each in dict.fromkeys(named) if is_rival(each, attack, num_clients))
+
+
+def is_rival(text: str, attack: str, num_clients: int) -> bool:
+    """Whether a type is a fixed attack with the same clients on the same side as ``attack``."""
+    one, other = parse_type(text, num_clients), parse_type(attack, num_clients)
+    knows = {one.untargeted.knowledge, one.backdoor.knowledge}
+    if one.adaptive or "rule" in knows or text.partition("@")[0] == "none":
+        return False
+    return (one.num_untargeted, one.num_backdoor) == (other.num_untargeted, other.num_backdoor)
