@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 from pages import write_page
@@ -43,7 +42,7 @@ from metasg_jax.evaluation.tables import markdown_table, with_error
 from metasg_jax.evaluation.worlds import FINAL, WIDTH, of_one_shape, world_settings
 from metasg_jax.game.make import make_game
 from metasg_jax.learning.state import defender_player
-from metasg_jax.online import PSI, learn_belief, own_world, play_adapting
+from metasg_jax.online import PSI, Hidden, Server, learn_belief, own_world, play_adapting
 from metasg_jax.program import enable_compilation_cache
 
 SETTINGS = {
@@ -122,13 +121,13 @@ def play(run: Run, name: str, seed: int) -> None:
         prepared = {psi: PSI[psi]().begin(jax.random.fold_in(key, 2), own, meta) for psi, _ in WAYS}
         attackers = nobody(game)
         for i in range(len(types)):
-            phi = jax.tree.map(lambda leaf, i=i: leaf[i], attackers.params)
+            hidden = Hidden(game, (i,) * (CARD.fl.horizon // BLOCK), attackers)
             for j, (psi, guard) in enumerate(WAYS):
+                server = Server(own, meta, belief, PSI[psi](), guard)
                 # all ways share the run's randomness
                 metrics, blocks = play_adapting(
-                    jax.random.fold_in(key, 3), game, jnp.int32(i), attackers.replace(params=phi),
-                    own, meta, belief, PSI[psi](), prepared[psi], guard, BLOCK,
-                )  # fmt: skip
+                    jax.random.fold_in(key, 3), hidden, server, prepared[psi]
+                )
                 for metric in ("score", "accuracy", "asr"):
                     found[metric][s, i, j] = float(getattr(metrics, metric))
                 verdicts = [block.verdict for block in blocks if block.verdict is not None]

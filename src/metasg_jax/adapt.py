@@ -18,10 +18,13 @@ from metasg_jax.evaluation.plots import adaptation
 from metasg_jax.evaluation.tables import rich_table
 from metasg_jax.evaluation.worlds import WIDTH, of_one_shape, world_settings
 from metasg_jax.game.make import make_game
+from metasg_jax.game.rollout import Player
 from metasg_jax.learning.state import MetaSGState, attacker_player, defender_player, init_state
 from metasg_jax.online import (
     PSI,
     Block,
+    Hidden,
+    Server,
     Standing,
     begin,
     final_metrics,
@@ -41,6 +44,7 @@ class Adaptation:
         psi: ``name[:field=value,..]`` of :data:`~metasg_jax.online.PSI`.
         guard: whether a candidate has to stand a look ahead.
         block: rounds between two adaptations, a divisor of the horizon.
+        conceal: first rounds in which the attacker does nothing, whole blocks of them.
         clients: what simulated clients hold in the server's own world.
         num_simulated: images that are made for them.
         world: number of the fresh world that the run takes place in.
@@ -50,6 +54,7 @@ class Adaptation:
     psi: str = "imagined"
     guard: bool = True
     block: int = 10
+    conceal: int = 0
     clients: str = "augmented"
     num_simulated: int = 6000
     world: int = 0
@@ -58,6 +63,10 @@ class Adaptation:
         """Raises ConfigError where a value is out of range."""
         if self.block < 1 or horizon % self.block:
             raise ConfigError(f"block = {self.block}: a divisor of the {horizon} rounds")
+        if not 0 <= self.conceal < horizon or self.conceal % self.block:
+            raise ConfigError(
+                f"conceal = {self.conceal}: a multiple of block = {self.block} below {horizon}"
+            )
         if self.world < 0:
             raise ConfigError(f"world = {self.world}: at least 0")
 
@@ -88,7 +97,7 @@ def adapt_program(
     """
     asked.check(config.fl.horizon)
     psi = parse_variant(PSI, asked.psi, "psi")
-    real = dataclasses.replace(config.game, types=(asked.attack,), probabilities=())
+    real = dataclasses.replace(config.game, types=("none", asked.attack), probabilities=())
     settings = world_settings(dataclasses.replace(config, game=real), dataset, asked.world)
     game = of_one_shape([make_game(settings, config.fl, dataset)], WIDTH)[0]
     about = json.loads(json.dumps(dataclasses.asdict(asked)))
@@ -108,27 +117,26 @@ def adapt_program(
     meta = defender_player(state, own.game, config.meta, True)
     key = jax.random.key(asked.world)
     belief = learn_belief(jax.random.fold_in(key, 1), own, meta.replace(greedy=False))
+    server = Server(own, meta, belief, psi, asked.guard)
     prepared = psi.begin(jax.random.fold_in(key, 2), own, meta)
-    key_run, hidden = jax.random.fold_in(key, 3), jnp.int32(0)
-    attacker = hidden_attacker(state, config, game, asked.attack)
-    standing = begin(key_run, game, hidden, meta, psi, prepared)
+    total, quiet = game.horizon // asked.block, asked.conceal // asked.block
+    types = (0,) * quiet + (1,) * (total - quiet)
+    hidden = Hidden(game, types, hidden_attackers(state, config, game, asked.attack))
+    key_run = jax.random.fold_in(key, 3)
+    standing = begin(key_run, hidden, server, prepared)
     rows: list[dict] = []
     if resume and checkpoint.latest_step(checkpoints) is not None:
         standing, rows = _resumed(checkpoints, standing, config, directory)
         console.print(f"resumed {directory} after block {standing.blocks}")
-    total = game.horizon // asked.block
     while standing.blocks < total:
-        standing, block = next_block(
-            key_run, standing, game, hidden, attacker, own, meta, belief, psi, asked.guard,
-            asked.block,
-        )  # fmt: skip
+        standing, block = next_block(key_run, standing, hidden, server)
         rows.append(_row(block, names, game.action_names, config.game.backdoor_weight))
         _write(rows, directory / "adapt.csv")
         checkpoint.save(checkpoints, standing.blocks, _arrays(standing), config)
         console.print(_line(rows[-1], names, game.action_names))
     adaptation(rows, names, game.action_names, f"{asked.attack}, {asked.psi}",
                directory / "adapt.png")  # fmt: skip
-    metrics = final_metrics(jax.random.fold_in(key, 4), game, hidden, standing)
+    metrics = final_metrics(jax.random.fold_in(key, 4), hidden, standing)
     found = {name: float(getattr(metrics, name)) for name in ("score", "accuracy", "asr")}
     result = about | {k: None if np.isnan(v) else v for k, v in found.items()}
     (directory / "adapt.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -137,12 +145,20 @@ def adapt_program(
     return result
 
 
-def hidden_attacker(state: MetaSGState, config: RunConfig, game, attack: str):
-    """Who plays the type: the pre-training's attacker where it is one of its adaptive types."""
+def hidden_attackers(state: MetaSGState, config: RunConfig, game, attack: str) -> Player:
+    """Of the game's types; the pre-training's attacker where the type is one of its adaptive ones.
+
+    The parameters of all others are read by nobody.
+    """
     if attack in config.game.types:
-        return attacker_player(state, game, config.meta, config.game.types.index(attack), True)
-    fresh = init_state(jax.random.key(0), game, config.meta)
-    return attacker_player(fresh, game, config.meta, 0, True)
+        place = config.game.types.index(attack)
+    else:
+        state, place = init_state(jax.random.key(0), game, config.meta), 0
+    one = attacker_player(state, game, config.meta, place, True)
+    count = len(game.prior)
+    return one.replace(
+        params=jax.tree.map(lambda a: jnp.broadcast_to(a, (count, *a.shape)), one.params)
+    )
 
 
 def _arrays(standing: Standing) -> dict:

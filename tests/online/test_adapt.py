@@ -84,6 +84,7 @@ def test_the_servers_world_does_not_read_the_clients(trained, tmp_path):
     ("change", "error", "message"),
     [
         ({"block": 3}, ConfigError, "block = 3: a divisor of the 4 rounds"),
+        ({"conceal": 1}, ConfigError, "conceal = 1: a multiple of block = 2 below 4"),
         ({"world": -1}, ConfigError, "world = -1: at least 0"),
         ({"psi": "imagine"}, UnknownNameError, "did you mean 'imagined'"),
         ({"psi": "imagined:steps=2"}, ConfigError, "steps"),

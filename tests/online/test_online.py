@@ -12,8 +12,10 @@ from metasg_jax.game.bsmg import GameState
 from metasg_jax.learning.state import attacker_player, defender_player, init_state
 from metasg_jax.online import (
     PSI,
+    Hidden,
     OnlineView,
     OwnWorld,
+    Server,
     ServerState,
     begin_run,
     learn_belief,
@@ -21,7 +23,7 @@ from metasg_jax.online import (
     play_adapting,
     play_block,
 )
-from metasg_jax.online.run import adapted
+from metasg_jax.online.run import candidate_of
 from metasg_jax.testing import tiny_game
 
 TYPES = ("none", "ipm:scale=10@0.25", "bfl:boost=3@0.25")
@@ -98,7 +100,7 @@ def test_every_psi_has_one_interface_and_is_handed_no_real_game(name, made, beli
     _, view, _ = block_of(made)
     current = meta.replace(greedy=not psi.explores)
     state = psi.begin(jax.random.key(4), own, meta)
-    candidate, after, info = adapted(
+    candidate, after, info = candidate_of(
         jax.random.key(5), state, own, meta, current, view, belief(view), psi
     )
     assert jax.tree.structure(candidate) == jax.tree.structure(current)
@@ -133,7 +135,7 @@ def test_the_mixture_plays_the_belief(made):
     assert actions.shape == (3, own.game.action_size)
     _, view, _ = block_of(made)
     for belief in (jnp.eye(3)[1], jnp.array([0.5, 0.0, 0.5])):
-        candidate, *_ = adapted(jax.random.key(5), actions, own, meta, meta, view, belief, psi)
+        candidate, *_ = candidate_of(jax.random.key(5), actions, own, meta, meta, view, belief, psi)
         mode = candidate.policy.mode(candidate.params, view.observation[0])
         np.testing.assert_allclose(mode, belief @ actions, atol=1e-5)
 
@@ -147,7 +149,9 @@ def test_steps_of_no_size_and_rewards_that_do_not_change_teach_nothing(made):
     for psi, seen in ((still, view), (SMALL["trajectory"], flat)):
         state = psi.begin(jax.random.key(4), own, meta)
         current = meta.replace(greedy=not psi.explores)
-        candidate, *_ = adapted(jax.random.key(5), state, own, meta, current, seen, belief, psi)
+        candidate, *_ = candidate_of(
+            jax.random.key(5), state, own, meta, current, seen, belief, psi
+        )
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7),
             candidate.params, meta.params,
@@ -180,13 +184,14 @@ def test_a_run_with_a_guard_that_rejects_all_is_the_frozen_run(made, belief, mon
     from metasg_jax.online import run
 
     own, meta, real, attacker = made
+    attackers = attacker.replace(params=jax.tree.map(lambda a: a[None], attacker.params))
 
     def played(psi, guard):
         prepared = psi.begin(jax.random.key(4), own, meta)
+        hidden = Hidden(real, (0, 0), attackers)
         return play_adapting(
-            jax.random.key(7), real, jnp.int32(0), attacker, own, meta, belief, psi, prepared,
-            guard, BLOCK,
-        )  # fmt: skip
+            jax.random.key(7), hidden, Server(own, meta, belief, psi, guard), prepared
+        )
 
     _, frozen = played(SMALL["frozen"], True)
     assert len(frozen) == 2 and all(block.verdict is None for block in frozen)
@@ -201,3 +206,18 @@ def test_a_run_with_a_guard_that_rejects_all_is_the_frozen_run(made, belief, mon
         np.testing.assert_array_equal(one.action, two.action)
         np.testing.assert_array_equal(one.server.w, two.server.w)
         assert np.array_equal(one.action, three.action) == alike
+
+
+def test_a_type_may_begin_late_or_change(made, belief):
+    """The first block is that of no attack, the second another one."""
+    own, meta, *_ = made
+    psi = SMALL["frozen"]
+
+    def played(*types):
+        hidden = Hidden(own.game, types, own.attackers)
+        return play_adapting(jax.random.key(7), hidden, Server(own, meta, belief, psi), ())[1]
+
+    honest, late = played(0, 0), played(0, 1)
+    np.testing.assert_array_equal(honest[0].view.server.w, late[0].view.server.w)
+    assert not np.array_equal(honest[1].view.server.w, late[1].view.server.w)
+    assert late[0].truth.malicious.sum() == 0

@@ -31,6 +31,8 @@ class Adapt:
     """A candidate replaces the policy only if it earns more in a look ahead."""
     block: int = 10
     """Rounds between two adaptations."""
+    conceal: int = 0
+    """First rounds in which the attacker does nothing, whole blocks of them."""
     clients: str = "augmented"
     """What clients hold in the server's own world: repeated, augmented or generated root images."""
     num_simulated: int = 6000
@@ -59,8 +61,9 @@ def run(argv: list[str], console: Console) -> int:
     if config.meta.algorithm == "best_response":
         raise ConfigError(f"run = {directory}: holds an attacker; name a run of metasg pretrain")
     asked = adapt.Adaptation(
-        args.attack, args.psi, args.guard, args.block, args.clients, args.num_simulated, args.world
-    )
+        args.attack, args.psi, args.guard, args.block, args.conceal, args.clients,
+        args.num_simulated, args.world,
+    )  # fmt: skip
     asked.check(config.fl.horizon)
     out = args.out or new_directory(DEFAULT_ROOT, f"adapt-{config.game.dataset}")
     if not args.resume and out.is_dir() and any(out.iterdir()):

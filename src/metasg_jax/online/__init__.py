@@ -19,7 +19,16 @@ from metasg_jax.online.guard import Verdict, look_ahead
 from metasg_jax.online.imagined import Imagined
 from metasg_jax.online.mixture import Mixture
 from metasg_jax.online.play import RealRun, Truth, begin_run, play_block
-from metasg_jax.online.run import Block, Standing, begin, final_metrics, next_block, play_adapting
+from metasg_jax.online.run import (
+    Block,
+    Hidden,
+    Server,
+    Standing,
+    begin,
+    final_metrics,
+    next_block,
+    play_adapting,
+)
 from metasg_jax.online.trajectory import RealTrajectory
 from metasg_jax.online.view import OnlineView, OwnWorld, ServerState, own_world, server_side
 from metasg_jax.registry import Registry
@@ -39,12 +48,14 @@ __all__ = [
     "Belief",
     "Block",
     "Frozen",
+    "Hidden",
     "Imagined",
     "Mixture",
     "OnlineView",
     "OwnWorld",
     "RealRun",
     "RealTrajectory",
+    "Server",
     "ServerState",
     "Standing",
     "Truth",

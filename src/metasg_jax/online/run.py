@@ -1,11 +1,11 @@
 """A run with adaptation: blocks of rounds, and Psi with its guard between them."""
 
-import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metasg_jax.evaluation.episodes import held_out
@@ -42,6 +42,50 @@ class Block(NamedTuple):
     seconds: float
 
 
+class Hidden(NamedTuple):
+    """What no server knows.
+
+    Attributes:
+        game: the real one.
+        types: places in its table, one a block: a type that changes, or begins late, is told here.
+        attackers: of its types, parameters stacked.
+    """
+
+    game: FLGame
+    types: tuple[int, ...]
+    attackers: Player
+
+    def attacker(self, number: int) -> Player:
+        """Who plays in a block, from 0."""
+        i = self.types[number]
+        return self.attackers.replace(
+            params=jax.tree.map(lambda leaf: leaf[i], self.attackers.params)
+        )
+
+    @property
+    def num_rounds(self) -> int:
+        """Of a block."""
+        return self.game.horizon // len(self.types)
+
+
+class Server(NamedTuple):
+    """What a server brings.
+
+    Attributes:
+        own: its own world.
+        meta: the policy of the pre-training.
+        belief: learned in the own world.
+        psi: of the registry.
+        guard: whether a candidate has to stand a look ahead.
+    """
+
+    own: OwnWorld
+    meta: Player
+    belief: Belief
+    psi: Any
+    guard: bool = True
+
+
 class Standing(NamedTuple):
     """Between two blocks: all that is needed to go on.
 
@@ -58,114 +102,100 @@ class Standing(NamedTuple):
     blocks: int
 
 
-def begin(key: Key, game: FLGame, i, meta: Player, psi, prepared) -> Standing:
+def begin(key: Key, hidden: Hidden, server: Server, prepared) -> Standing:
     """Before the first block.
 
     Args:
         key: of the run; the same for :func:`next_block`.
-        game: the real one.
-        i: the hidden type.
-        meta: the policy of the pre-training, playing its mode.
-        psi: of the registry.
+        hidden: what is real.
+        server: who adapts.
         prepared: what ``psi.begin`` made in the own world, beforehand.
     """
     key_real, _ = jax.random.split(jax.random.clone(key))
-    run = begin_run(jax.random.fold_in(key_real, 0), game, i)
-    return Standing(run, meta.replace(greedy=not psi.explores), prepared, 0)
+    run = begin_run(jax.random.fold_in(key_real, 0), hidden.game, jnp.int32(hidden.types[0]))
+    player = server.meta.replace(greedy=not server.psi.explores)
+    return Standing(run, player, prepared, 0)
 
 
 def next_block(
-    key: Key,
-    standing: Standing,
-    game: FLGame,
-    i,
-    attacker: Player,
-    own: OwnWorld,
-    meta: Player,
-    belief: Belief,
-    psi,
-    guard: bool,
-    num_rounds: int,
+    key: Key, standing: Standing, hidden: Hidden, server: Server
 ) -> tuple[Standing, Block]:
     """Plays a block, then adapts.
 
     Args:
         key: of the run.
         standing: of :func:`begin` or the last block.
-        game: the real one, of which adaptation sees views only.
-        i: the hidden type.
-        attacker: that plays it.
-        own: the server's own world.
-        meta: the policy of the pre-training.
-        belief: learned in the own world.
-        psi: of the registry.
-        guard: whether a candidate has to stand a look ahead.
-        num_rounds: T.
+        hidden: what is real; adaptation gets views of it only.
+        server: who adapts.
     """
     key_real, key_own = jax.random.split(jax.random.clone(key))
     number = standing.blocks + 1
     run, view, truth = play_block(
-        jax.random.fold_in(key_real, number), standing.run, game, i, standing.player, attacker,
-        num_rounds,
+        jax.random.fold_in(key_real, number), standing.run, hidden.game,
+        jnp.int32(hidden.types[number - 1]), standing.player, hidden.attacker(number - 1),
+        hidden.num_rounds,
     )  # fmt: skip
     jax.block_until_ready(run)
     start = time.perf_counter()
-    key_psi, key_guard = jax.random.split(jax.random.fold_in(key_own, number))
-    now = belief(view)
-    player, state, info, verdict = standing.player, standing.state, {}, None
-    if psi.adapts:
-        candidate, state, info = adapted(key_psi, state, own, meta, player, view, now, psi)
-        if guard:
-            ahead = min(_AHEAD, game.horizon)
-            verdict = look_ahead(key_guard, own, now, view.server, player, candidate, ahead)
-        if verdict is None or bool(verdict.accepted):
-            player = candidate
+    belief = server.belief(view)
+    player, state, verdict, info = adapt(
+        jax.random.fold_in(key_own, number), standing, server, view, belief
+    )
     jax.block_until_ready((player, state))
     seconds = time.perf_counter() - start
-    block = Block(
-        view, truth, np.asarray(now), verdict, {k: float(v) for k, v in info.items()}, seconds
-    )
+    block = Block(view, truth, np.asarray(belief), verdict, info, seconds)
     return Standing(run, player, state, number), block
 
 
+def adapt(
+    key: Key, standing: Standing, server: Server, view: OnlineView, belief: jax.Array
+) -> tuple[Player, Any, Verdict | None, dict[str, float]]:
+    """Psi and the guard: (the policy of the next block, Psi's state, verdict, info)."""
+    own, meta, _, psi, guard = server
+    player = standing.player
+    if not psi.adapts:
+        return player, standing.state, None, {}
+    key_psi, key_guard = jax.random.split(key)
+    made: Any = candidate_of(key_psi, standing.state, own, meta, player, view, belief, psi)
+    candidate, state, info = made
+    told = {name: float(value) for name, value in info.items()}
+    if not guard:
+        return candidate, state, None, told
+    ahead = min(_AHEAD, own.game.horizon)
+    verdict = look_ahead(key_guard, own, belief, view.server, player, candidate, ahead)
+    return candidate if bool(verdict.accepted) else player, state, verdict, told
+
+
 @jax.jit
-def adapted(key, state, own, meta, current, view, belief, psi):
+def candidate_of(key, state, own, meta, current, view, belief, psi):
     """Psi, jitted."""
     return psi(key, state, own, meta, current, view, belief)
 
 
-@functools.partial(jax.jit, static_argnames="split")
-def final_metrics(key: Key, game: FLGame, i, standing: Standing, split: str = "test") -> Metrics:
-    """Of the deployed copy after the last block, on images that no Psi has seen."""
-    state, xi = standing.run.state, game.prior[i]
+def final_metrics(key: Key, hidden: Hidden, standing: Standing) -> Metrics:
+    """Of the deployed copy after the last block, on test images."""
+    return _measured(key, hidden.game, jnp.int32(hidden.types[-1]), standing.run.state)
+
+
+@jax.jit
+def _measured(key, game: FLGame, i, state):
     deployed, _ = game.deploy(key, state.w, state.previous_action)
-    return measure_deployed(game.model, deployed, *held_out(game, split), xi, state.diverged)
+    images, labels = held_out(game, "test")
+    return measure_deployed(game.model, deployed, images, labels, game.prior[i], state.diverged)
 
 
 def play_adapting(
     key: Key,
-    game: FLGame,
-    i,
-    attacker: Player,
-    own: OwnWorld,
-    meta: Player,
-    belief: Belief,
-    psi,
+    hidden: Hidden,
+    server: Server,
     prepared,
-    guard: bool,
-    num_rounds: int = 10,
-    on_block: Callable[[int, Block], None] = lambda number, block: None,
+    on_block: Callable[[Block], None] = lambda block: None,
 ) -> tuple[Metrics, list[Block]]:
-    """A whole run: H rounds in blocks of ``num_rounds``, a divisor of H.
-
-    Arguments as in :func:`begin` and :func:`next_block`.
-    """
-    standing, blocks = begin(key, game, i, meta, psi, prepared), []
-    for number in range(game.horizon // num_rounds):
-        standing, block = next_block(
-            key, standing, game, i, attacker, own, meta, belief, psi, guard, num_rounds
-        )
+    """A whole run; arguments as in :func:`begin`."""
+    standing, blocks = begin(key, hidden, server, prepared), []
+    for _ in hidden.types:
+        standing, block = next_block(key, standing, hidden, server)
         blocks.append(block)
-        on_block(number, block)
+        on_block(block)
     key_end = jax.random.fold_in(jax.random.clone(key), 1_000_003)
-    return final_metrics(key_end, game, i, standing), blocks
+    return final_metrics(key_end, hidden, standing), blocks
