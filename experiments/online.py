@@ -1,6 +1,6 @@
 """Adaptation online, without the truth: Psi in three ways, with and without a guard, and frozen.
 
-    python experiments/online.py                 # plays, writes the page; resumable
+    python experiments/online.py                 # trains, plays, writes the page; resumable
     python experiments/online.py --stage report  # tables of what has been played
 
 The game card at q = 0.9. A pre-trained policy is deployed in fresh worlds against a hidden type.
@@ -11,9 +11,10 @@ model, weighted by a belief over types; ``trajectory`` takes them on the real ru
 rewards that it estimates; ``mixture`` plays the belief's mean of each type's best action. A guard
 lets a candidate in if it earns more in a look ahead in the own world.
 
-``unknown``: policies that met six types (``unknown-q0.9``) against six others. ``memory`` and
-``memoryless``: policies that met the card's nine types (``bse``, and ``bse-memoryless``, which sees
-no moving averages), against these.
+``unknown``: policies that met six types (``unknown-q0.9``) against six others. The others met the
+card's nine types and are played against these: ``memory`` (``bse``), ``memoryless``, which sees no
+moving averages, and ``recurrent``, which has a recurrent cell in their place, the paper's other
+Psi: without a gradient online, it is the frozen line.
 """
 
 import dataclasses
@@ -33,7 +34,7 @@ from study.program import commit
 from study.report import interval, pm
 from study.settings import CARD, SEEDS, UNKNOWN
 from study.stages import nobody
-from study.training import asked, trained
+from study.training import asked, train, trained
 from unknown import NEVER_MET
 
 from metasg_jax.data import load
@@ -49,6 +50,7 @@ SETTINGS = {
     "unknown": ("unknown-q0.9", UNKNOWN + NEVER_MET),
     "memory": ("bse", CARD.game.types),
     "memoryless": ("bse-memoryless", CARD.game.types),
+    "recurrent": ("bse-recurrent", CARD.game.types),
 }
 """Learner, and the hidden types."""
 WAYS = (
@@ -63,8 +65,8 @@ WORLDS, BLOCK = 2, 10
 class Run:
     """How it is run; nothing here changes a result."""
 
-    stage: Literal["all", "play", "report"] = "all"
-    """One stage, or both in order; what is there already is not done again."""
+    stage: Literal["all", "train", "play", "report"] = "all"
+    """One stage, or all in order; what is there already is not done again."""
     only: tuple[str, int] | None = None
     """Plays one setting and training seed, in this process."""
     workers: int = 2
@@ -84,6 +86,9 @@ def main() -> None:
         enable_compilation_cache()
         play(run, *run.only)
         return
+    if run.stage in ("all", "train"):
+        wanted = [(learner, seed) for learner, _ in SETTINGS.values() for seed in SEEDS]
+        train(wanted, run.runs, run.workers, console)
     if run.stage in ("all", "play"):
         jobs = [
             Job(f"played {name}, seed {seed}",

@@ -131,6 +131,9 @@ OWN = {f"{kind}-clients": _card(f"--clients={kind}", *_HUNDRED)
        for kind in ("real", "augmented", "generated", "repeated")}  # fmt: skip
 """Defenders whose clients held real images in pre-training, or what a server makes of a hundred."""
 
+RECURRENT = {"bse-recurrent": _card(_AT_09, "--game.observation=reservoir", steps=28)}
+"""``bse`` with a recurrent cell in the place of moving averages."""
+
 LEARNERS = {
     "trust-q0.9": _card("--game.level=0.9", "--game.rule=trusted_trimmed_mean"),
     "card-q0.9": _card("--game.level=0.9"),
@@ -150,6 +153,7 @@ LEARNERS = {
     **MEMORYLESS,
     **ADAPTIVE,
     **OWN,
+    **RECURRENT,
     "paper": _card(
         "--game.level=0.5", "--game.pool=1", "--fl.local-lr=0.05", "--fl.batch-size=128",
         "--fl.horizon=500", steps=6,

@@ -269,8 +269,9 @@ class GameConfig:
     """The post-training defence, ``name[:field=value,..][+name..]``; a policy turns its knobs, if
     it has any."""
     observation: str = "statistics"
-    """What the defender sees: ``statistics`` of the round, these and a search for triggers
-    (``inversion``), or the last model (``paper``)."""
+    """What the defender sees: ``statistics`` of the round and their moving averages; these and a
+    search for triggers (``inversion``); the statistics and a recurrent cell (``reservoir``); or the
+    last model (``paper``)."""
     reward: Literal["clean", "clean+backdoor"] = "clean+backdoor"
     """-F (the paper), or -F - backdoor_weight * success of the backdoor."""
     loss: Literal["probability", "cross_entropy"] = "probability"

@@ -10,6 +10,7 @@ from metasg_jax.game import make_game
 from metasg_jax.game.observation import (
     OBSERVATIONS,
     InversionObservation,
+    ReservoirObservation,
     StatisticsObservation,
     masked_quantiles,
     patch_features,
@@ -132,3 +133,29 @@ def test_what_an_attacker_sees_of_the_state(attack, sees):
     assert share == game._malicious(state, game.prior[1]).mean() and np.isclose(progress, 1 / 3)
     assert (np.abs([*model, log_norm, loss]) > 0).all() == sees
     assert np.any([*model, log_norm, loss]) == sees
+
+
+def test_the_recurrent_cell_remembers_in_order_and_forgets(rows):
+    """Two rounds in the other order leave another state; what is long ago leaves none."""
+    updates, root = rows
+    observation = ReservoirObservation(units=20)
+    one, two = received(updates, root_update=root), received(-3 * updates, root_update=root)
+    step = jax.jit(
+        lambda memory, got: observation(
+            MODEL, memory, got, None, jnp.float32(0.5), jnp.zeros(3), jnp.float32(0.1)
+        )
+    )
+
+    def after(*rounds):
+        memory = observation.init(MODEL, 3)
+        for each in rounds:
+            _, memory = step(memory, each)
+        return memory[0]
+
+    assert jnp.abs(after(one, two, one) - after(two, one, one)).max() > 1e-3
+    later = [one] * 150
+    np.testing.assert_allclose(after(one, *later), after(two, *later), atol=1e-4)
+    obs, _ = step(observation.init(MODEL, 3), one)
+    assert obs.shape == (observation.size(MODEL, 3),)
+    radius = np.abs(np.linalg.eigvals(np.asarray(observation.weights()[0]))).max()
+    np.testing.assert_allclose(radius, 0.9, rtol=1e-4)

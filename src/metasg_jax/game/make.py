@@ -120,6 +120,9 @@ def make_observation(text: str):
     check_fields(
         observation,
         decay=(lambda v: 0 <= v < 1, "in [0, 1)"),
+        units=COUNT,
+        leak=(lambda v: 0 < v <= 1, "in (0, 1]"),
+        radius=(lambda v: 0 < v < 1, "in (0, 1)"),
         side=COUNT,
         images=COUNT,
     )
