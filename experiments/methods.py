@@ -5,10 +5,10 @@
 
 The game card at q = 0.9, 100,800 FL rounds for each method and training seed: ``bse`` (no
 adaptation in its objective), ``meta_sg`` (Algorithm 2, a step of adaptation), ``meta_rl``
-(Algorithm 1, two inner steps) and ``bse-memoryless``, which sees the round without moving averages
-(the last action, the last change of the loss and the time are left). The fourth method, the best
-fixed action, is found on 216,000 rounds of selection worlds. Attackers of the card never respond,
-so that Algorithm 2 differs from ``bse`` by adaptation alone.
+(Algorithm 1, two inner steps), and each of them ``-memoryless``, without moving averages of what it
+sees (the last action, the last change of the loss and the time are left). The fourth method, the
+best fixed action, is found on 216,000 rounds of selection worlds. Attackers of the card never
+respond, so that Algorithm 2 differs from ``bse`` by adaptation alone.
 
 ``learned`` plays the meta policy frozen. ``told the type and adapted`` is what adaptation promises:
 three gradient steps of size 0.03 for each type, which is told, on the game of the pre-training:
@@ -50,7 +50,24 @@ def adaptation(outcomes: dict[str, Outcomes], folder: Path) -> str:
         rows.append([name, f"{frozen.mean():.3f}", f"{told.mean():.3f}",
                      pm(interval(told - frozen))])  # fmt: skip
     header = ["method", "frozen", "told the type and adapted", "difference"]
-    return f"## What adaptation adds\n\n{markdown_table(header, rows)}"
+    gains = f"## What adaptation adds\n\n{markdown_table(header, rows)}"
+    return f"{gains}\n## What memory adds\n\n{memory(outcomes)}"
+
+
+def memory(outcomes: dict[str, Outcomes]) -> str:
+    """Each method with and without moving averages, on the same worlds, frozen."""
+    scores = {
+        name.removeprefix("learned, "): each.score(name) @ each.q
+        for each in outcomes.values()
+        for name in each.by_name
+        if name.startswith("learned, ")
+    }
+    rows = []
+    for name in ("bse", "meta_sg", "meta_rl"):
+        with_it, without = scores[name], scores[f"{name}-memoryless"]
+        rows.append([name, f"{with_it.mean():.3f}", f"{without.mean():.3f}",
+                     pm(interval(with_it - without))])  # fmt: skip
+    return markdown_table(["method", "moving averages", "memoryless", "difference"], rows)
 
 
 if __name__ == "__main__":

@@ -231,7 +231,7 @@ def verdicts(outcomes: Outcomes) -> str:
             names = [
                 n for k, n in enumerate(outcomes.names) if p[k] < 0.05 and lead[..., k].mean() < 0
             ]
-            below[over] = ", ".join(names) or "none"
+            below[over] = ", ".join(f"`{name}`" for name in names) or "not one"
         equal = equivalence_test(lead @ q, 0.01)
         mean, half = interval(lead @ q)
         told = "no gap to recover"
