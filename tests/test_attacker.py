@@ -132,6 +132,8 @@ def test_rivals_have_the_same_side_and_share():
 
 
 def test_rivals_are_the_fixed_attacks_with_the_same_clients():
+    known = ("ipm:scale=2@0.25", "ipm:scale=2,knowledge=own@0.25", "sign_flip@0.25")
+    assert [is_rival(each, "rl@0.25", 8, own=True) for each in known] == [False, True, True]
     zoo = ("ipm@0.5", "ipm:scale=2@0.25", "bfl@0.25", "tailored@0.25", "rl@0.25", "none")
     assert [each for each in zoo if is_rival(each, "rl@0.25", 8)] == ["ipm:scale=2@0.25"]
     assert [each for each in zoo if is_rival(each, "brl@0.25", 8)] == ["bfl@0.25"]

@@ -168,7 +168,7 @@ def test_bad_input_is_named_before_anything_is_played(argv, message, folder, cap
 
 def test_the_default_zoo_is_legal():
     model = make_model("mlp", (14, 14, 1), 10, (8,))
-    for text in zoo.ATTACKS:
+    for text in (*zoo.ZOO, *zoo.OWN_KNOWLEDGE):
         parse_type(text, 100)
     for text in zoo.RULES:
         make_rule(text, 10, 0.2, model)

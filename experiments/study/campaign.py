@@ -16,6 +16,7 @@ from rich.console import Console
 
 from metasg_jax.evaluation.plots import worst_cases
 from metasg_jax.program import enable_compilation_cache
+from metasg_jax.zoo import OWN_KNOWLEDGE
 from study import training
 from study.contestants import Campaign, Defence, Trained
 from study.jobs import Job, run_jobs
@@ -25,6 +26,7 @@ from study.worst import (
     gate_table,
     knowledge_table,
     lines_of,
+    own_lines,
     response_table,
     responses,
     worst_of,
@@ -119,17 +121,19 @@ def train(campaign: Campaign, run: Run, console: Console) -> None:
 def play(campaign: Campaign, run: Run, console: Console) -> None:
     """Every defence against everybody that it meets; goes on where it stopped."""
 
-    def job(defence: Defence, opponents: list[Trained], *arguments: str) -> Job:
-        out = run.outcomes / defence.slug
+    def job(defence: Defence, opponents: list[Trained], *arguments: str, folder: str = "") -> Job:
+        out = run.outcomes / (folder or defence.slug)
         attackers = [str(run.attackers / each.name) for each in opponents]
         argv = _metasg(
             "exploit", campaign.level, defence.spelled(run.runs), f"--worlds={campaign.final}",
             f"--selection={campaign.selection}", f"--out={out}", *arguments,
-            "--attackers", *attackers,
+            *(["--attackers", *attackers] if attackers else []),
         )  # fmt: skip
-        return Job(f"played {defence.slug}", argv, out.parent / f"{out.name}.log")
+        return Job(f"played {out.name}", argv, out.parent / f"{out.name}.log")
 
     jobs = [job(each, campaign.opponents_of(each)) for each in campaign.defences]
+    for each in map(Defence, campaign.static):
+        jobs.append(job(each, [], "--zoo", *OWN_KNOWLEDGE, folder=f"{each.slug}-own"))
     for each in campaign.deployed:
         jobs.append(
             job(each.against, [each], "--zoo=none", *["--randomized"] * each.against.randomized)
@@ -161,7 +165,10 @@ def report(page: str, campaign: Campaign, run: Run, about: str, console: Console
         "## Are the attackers strong enough?\n",
         "The gate: at least as strong, in the mean of the final worlds, as the strongest fixed "
         "attack of the same kind and share, those tailored to the rule apart.\n",
-        gate_table(campaign, lines),
+        gate_table(campaign, lines, own_lines(campaign, run.outcomes)),
+        "`rl` computes with its own clients' updates, and most untargeted attacks of the zoo with "
+        "everybody's. The last columns have its strongest rival that knows as little: attacks that "
+        "need no more, and the others with their colluders' updates in the place of all.\n",
         "## Who knows what\n",
         knowledge_table(campaign, lines),
     ]

@@ -9,7 +9,7 @@ from metasg_jax import exploit
 from metasg_jax.evaluation.statistics import crossed_interval, t_interval
 from metasg_jax.evaluation.tables import markdown_table, with_error
 from metasg_jax.evaluation.worst import Case, Played, as_strong, cases, gate
-from metasg_jax.zoo import ZOO
+from metasg_jax.zoo import OWN_KNOWLEDGE, ZOO
 from study.contestants import ATTACKS, SUBSTITUTE, Campaign, Defence, Trained
 from study.settings import CARD
 
@@ -35,6 +35,22 @@ def lines_of(campaign: Campaign, outcomes: Path) -> Lines:
         found[defence] = [
             row for row in rows if row.label in wanted and row.world < counts[row.stream]
         ]
+    return found
+
+
+def own_lines(campaign: Campaign, outcomes: Path) -> Lines:
+    """What attacks with their own knowledge do to the static defences.
+
+    Raises:
+        SystemExit: for a defence that has not been played to the end.
+    """
+    found = {}
+    for defence in map(Defence, campaign.static):
+        rows = exploit.read(outcomes / f"{defence.slug}-own")
+        there = {(row.label, row.world) for row in rows if row.stream == "final"}
+        if not there >= {(text, s) for text in OWN_KNOWLEDGE for s in range(campaign.final)}:
+            raise SystemExit(f"{defence.slug}-own is not played; run stage play")
+        found[defence] = [row for row in rows if row.world < campaign.final]
     return found
 
 
@@ -134,7 +150,7 @@ def worst_table(everybody: dict[str, Worst], ours: Worst) -> str:
     return markdown_table(header, rows)
 
 
-def gate_table(campaign: Campaign, lines: Lines) -> str:
+def gate_table(campaign: Campaign, lines: Lines, own: Lines) -> str:
     """Each attacker against the defence that it learned from, beside its strongest rival."""
     rows = []
     for each in campaign.library:
@@ -144,18 +160,28 @@ def gate_table(campaign: Campaign, lines: Lines) -> str:
         spelled = played[0].defence
         told = gate(played, each.name, each.attack, spelled, CARD.fl.num_clients)
         assert told is not None, each
-        own, rival = told
+        mine, rival = told
         aware = "tailored_bfl@0.2" if each.attack.startswith("brl") else "tailored@0.2"
         tailored = next(c for c in cases(played, spelled) if c.label == aware)
-        rows.append(
-            [each.against.slug, each.attack, f"{each.seed}", with_error(*t_interval(own)),
-             f"{rival.final.mean():.3f} ({rival.label})", f"{tailored.final.mean():.3f}",
-             with_error(*t_interval(own - rival.final), "+"),
-             "passed" if as_strong(own, rival.final) else "FAILED"]
-        )  # fmt: skip
-    header = ["against", "attacker", "beginning", "its score", "strongest rival", "tailored",
-              "difference", "gate"]  # fmt: skip
+        cells = [each.against.slug, each.attack, f"{each.seed}", with_error(*t_interval(mine)),
+                 f"{tailored.final.mean():.3f}", *_beside(mine, rival)]  # fmt: skip
+        alike = None
+        if each.attack.startswith("rl") and each.against in own:
+            rows_of = [*played, *own[each.against]]
+            alike = gate(rows_of, each.name, each.attack, spelled, CARD.fl.num_clients, own=True)
+        rows.append([*cells, *(("", "", "") if alike is None else _beside(*alike))])
+    header = ["against", "attacker", "beginning", "its score", "tailored", "strongest rival",
+              "difference", "gate", "strongest that knows as little", "difference",
+              "as strong"]  # fmt: skip
     return markdown_table(header, rows)
+
+
+def _beside(own: np.ndarray, rival: Case) -> tuple[str, str, str]:
+    return (
+        f"{rival.final.mean():.3f} ({rival.label})",
+        with_error(*t_interval(own - rival.final), "+"),
+        "passed" if as_strong(own, rival.final) else "FAILED",
+    )
 
 
 def knowledge_table(campaign: Campaign, lines: Lines) -> str:

@@ -41,6 +41,14 @@ SCALES = (
 TAILORED = ("tailored@0.2", "tailored:steps=20@0.2", "tailored_bfl@0.2")
 FIXED = tuple(dict.fromkeys((*ATTACKS, *SCALES)))
 ZOO = (*FIXED, *TAILORED)
+# those of the fixed attacks that compute with all honest updates, from the colluders' own instead
+_COMPUTE = ("ipm", "alie", "lmp", "lmp_krum", "lmp_trim", "min_max", "min_sum")
+OWN_KNOWLEDGE = tuple(
+    f"{name}{',' if ':' in name else ':'}knowledge=own@{share}"
+    for name, _, share in (text.partition("@") for text in FIXED if "+" not in text)
+    if name.partition(":")[0]
+    in ("ipm", "alie", "lmp", "lmp_krum", "lmp_trim", "min_max", "min_sum")
+)
 RULES = (
     "mean",
     "median",
@@ -86,10 +94,15 @@ def rivals(attack: str, num_clients: int, zoo: Sequence[str]) -> tuple[str, ...]
     return tuple(each for each in dict.fromkeys(named) if is_rival(each, attack, num_clients))
 
 
-def is_rival(text: str, attack: str, num_clients: int) -> bool:
-    """Whether a type is a fixed attack with the same clients on the same side as ``attack``."""
+def is_rival(text: str, attack: str, num_clients: int, own: bool = False) -> bool:
+    """Whether a type is a fixed attack with the same clients on the same side as ``attack``.
+
+    With ``own`` only those count that compute with the colluders' own updates.
+    """
     one, other = parse_type(text, num_clients), parse_type(attack, num_clients)
     knows = {one.untargeted.knowledge, one.backdoor.knowledge}
     if one.adaptive or "rule" in knows or text.partition("@")[0] == "none":
+        return False
+    if own and "all" in knows:
         return False
     return (one.num_untargeted, one.num_backdoor) == (other.num_untargeted, other.num_backdoor)

@@ -109,19 +109,27 @@ def worst_rows(rows: Sequence[Played], gates: dict[str, str]) -> tuple[list[str]
     return header, [row for _, row in sorted(table, key=lambda each: -each[0])]
 
 
-def gate(rows: Sequence[Played], attacker: str, attack: str, against: str, num_clients: int):
+def gate(
+    rows: Sequence[Played],
+    attacker: str,
+    attack: str,
+    against: str,
+    num_clients: int,
+    own: bool = False,
+):
     """An attacker beside the strongest of its rivals against the defence that it learned from.
 
-    Rivals are the fixed attacks played there that :func:`~metasg_jax.zoo.is_rival` lets count.
+    Rivals are the fixed attacks played there that :func:`~metasg_jax.zoo.is_rival` lets count, with
+    ``own`` those that know the colluders' own updates only.
 
     Returns:
         (its final scores f64[S], the rival's :class:`Case`); None where either was not played.
     """
-    own = {case.label: case for case in cases(rows, against)}
-    mine = own.get(label_of(attack, attacker))
+    played = {case.label: case for case in cases(rows, against)}
+    mine = played.get(label_of(attack, attacker))
     others = [
-        case for case in own.values()
-        if not case.learned and is_rival(case.label, attack, num_clients)
+        case for case in played.values()
+        if not case.learned and is_rival(case.label, attack, num_clients, own)
     ]  # fmt: skip
     if mine is None or not others:
         return None
