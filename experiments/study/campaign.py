@@ -160,7 +160,8 @@ def report(page: str, campaign: Campaign, run: Run, about: str, console: Console
         worst_table(everybody, everybody[campaign.learners[0]]),
         "Scores (accuracy minus attack success) on final worlds; 95 % intervals over worlds, and "
         "over training seeds where a learned defence is in it. The worst of each column was "
-        "chosen on selection worlds, so that the worst of all need not be the least of a row.\n",
+        "chosen on selection worlds, so that the worst of all need not be the least of a row; in "
+        "hindsight it is chosen on the final worlds, which flatters the attackers.\n",
         f"![worst cases]({page}.png)\n",
         "## Are the attackers strong enough?\n",
         "The gate: at least as strong, in the mean of the final worlds, as the strongest fixed "

@@ -96,6 +96,7 @@ class Worst(NamedTuple):
         tailored: under the worst of those tailored to the rule.
         learned: under the worst of the attackers that learned.
         worst: under the worst of all.
+        hindsight: under the one that the final worlds themselves say is the worst.
         by: which attacks that was, each once.
         clean: accuracy without attack.
     """
@@ -105,19 +106,23 @@ class Worst(NamedTuple):
     tailored: np.ndarray
     learned: np.ndarray
     worst: np.ndarray
+    hindsight: np.ndarray
     by: tuple[str, ...]
     clean: float
 
 
 def worst_of(name: str, runs: list[list[Played]]) -> Worst:
     """The worst cases of a defence; a list of lines for each training seed."""
-    kinds: dict[str, list] = {"fixed": [], "tailored": [], "learned": [], "worst": []}
+    kinds: dict[str, list] = {
+        "fixed": [], "tailored": [], "learned": [], "worst": [], "hindsight": [],
+    }  # fmt: skip
     by, clean = [], []
     for rows in runs:
         found = cases(rows, rows[0].defence)
         for case in found[:1]:
             kinds["worst"].append(case.final)
             by.append(case.label)
+        kinds["hindsight"].append(min((case.final for case in found), key=np.mean))
         for kind in ("fixed", "tailored", "learned"):
             kinds[kind].append(next(case.final for case in found if _kind(case) == kind))
         clean.append(next(case.accuracy for case in found if case.label == "none"))
@@ -142,10 +147,10 @@ def worst_table(everybody: dict[str, Worst], ours: Worst) -> str:
         lead = "" if each is ours else with_error(*crossed_interval(ours.worst - each.worst), "+")
         scores = (each.fixed, each.tailored, each.learned)
         rows.append(
-            [each.name, f"{each.worst.mean():.3f}", "; ".join(each.by),
+            [each.name, f"{each.worst.mean():.3f}", "; ".join(each.by), f"{each.hindsight.mean():.3f}",
              *(f"{score.mean():.3f}" for score in scores), f"{each.clean:.3f}", lead]
         )  # fmt: skip
-    header = ["defence", "worst", "by", "worst fixed", "worst tailored", "worst learned", "clean",
+    header = ["defence", "worst", "by", "worst in hindsight", "worst fixed", "worst tailored", "worst learned", "clean",
               f"{ours.name} minus it"]  # fmt: skip
     return markdown_table(header, rows)
 
