@@ -147,11 +147,11 @@ def worst_table(everybody: dict[str, Worst], ours: Worst) -> str:
         lead = "" if each is ours else with_error(*crossed_interval(ours.worst - each.worst), "+")
         scores = (each.fixed, each.tailored, each.learned)
         rows.append(
-            [each.name, f"{each.worst.mean():.3f}", "; ".join(each.by), f"{each.hindsight.mean():.3f}",
-             *(f"{score.mean():.3f}" for score in scores), f"{each.clean:.3f}", lead]
+            [each.name, f"{each.worst.mean():.3f}", "; ".join(each.by),
+             *(f"{score.mean():.3f}" for score in (each.hindsight, *scores)), f"{each.clean:.3f}", lead]
         )  # fmt: skip
-    header = ["defence", "worst", "by", "worst in hindsight", "worst fixed", "worst tailored", "worst learned", "clean",
-              f"{ours.name} minus it"]  # fmt: skip
+    header = ["defence", "worst", "by", "worst in hindsight", "worst fixed",
+              "worst tailored", "worst learned", "clean", f"{ours.name} minus it"]  # fmt: skip
     return markdown_table(header, rows)
 
 
