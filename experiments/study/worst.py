@@ -145,10 +145,10 @@ def worst_table(everybody: dict[str, Worst], ours: Worst) -> str:
     rows = []
     for each in by_robustness(everybody):
         lead = "" if each is ours else with_error(*crossed_interval(ours.worst - each.worst), "+")
-        scores = (each.fixed, each.tailored, each.learned)
+        scores = (each.hindsight, each.fixed, each.tailored, each.learned)
         rows.append(
             [each.name, f"{each.worst.mean():.3f}", "; ".join(each.by),
-             *(f"{score.mean():.3f}" for score in (each.hindsight, *scores)), f"{each.clean:.3f}", lead]
+             *(f"{score.mean():.3f}" for score in scores), f"{each.clean:.3f}", lead]
         )  # fmt: skip
     header = ["defence", "worst", "by", "worst in hindsight", "worst fixed",
               "worst tailored", "worst learned", "clean", f"{ours.name} minus it"]  # fmt: skip
