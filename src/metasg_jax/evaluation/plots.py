@@ -173,7 +173,7 @@ def worst_cases(rows: Sequence[tuple[str, float, float, float]], path: Path) -> 
             the worst that learned), the most robust first.
         path: where the figure goes.
     """
-    figure = Figure(figsize=(7.5, 1.4 + 0.36 * len(rows)))
+    figure = Figure(figsize=(8.5, 1.4 + 0.36 * len(rows)))
     axis = figure.subplots()
     places = np.arange(len(rows))[::-1]
     kinds = ("fixed", "tailored to the rule", "learned")
@@ -181,7 +181,8 @@ def worst_cases(rows: Sequence[tuple[str, float, float, float]], path: Path) -> 
         axis.plot([row[1 + j] for row in rows], places, marker, ms=5, label=kind)
     lowest = [min(row[1:]) for row in rows]
     axis.hlines(places, lowest, [max(row[1:]) for row in rows], color="0.8", zorder=0)
-    axis.set_yticks(places, [row[0] for row in rows], fontsize=8)
+    # a long name takes two lines: a rule, and the post-training defence after it
+    axis.set_yticks(places, [row[0].replace(" / ", "\n/ ") for row in rows], fontsize=7)
     axis.set_xlabel("score under the worst attack of each kind")
     axis.grid(alpha=0.25, axis="x")
     axis.legend(frameon=False, fontsize=8)
