@@ -121,13 +121,21 @@ def worst_of(name: str, runs: list[list[Played]]) -> Worst:
         found = cases(rows, rows[0].defence)
         for case in found[:1]:
             kinds["worst"].append(case.final)
-            by.append(case.label)
+            by.append(_who(case))
         kinds["hindsight"].append(min((case.final for case in found), key=np.mean))
         for kind in ("fixed", "tailored", "learned"):
             kinds[kind].append(next(case.final for case in found if _kind(case) == kind))
         clean.append(next(case.accuracy for case in found if case.label == "none"))
     arrays = {kind: np.array(values) for kind, values in kinds.items()}
     return Worst(name, **arrays, by=tuple(dict.fromkeys(by)), clean=float(np.mean(clean)))
+
+
+def _who(case: Case) -> str:
+    """An attack, and whom its player learned from."""
+    if not case.learned:
+        return case.label
+    attacker, _, attack = case.label.rstrip(")").partition(" (")
+    return f"{attack} of {'the mean' if f'-{SUBSTITUTE}-' in attacker else 'its own'}"
 
 
 def _kind(case: Case) -> str:
