@@ -165,7 +165,7 @@ def test_the_worst_of_several_training_seeds_is_each_seeds_own():
     np.testing.assert_array_equal(worst.learned, [[0.1, 0.1], [0.2, 0.3]])
     np.testing.assert_array_equal(worst.hindsight, [[0.1, 0.1], [0.2, 0.3]])
     np.testing.assert_array_equal(worst.tailored, [[0.5, 0.6], [0.5, 0.6]])
-    assert worst.by == ("ipm@0.2", "rl@0.2 of its own")
+    assert worst.by == ("ipm@0.2", "rl@0.2 of its own") and worst.clean == 0.9
 
 
 @pytest.mark.parametrize("name", LEARNERS)
