@@ -107,7 +107,7 @@ def over_rounds(panels: dict[str, dict[str, np.ndarray]], rounds: np.ndarray, pa
         axis.grid(alpha=0.25)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=2, frameon=False, fontsize=8)
-    figure.tight_layout(rect=(0, 0.05 * (1 + len(labels)) / 2, 1, 1))
+    figure.tight_layout(rect=(0, 0.035 * (1 + len(labels)) / 2, 1, 1))
     _save(figure, path)
 
 
