@@ -6,10 +6,10 @@
 The game card at q = 0.9. A pre-trained policy is deployed in fresh worlds against a hidden type.
 Between blocks of ten rounds it may be adapted by what the server has: updates, root images, its own
 actions, and a world that it made of its 200 root images by augmentation, with the types and the
-heterogeneity that it was trained against. ``imagined`` takes policy-gradient steps on rollouts of that world from the present
-model, weighted by a belief over types; ``trajectory`` takes them on the real run so far, with
-rewards that it estimates; ``mixture`` plays the belief's mean of each type's best action. A guard
-lets a candidate in if it earns more in a look ahead in the own world.
+heterogeneity that it was trained against. ``imagined`` takes policy-gradient steps on rollouts of
+that world from the present model, weighted by a belief over types; ``trajectory`` takes them on the
+real run so far, with rewards that it estimates; ``mixture`` plays the belief's mean of each type's
+best action. A guard lets a candidate in if it earns more in a look ahead in the own world.
 
 ``unknown``: policies that met six types (``unknown-q0.9``) against six others. The others met the
 card's nine types and are played against these: ``memory`` (``bse``), ``memoryless``, which sees no

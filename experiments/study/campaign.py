@@ -174,8 +174,11 @@ def report(page: str, campaign: Campaign, run: Run, about: str, console: Console
         knowledge_table(campaign, lines),
     ]
     if len(campaign.learners) > 1:
+        found = responses(campaign, run.outcomes, lines)
         text += ["## Under attackers that respond to what is deployed\n",
-                 response_table(campaign, responses(campaign, run.outcomes, lines))]  # fmt: skip
+                 response_table(campaign, found)]  # fmt: skip
+        if len(found) < campaign.num_responses:
+            text.append("Other ways to deploy them are registered, and have not been played.\n")
     bars = [(each.name, each.fixed.mean(), each.tailored.mean(), each.learned.mean())
             for each in by_robustness(everybody)]  # fmt: skip
     worst_cases(bars, run.out / f"{page}.png")

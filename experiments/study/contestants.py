@@ -138,6 +138,12 @@ class Campaign:
         return told + sampling
 
     @property
+    def num_responses(self) -> int:
+        """Learners, ways to deploy them, attacks: so many rows of the page."""
+        ways = len(self.learners) + len(self.adapted) + len(self.randomized)
+        return ways * len(ATTACKS)
+
+    @property
     def library(self) -> list[Trained]:
         """All attackers."""
         found = [Trained(each, attack) for each in (*self.defences, Defence(self.rule))

@@ -61,30 +61,29 @@ def responses(campaign: Campaign, outcomes: Path, lines: Lines) -> Responses:
     """Scores f64[T, S] of the learned defences under the attacker that learned against each.
 
     By (learner, how it is deployed, attack); ``meta policy``, ``told and adapted``, ``randomized``.
-
-    Raises:
-        SystemExit: for a defence that has not been played to the end.
+    What has not been played on every seed and final world is left out.
     """
     found = {}
     for name in campaign.learners:
-        ways = {"meta policy": {}}
+        ways: dict[str, dict] = {"meta policy": {}}
         ways |= {"told and adapted": {"told": True}} if name in campaign.adapted else {}
         ways |= {"randomized": {"randomized": True}} if name in campaign.randomized else {}
         for way, fields in ways.items():
             for attack in ATTACKS:
-                each_seed = []
-                for seed in campaign.seeds:
-                    made = {k: attack if k == "told" else v for k, v in fields.items()}
-                    defence = Defence(name, seed, **made)
-                    label = Trained(defence, attack).label
-                    rows = lines.get(defence) or exploit.read(outcomes / defence.slug)
-                    scores = {r.world: r.score for r in rows
-                              if (r.label, r.stream) == (label, "final")}  # fmt: skip
-                    if not scores.keys() >= set(range(campaign.final)):
-                        raise SystemExit(f"{defence.slug}: {label} is not played; run stage play")
-                    each_seed.append([scores[s] for s in range(campaign.final)])
-                found[name, way, attack] = np.array(each_seed)
+                made = {k: attack if k == "told" else v for k, v in fields.items()}
+                defences = [Defence(name, seed, **made) for seed in campaign.seeds]
+                each = [_under_its_own(d, attack, campaign, outcomes, lines) for d in defences]
+                if all(scores is not None for scores in each):
+                    found[name, way, attack] = np.array(each)
     return found
+
+
+def _under_its_own(defence: Defence, attack: str, campaign: Campaign, outcomes: Path, lines: Lines):
+    label = Trained(defence, attack).label
+    rows = lines.get(defence) or exploit.read(outcomes / defence.slug)
+    scores = {r.world: r.score for r in rows if (r.label, r.stream) == (label, "final")}
+    worlds = range(campaign.final)
+    return [scores[s] for s in worlds] if scores.keys() >= set(worlds) else None
 
 
 class Worst(NamedTuple):
