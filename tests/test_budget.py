@@ -31,6 +31,7 @@ def game_of(config):
     return make_game(config.game, config.fl, load("digits"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

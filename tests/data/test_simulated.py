@@ -1,6 +1,7 @@
 """The server's own images: of the root images alone, and no copies where new ones are promised."""
 
 import dataclasses
+import functools
 from typing import get_args, get_type_hints
 
 import numpy as np
@@ -31,6 +32,7 @@ def digits():
 def few_steps(monkeypatch):
     """Of the generative model."""
     module = __import__("sys").modules[generated.__module__]
+    monkeypatch.setattr(module, "Velocity", functools.partial(module.Velocity, width=16, blocks=1))
     monkeypatch.setattr(module, "STEPS", 30)
     monkeypatch.setattr(module, "_SHOWN", 200)
 

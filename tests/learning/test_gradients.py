@@ -133,6 +133,7 @@ def test_pathwise_is_the_derivative_of_the_simulator(derivative):
     np.testing.assert_allclose(derivative(np.zeros(3))[0], slopes, rtol=0.05, atol=3e-4)
 
 
+@pytest.mark.slow
 def test_a_coordinate_in_which_all_rows_agree_has_a_derivative():
     """Weights of a pixel that is always 0 never move: their deviation is 0 in every round."""
     game = tiny_game(types=("alie:z=1.5@0.5", "lmp:z=2@0.5"))
