@@ -26,7 +26,7 @@ from typing import Literal
 import jax
 import numpy as np
 import tyro
-from pages import write_page
+from pages import opening, write_page
 from rich.console import Console
 from scipy.stats import spearmanr
 from study.jobs import Job, run_jobs
@@ -40,7 +40,7 @@ from unknown import NEVER_MET
 from metasg_jax.data import load
 from metasg_jax.evaluation.statistics import holm, t_test
 from metasg_jax.evaluation.tables import markdown_table, with_error
-from metasg_jax.evaluation.worlds import FINAL, WIDTH, of_one_shape, world_settings
+from metasg_jax.evaluation.worlds import FINAL, of_shared_shape, world_settings
 from metasg_jax.game.make import make_game
 from metasg_jax.learning.state import defender_player
 from metasg_jax.online import PSI, Hidden, Server, learn_belief, own_world, play_adapting
@@ -118,7 +118,7 @@ def play(run: Run, name: str, seed: int) -> None:
     for s in range(WORLDS):
         real = dataclasses.replace(config.game, types=types, probabilities=())
         settings = world_settings(dataclasses.replace(config, game=real), dataset, s, FINAL)
-        game = of_one_shape([make_game(settings, config.fl, dataset)], WIDTH)[0]
+        game = of_shared_shape(make_game(settings, config.fl, dataset))
         own = own_world(state, config, dataset, settings.seed)
         meta = defender_player(state, own.game, config.meta, True)
         key = jax.random.key(s)
@@ -167,12 +167,11 @@ def label(way: tuple[str, bool]) -> str:
 
 def report(run: Run, console: Console) -> None:
     """The page."""
-    title, usage, *paragraphs = __doc__.strip().split("\n\n")
+    registered_in = (
+        f"; what is registered is in [online.json](online.json). Written at commit {commit()}."
+    )
     text = [
-        f"# {title.rstrip('.')}\n",
-        *(" ".join(paragraph.split()) + "\n" for paragraph in paragraphs),
-        f"Command: `{usage.split('#')[0].strip()}`; what is registered is in "
-        f"[online.json](online.json). Written at commit {commit()}.\n",
+        *opening(__doc__, registered_in),
         f"{WORLDS} final worlds and {len(SEEDS)} training seeds; 95 % intervals over both. Below "
         "frozen: types whose Holm-corrected p is under 0.05.\n",
     ]

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 import stackelberg
 import tyro
-from pages import write_page
+from pages import opening, write_page
 from rich.console import Console
 from study.contestants import Defence, Trained
 from study.program import commit
@@ -139,7 +139,6 @@ def report(run: Run, console: Console) -> None:
             found[NO_ATTACK] = kept["mean"][0]["none|accuracy"]
         return found
 
-    title, usage, *paragraphs = __doc__.strip().split("\n\n")
     figures = {
         "rl": {f"accuracy under {RL}": curves(RL, "accuracy")},
         "mixed": {
@@ -148,9 +147,7 @@ def report(run: Run, console: Console) -> None:
         },
     }
     text = [
-        f"# {title.rstrip('.')}\n",
-        *(" ".join(paragraph.split()) + "\n" for paragraph in paragraphs),
-        f"Command: `{usage.split('#')[0].strip()}`. Written at commit {commit()}.\n",
+        *opening(__doc__, f". Written at commit {commit()}."),
         f"At the last point of the curves, round {rounds[-1]}; 95 % intervals over {WORLDS} final "
         "worlds, and over training seeds where there are any.\n",
     ]

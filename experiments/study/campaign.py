@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from pages import write_page
+from pages import opening, write_page
 from rich.console import Console
 
 from metasg_jax.evaluation.plots import worst_cases
@@ -150,12 +150,9 @@ def report(page: str, campaign: Campaign, run: Run, about: str, console: Console
         name: worst_of(name, [campaign.common(lines[each], each) for each in group])
         for name, group in groups.items()
     }
-    title, usage, *paragraphs = about.strip().split("\n\n")
+    registered = f"[{page}.json]({page}.json)"
     text = [
-        f"# {title.rstrip('.')}\n",
-        *(" ".join(paragraph.split()) + "\n" for paragraph in paragraphs),
-        f"Command: `{usage.split('#')[0].strip()}`; what is registered is in "
-        f"[{page}.json]({page}.json). Written at commit {commit()}.\n",
+        *opening(about, f"; what is registered is in {registered}. Written at commit {commit()}."),
         "## The worst case of each defence\n",
         worst_table(everybody, everybody[campaign.learners[0]]),
         "Scores (accuracy minus attack success) on final worlds; 95 % intervals over worlds, and "

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from pages import write_page
+from pages import opening, write_page
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -181,15 +181,12 @@ def report(
     """Writes the page, its figures and its settings."""
     run.out.mkdir(parents=True, exist_ok=True)
     outcomes = {name: Outcomes.read(run.place(studies, name)) for name in studies}
-    title, usage, *rest = about.strip().split("\n\n")
     seconds = sum(each.seconds for each in outcomes.values())
-    lines = [
-        f"# {title.rstrip('.')}\n",
-        *(" ".join(paragraph.split()) + "\n" for paragraph in rest),
-        f"Command: `{usage.split('#')[0].strip()}`; what is registered is "
-        f"in [{page}.json]({page}.json). Playing the worlds took {seconds / 60:.0f} minutes on one "
-        f"core, training apart. Written at commit {commit()}.\n",
-    ]
+    lines = opening(
+        about,
+        f"; what is registered is in [{page}.json]({page}.json). Playing the worlds took "
+        f"{seconds / 60:.0f} minutes on one core, training apart. Written at commit {commit()}.",
+    )
     if extra is not None:
         lines.append(extra(outcomes, run.out))
     for name in studies:

@@ -33,7 +33,7 @@ from metasg_jax.evaluation.schedules import (
     swapped,
     two_phase,
 )
-from metasg_jax.evaluation.worlds import FINAL, SELECTION, WIDTH, of_one_shape, world
+from metasg_jax.evaluation.worlds import FINAL, SELECTION, of_shared_shape, world
 from metasg_jax.game.make import make_game, make_observation, make_post_defense, make_rule
 from metasg_jax.game.rollout import Normalizer, Player, init_normalizer
 from metasg_jax.learning.adaptation import adapt
@@ -118,7 +118,7 @@ def number_of_worlds(study: Study, stage: str) -> int:
 
 def draw(kind: World, dataset, stream: int, seed: int):
     """A game that no run was trained on."""
-    return of_one_shape([world(kind.config, dataset, seed, stream)], WIDTH)[0]
+    return of_shared_shape(world(kind.config, dataset, seed, stream))
 
 
 def nobody(game):

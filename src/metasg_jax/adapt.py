@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from metasg_jax import checkpoint
+from metasg_jax import checkpoint, runs
 from metasg_jax.config import RunConfig
 from metasg_jax.data import Dataset
-from metasg_jax.errors import CheckpointError, ConfigError
+from metasg_jax.errors import ConfigError
 from metasg_jax.evaluation.plots import adaptation
 from metasg_jax.evaluation.tables import rich_table
-from metasg_jax.evaluation.worlds import WIDTH, of_one_shape, world_settings
+from metasg_jax.evaluation.worlds import of_shared_shape, world_settings
 from metasg_jax.game.make import make_game
 from metasg_jax.game.rollout import Player
 from metasg_jax.learning.state import MetaSGState, attacker_player, defender_player, init_state
@@ -99,18 +99,10 @@ def adapt_program(
     psi = parse_variant(PSI, asked.psi, "psi")
     real = dataclasses.replace(config.game, types=("none", asked.attack), probabilities=())
     settings = world_settings(dataclasses.replace(config, game=real), dataset, asked.world)
-    game = of_one_shape([make_game(settings, config.fl, dataset)], WIDTH)[0]
-    about = json.loads(json.dumps(dataclasses.asdict(asked)))
+    game = of_shared_shape(make_game(settings, config.fl, dataset))
+    about = dataclasses.asdict(asked)
+    runs.begin(directory / "adapt.json", about, resume)
     checkpoints = directory / "checkpoints"
-    if resume and (directory / "adapt.json").is_file():
-        before = json.loads((directory / "adapt.json").read_text())
-        other = [f"{k}: {before.get(k)!r}, not {v!r}" for k, v in about.items()
-                 if before.get(k) != v]  # fmt: skip
-        if other:
-            raise CheckpointError(f"{directory} was made with {'; '.join(other)}")
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "adapt.json").write_text(json.dumps(about, indent=1) + "\n")
-
     console.print(f"the server makes its own world of {config.game.num_root} root images")
     own = own_world(state, config, dataset, settings.seed, asked.clients, asked.num_simulated)
     names = own.game.prior.names

@@ -15,13 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
+from metasg_jax import runs
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
 from metasg_jax.data import Dataset
-from metasg_jax.errors import CheckpointError, ConfigError
+from metasg_jax.errors import ConfigError
 from metasg_jax.evaluation.schedules import play_policy
 from metasg_jax.evaluation.statistics import mean_se
 from metasg_jax.evaluation.tables import markdown_table, rich_table, with_error
-from metasg_jax.evaluation.worlds import FINAL, SELECTION, WIDTH, of_one_shape, world
+from metasg_jax.evaluation.worlds import FINAL, SELECTION, of_shared_shape, world
 from metasg_jax.evaluation.worst import as_strong
 from metasg_jax.game.rollout import Player
 from metasg_jax.game.types import parse_type
@@ -164,7 +165,7 @@ def attack_program(
         "against": opponent.name, "attack": config.game.types[0], "seed": config.seed,
         "tries": num_tries, "steps": config.steps,
     }  # fmt: skip
-    begin(directory, about, resume)
+    runs.begin(directory / "attack.json", about, resume, free=("steps",))
 
     def prepare(state: MetaSGState, game) -> MetaSGState:
         state = opponent.lead(state, game)
@@ -177,26 +178,6 @@ def attack_program(
         result |= report(state, config, dataset, num_worlds, title, directory, console)
     (directory / "attack.json").write_text(json.dumps(result, indent=1) + "\n")
     return result
-
-
-def begin(directory: Path, about: dict, resume: bool) -> None:
-    """Writes what a run is about, so that it is known before its end.
-
-    Raises:
-        CheckpointError: when resuming one that is about something else; more steps may be asked.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / "attack.json"
-    if resume and path.is_file():
-        before = json.loads(path.read_text())
-        other = [
-            f"{name}: {before.get(name)!r}, not {value!r}"
-            for name, value in about.items()
-            if name != "steps" and before.get(name) != value
-        ]
-        if other:
-            raise CheckpointError(f"{directory} was made with {'; '.join(other)}")
-    path.write_text(json.dumps(about, indent=1) + "\n")
 
 
 def report(
@@ -297,7 +278,7 @@ def contest(
 ) -> tuple[Key, Any, Player, Player]:
     """One world of :func:`judge`: (key, game, defender, attackers stacked over the types)."""
     judged = dataclasses.replace(config, game=dataclasses.replace(config.game, types=names))
-    game = of_one_shape([world(judged, dataset, s, stream)], WIDTH)[0]
+    game = of_shared_shape(world(judged, dataset, s, stream))
     defender = defender_player(state, game, config.meta, not config.meta.randomized)
     attacker = attacker_player(state, game, config.meta, 0, True)
     phi = jax.tree.map(lambda a: jnp.broadcast_to(a, (len(names), *a.shape)), attacker.params)

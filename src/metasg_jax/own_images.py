@@ -10,10 +10,10 @@ from rich.console import Console
 from metasg_jax.config import RunConfig
 from metasg_jax.data import Dataset
 from metasg_jax.data.dataset import pool_images
-from metasg_jax.data.simulated import Simulated, simulate
+from metasg_jax.data.simulated import Simulated
 from metasg_jax.data.simulated.neighbours import Neighbours, neighbours
 from metasg_jax.evaluation.plots import image_grid
-from metasg_jax.game.make import splits_of
+from metasg_jax.game.make import simulated_clients
 
 
 def own_images(
@@ -38,8 +38,7 @@ def own_images(
     begin = time.perf_counter()
     console.print(f"making {config.num_simulated} {config.clients} images of the root images")
     game = config.game
-    root = splits_of(np.random.default_rng(game.seed), game, dataset).root
-    made = simulate(config.clients, dataset, root, config.num_simulated, game.pool, game.seed)
+    made, root = simulated_clients(game, dataset, config.clients, config.num_simulated)
     found = neighbours(made.images, pool_images(dataset.train_x[root], game.pool))
     directory.mkdir(parents=True, exist_ok=True)
     part = directory / f"simulated.{os.getpid()}.part.npz"

@@ -47,6 +47,32 @@ def newest(root: Path, prefix: str) -> Path:
     return max(found, key=lambda d: (d / "checkpoints").stat().st_mtime)
 
 
+def begin(path: Path, about: dict, resume: bool, free: tuple[str, ...] = ()) -> None:
+    """Writes what a run is about beside it, so that it is known before its end.
+
+    Args:
+        path: of the file; its directory is that of the run, made where it is missing.
+        about: JSON.
+        resume: whether a run that is there is gone on with.
+        free: names that may differ then.
+
+    Raises:
+        CheckpointError: when resuming one that is about something else.
+    """
+    directory = path.parent
+    directory.mkdir(parents=True, exist_ok=True)
+    if resume and path.is_file():
+        before = json.loads(path.read_text())
+        other = [
+            f"{name}: {before.get(name)!r}, not {value!r}"
+            for name, value in about.items()
+            if name not in free and before.get(name) != value
+        ]
+        if other:
+            raise CheckpointError(f"{directory} was made with {'; '.join(other)}")
+    path.write_text(json.dumps(about, indent=1) + "\n")
+
+
 def write_config(directory: Path, config: RunConfig) -> None:
     """Writes the settings for a person to read; checkpoints carry their own copy."""
     directory.mkdir(parents=True, exist_ok=True)

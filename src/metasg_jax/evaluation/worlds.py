@@ -17,6 +17,11 @@ WIDTH = 1024
 """Lists of images are padded to a multiple of this, so that worlds made apart share a program."""
 
 
+def of_shared_shape(game):
+    """A game that shares its program with those made elsewhere."""
+    return of_one_shape([game], WIDTH)[0]
+
+
 def world(config: RunConfig, dataset: Dataset, seed: int, stream: int = FINAL):
     """A game with its own splits, partition and trigger, and another target than the run's.
 

@@ -6,7 +6,7 @@ import numpy as np
 from metasg_jax.aggregators import AGGREGATORS, Composed
 from metasg_jax.config import FLConfig, GameConfig
 from metasg_jax.data import PARTITIONS, TRIGGERS, Dataset, Splits, load, pool, split
-from metasg_jax.data.simulated import Simulated, own_world
+from metasg_jax.data.simulated import Simulated, own_world, simulate
 from metasg_jax.errors import ConfigError
 from metasg_jax.fl.data import ClientData
 from metasg_jax.game.bsmg import FLGame, owned_images
@@ -201,6 +201,18 @@ def make_game(
 def splits_of(rng, config: GameConfig, dataset: Dataset) -> Splits:
     """The first draw of a game's randomness: who may see which images."""
     return split(rng, dataset, config.num_root, config.num_validation, config.num_test or None)
+
+
+def simulated_clients(
+    config: GameConfig, dataset: Dataset, kind: str, count: int
+) -> tuple[Simulated, np.ndarray]:
+    """What the server of a game can make of its root images: (images, positions i32[R] of these).
+
+    Raises:
+        UnknownNameError, ConfigError: see :func:`~metasg_jax.data.simulated.simulate`.
+    """
+    root = splits_of(np.random.default_rng(config.seed), config, dataset).root
+    return simulate(kind, dataset, root, count, config.pool, config.seed), root
 
 
 def deal(rng, dataset: Dataset, splits, config: GameConfig, num_clients: int) -> ClientData:

@@ -13,6 +13,12 @@ _STEPS, _RATE, _DECAY = 300, 0.05, 1e-3
 _RECENT = 5
 
 
+def likely(belief: jax.Array) -> jax.Array:
+    """A belief f32[K] without the types below 0.05, of sum 1: nobody plays ahead against those."""
+    kept = jnp.where(belief >= 0.05, belief, 0.0)
+    return kept / kept.sum()
+
+
 class Belief(Struct):
     """A multinomial logistic regression from a round's observation to the type.
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.game.rollout import Player, rollout
+from metasg_jax.online.belief import likely
 from metasg_jax.online.view import OwnWorld, ServerState
 from metasg_jax.struct import Struct
 from metasg_jax.types import Key
@@ -48,8 +49,7 @@ def look_ahead(
         num_rounds: static.
         repeats: static.
     """
-    likely = jnp.where(belief >= 0.05, belief, 0.0)
-    likely = likely / likely.sum()
+    weights = likely(belief)
 
     def against(_, i):
         def play():
@@ -70,9 +70,9 @@ def look_ahead(
 
             return jax.vmap(one)(jnp.arange(repeats))
 
-        return None, jax.lax.cond(likely[i] > 0, play, lambda: jnp.zeros((repeats,)))
+        return None, jax.lax.cond(weights[i] > 0, play, lambda: jnp.zeros((repeats,)))
 
     counter = jnp.arange(len(own.game.prior), dtype=jnp.int32)
-    gains = likely @ jax.lax.scan(against, None, counter)[1]
+    gains = weights @ jax.lax.scan(against, None, counter)[1]
     error = gains.std(ddof=1) / jnp.sqrt(repeats)
     return Verdict(gains.mean(), error, gains.mean() > 0)

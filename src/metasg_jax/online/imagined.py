@@ -9,6 +9,7 @@ import optax
 from metasg_jax.config import MetaConfig
 from metasg_jax.game.rollout import Player, map_groups, rollout
 from metasg_jax.learning.estimators import advantages, log_probs, surrogate
+from metasg_jax.online.belief import likely
 from metasg_jax.online.view import OnlineView, OwnWorld
 from metasg_jax.struct import Struct, field
 from metasg_jax.types import Info, Key
@@ -58,8 +59,7 @@ class Imagined(Struct):
         belief: jax.Array,
     ) -> tuple[Player, object, Info]:
         """(the policy some steps further, the optimizer's state, what it earned meanwhile)."""
-        likely = jnp.where(belief >= 0.05, belief, 0.0)
-        likely = likely / likely.sum()
+        mix = likely(belief)
         actor = current.replace(greedy=False)
 
         def play(key, params, i):
@@ -80,7 +80,7 @@ class Imagined(Struct):
 
             def against(_, i):
                 played = jax.lax.cond(
-                    likely[i] > 0,
+                    mix[i] > 0,
                     lambda: play(jax.random.fold_in(key_b, i), params, i),
                     lambda: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes),
                 )
@@ -100,13 +100,13 @@ class Imagined(Struct):
 
                 def objective(params):
                     each = jax.vmap(gain, in_axes=(None, 0, 0))(params, played, behaviour)
-                    return -likely @ jnp.where(likely > 0, each, 0.0)
+                    return -mix @ jnp.where(mix > 0, each, 0.0)
 
                 updates, opt = optax.adam(self.lr).update(jax.grad(objective)(params), opt)
                 return (optax.apply_updates(params, updates), opt), None
 
             carry, _ = jax.lax.scan(epoch, (params, opt), length=self.epochs)
-            return carry, likely @ played.reward.mean(axis=(1, 2, 3))
+            return carry, mix @ played.reward.mean(axis=(1, 2, 3))
 
         (params, state), earned = jax.lax.scan(
             batch, (current.params, state), jnp.arange(self.batches)

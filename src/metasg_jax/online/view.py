@@ -7,14 +7,12 @@ here; what adapts a policy gets these structures and the server's own world, nev
 import dataclasses
 
 import jax
-import numpy as np
 
 from metasg_jax.config import RunConfig
 from metasg_jax.data import Dataset
-from metasg_jax.data.simulated import simulate
-from metasg_jax.evaluation.worlds import WIDTH, of_one_shape
+from metasg_jax.evaluation.worlds import of_shared_shape
 from metasg_jax.game.bsmg import FLGame, GameState
-from metasg_jax.game.make import make_game, splits_of
+from metasg_jax.game.make import make_game, simulated_clients
 from metasg_jax.game.rollout import Player
 from metasg_jax.learning.state import MetaSGState, attacker_player
 from metasg_jax.struct import Struct
@@ -113,9 +111,8 @@ def own_world(
         UnknownNameError, ConfigError: see :func:`~metasg_jax.data.simulated.simulate`.
     """
     game = dataclasses.replace(config.game, seed=seed)
-    root = splits_of(np.random.default_rng(seed), game, dataset).root
-    simulated = simulate(clients, dataset, root, num_simulated, game.pool, seed)
-    own = of_one_shape([make_game(game, config.fl, dataset, simulated)], WIDTH)[0]
+    simulated, _ = simulated_clients(game, dataset, clients, num_simulated)
+    own = of_shared_shape(make_game(game, config.fl, dataset, simulated))
     return OwnWorld(own, attacker_player(state, own, config.meta, slice(None), True))
 
 
