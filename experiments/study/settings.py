@@ -131,6 +131,39 @@ OWN = {f"{kind}-clients": _card(f"--clients={kind}", *_HUNDRED)
        for kind in ("real", "augmented", "generated", "repeated")}  # fmt: skip
 """Defenders whose clients held real images in pre-training, or what a server makes of a hundred."""
 
+_UNTARGETED = tuple(text for text in CARD.game.types if "bfl" not in text and text != "none")
+_BACKDOORS = tuple(text for text in CARD.game.types if "bfl" in text)
+
+
+def prior_of(backdoors: float) -> tuple[float, ...]:
+    """Q of the card's types in which the attackers with a backdoor have that share.
+
+    ``none`` keeps its ninth; within both kinds all types are alike.
+    """
+    each = {"none": 1 / 9}
+    each |= {text: 8 / 9 * (1 - backdoors) / len(_UNTARGETED) for text in _UNTARGETED}
+    each |= {text: 8 / 9 * backdoors / len(_BACKDOORS) for text in _BACKDOORS}
+    return tuple(each[text] for text in CARD.game.types)
+
+
+def _with_prior(backdoors: float) -> Learner:
+    q = [f"{each:.9f}" for each in prior_of(backdoors)]
+    return _card(_AT_09, "--game.probabilities", *q, steps=28)
+
+
+PRIORS = {"prior-untargeted": _with_prior(0.1), "prior-backdoors": _with_prior(0.9)}
+"""``bse`` with another prior: nine attackers in ten are of one kind."""
+
+POST_DEFENSES = ("none", "prune", "guarded_prune", "learned_clip", "fine_tune")
+POST = {f"post-{name}": _card(_AT_09, f"--game.post-defense={name}", steps=28)
+        for name in POST_DEFENSES}  # fmt: skip
+"""``bse`` with another post-training defence than ``neuron_clip``."""
+
+WEIGHTS = (0.0, 0.25, 4.0)
+DIAL = {f"weight-{weight:g}": _card(_AT_09, f"--game.backdoor-weight={weight:g}", steps=28)
+        for weight in WEIGHTS}  # fmt: skip
+"""``bse`` whose reward weighs a backdoor's success by another number than 1."""
+
 RECURRENT = {"bse-recurrent": _card(_AT_09, "--game.observation=reservoir", steps=28)}
 """``bse`` with a recurrent cell in the place of moving averages."""
 
@@ -154,6 +187,9 @@ LEARNERS = {
     **ADAPTIVE,
     **OWN,
     **RECURRENT,
+    **PRIORS,
+    **POST,
+    **DIAL,
     "paper": _card(
         "--game.level=0.5", "--game.pool=1", "--fl.local-lr=0.05", "--fl.batch-size=128",
         "--fl.horizon=500", steps=6,
