@@ -6,26 +6,24 @@ import json
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
 from metasg_jax import checkpoint, runs
-from metasg_jax.config import RunConfig
+from metasg_jax.config import Adaptation, RunConfig
 from metasg_jax.data import Dataset
-from metasg_jax.errors import ConfigError
 from metasg_jax.evaluation.plots import adaptation
 from metasg_jax.evaluation.tables import rich_table
 from metasg_jax.evaluation.worlds import of_shared_shape, world_settings
 from metasg_jax.game.make import make_game
-from metasg_jax.game.rollout import Player
-from metasg_jax.learning.state import MetaSGState, attacker_player, defender_player, init_state
+from metasg_jax.learning.state import MetaSGState, defender_player
 from metasg_jax.online import (
     PSI,
     Block,
     Hidden,
     Server,
     Standing,
+    attackers_of,
     begin,
     final_metrics,
     learn_belief,
@@ -33,42 +31,6 @@ from metasg_jax.online import (
     own_world,
 )
 from metasg_jax.specs import parse_variant
-
-
-@dataclasses.dataclass(frozen=True)
-class Adaptation:
-    """What is run.
-
-    Attributes:
-        attack: the type that is hidden.
-        psi: ``name[:field=value,..]`` of :data:`~metasg_jax.online.PSI`.
-        guard: whether a candidate has to stand a look ahead.
-        block: rounds between two adaptations, a divisor of the horizon.
-        conceal: first rounds in which the attacker does nothing, whole blocks of them.
-        clients: what simulated clients hold in the server's own world.
-        num_simulated: images that are made for them.
-        world: number of the fresh world that the run takes place in.
-    """
-
-    attack: str
-    psi: str = "imagined"
-    guard: bool = True
-    block: int = 10
-    conceal: int = 0
-    clients: str = "augmented"
-    num_simulated: int = 6000
-    world: int = 0
-
-    def check(self, horizon: int) -> None:
-        """Raises ConfigError where a value is out of range."""
-        if self.block < 1 or horizon % self.block:
-            raise ConfigError(f"block = {self.block}: a divisor of the {horizon} rounds")
-        if not 0 <= self.conceal < horizon or self.conceal % self.block:
-            raise ConfigError(
-                f"conceal = {self.conceal}: a multiple of block = {self.block} below {horizon}"
-            )
-        if self.world < 0:
-            raise ConfigError(f"world = {self.world}: at least 0")
 
 
 def adapt_program(
@@ -104,7 +66,9 @@ def adapt_program(
     runs.begin(directory / "adapt.json", about, resume)
     checkpoints = directory / "checkpoints"
     console.print(f"the server makes its own world of {config.game.num_root} root images")
-    own = own_world(state, config, dataset, settings.seed, asked.clients, asked.num_simulated)
+    own = own_world(
+        state, config, dataset, settings.seed, asked.clients, asked.num_simulated, asked.imagine
+    )
     names = own.game.prior.names
     meta = defender_player(state, own.game, config.meta, True)
     key = jax.random.key(asked.world)
@@ -113,7 +77,7 @@ def adapt_program(
     prepared = psi.begin(jax.random.fold_in(key, 2), own, meta)
     total, quiet = game.horizon // asked.block, asked.conceal // asked.block
     types = (0,) * quiet + (1,) * (total - quiet)
-    hidden = Hidden(game, types, hidden_attackers(state, config, game, asked.attack))
+    hidden = Hidden(game, types, attackers_of(settings.types, state, config, game))
     key_run = jax.random.fold_in(key, 3)
     standing = begin(key_run, hidden, server, prepared)
     rows: list[dict] = []
@@ -135,22 +99,6 @@ def adapt_program(
     cells = ["" if np.isnan(v) else f"{v:.3f}" for v in found.values()]
     console.print(rich_table(f"{asked.attack}, after {game.horizon} rounds", [*found], [cells]))
     return result
-
-
-def hidden_attackers(state: MetaSGState, config: RunConfig, game, attack: str) -> Player:
-    """Of the game's types; the pre-training's attacker where the type is one of its adaptive ones.
-
-    The parameters of all others are read by nobody.
-    """
-    if attack in config.game.types:
-        place = config.game.types.index(attack)
-    else:
-        state, place = init_state(jax.random.key(0), game, config.meta), 0
-    one = attacker_player(state, game, config.meta, place, True)
-    count = len(game.prior)
-    return one.replace(
-        params=jax.tree.map(lambda a: jnp.broadcast_to(a, (count, *a.shape)), one.params)
-    )
 
 
 def _arrays(standing: Standing) -> dict:

@@ -350,3 +350,45 @@ class RunConfig:
         _require(self.chunk >= 1, "chunk", self.chunk, "at least 1")
         _require(self.keep >= 0, "keep", self.keep, "at least 1, or 0 (all)")
         _require(self.memory_gib >= 0, "memory_gib", self.memory_gib, "0 (80 % of free) or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Adaptation:
+    """One run whose attacker is hidden, with adaptation online."""
+
+    attack: str = "bfl@0.2"
+    """The type that is hidden from the server; one that it never met, too."""
+    psi: str = "imagined"
+    """How it adapts: imagined (rollouts of its own world), trajectory (the real run so far),
+    mixture (its belief over types), frozen (not); fields as in imagined:batches=4,lr=0.02."""
+    guard: bool = True
+    """A candidate replaces the policy only if it earns more in a look ahead."""
+    imagine: tuple[str, ...] = ()
+    """Types in the server's own world; empty: those of the pre-training. More of them cost the
+    pre-training nothing."""
+    block: int = 10
+    """Rounds between two adaptations, a divisor of the horizon."""
+    conceal: int = 0
+    """First rounds in which the attacker does nothing, whole blocks of them."""
+    clients: str = "augmented"
+    """What clients hold in the server's own world: repeated, augmented or generated root images."""
+    num_simulated: int = 6000
+    """How many such images."""
+    world: int = 0
+    """Number of the fresh world: partition, trigger, target, seeds."""
+
+    def check(self, horizon: int) -> None:
+        """Raises ConfigError where a value is out of range."""
+        _require(
+            self.block >= 1 and horizon % self.block == 0,
+            "block",
+            self.block,
+            f"a divisor of the {horizon} rounds",
+        )
+        _require(
+            0 <= self.conceal < horizon and self.conceal % self.block == 0,
+            "conceal",
+            self.conceal,
+            f"a multiple of block = {self.block} below {horizon}",
+        )
+        _require(self.world >= 0, "world", self.world, "at least 0")

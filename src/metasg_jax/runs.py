@@ -63,6 +63,7 @@ def begin(path: Path, about: dict, resume: bool, free: tuple[str, ...] = ()) -> 
     directory.mkdir(parents=True, exist_ok=True)
     if resume and path.is_file():
         before = json.loads(path.read_text())
+        about = json.loads(json.dumps(about))  # tuples are lists there
         other = [
             f"{name}: {before.get(name)!r}, not {value!r}"
             for name, value in about.items()

@@ -3,13 +3,15 @@
 import dataclasses
 import json
 
+import chex
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
 
 from metasg_jax import adapt, cli, program
-from metasg_jax.adapt import Adaptation, adapt_program
-from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
+from metasg_jax.adapt import adapt_program
+from metasg_jax.config import Adaptation, FLConfig, GameConfig, MetaConfig, RunConfig
 from metasg_jax.errors import CheckpointError, ConfigError
 from metasg_jax.registry import UnknownNameError
 from metasg_jax.testing import tiny_dataset
@@ -80,6 +82,19 @@ def test_the_servers_world_does_not_read_the_clients(trained, tmp_path):
     np.testing.assert_array_equal(root.test_x, again.test_x)
 
 
+def test_a_wider_table_keeps_the_attackers_of_the_pre_training(trained):
+    """Each type finds its own parameters again, wherever it stands; others are fresh."""
+    _, state = trained
+    types = ("ipm:scale=10@0.25", "bfl@0.25", "none")
+    own = adapt.own_world(state, CONFIG, DATASET, 1, num_simulated=60, types=types)
+    assert own.game.prior.names == types
+    np.testing.assert_allclose(own.game.prior.probabilities, 1 / 3)
+    for place, before in ((0, 1), (2, 0)):
+        chex.assert_trees_all_equal(
+            own.attacker(place).params, jax.tree.map(lambda leaf, b=before: leaf[b], state.phi)
+        )
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -89,6 +104,7 @@ def test_the_servers_world_does_not_read_the_clients(trained, tmp_path):
         ({"psi": "imagine"}, UnknownNameError, "did you mean 'imagined'"),
         ({"psi": "imagined:steps=2"}, ConfigError, "steps"),
         ({"attack": "bfl@2"}, ConfigError, "bfl@2"),
+        ({"imagine": ("none", "ipm@2")}, ConfigError, "ipm@2"),
         ({"clients": "dreamed"}, UnknownNameError, "repeated, augmented, generated"),
         ({"num_simulated": 5}, ConfigError, "num_simulated = 5: at least 30"),
     ],

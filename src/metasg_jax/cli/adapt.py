@@ -8,6 +8,7 @@ import tyro
 from rich.console import Console
 
 from metasg_jax.cli.common import Source, load_images
+from metasg_jax.config import Adaptation
 from metasg_jax.errors import ConfigError
 from metasg_jax.runs import DEFAULT_ROOT, new_directory, newest
 
@@ -22,23 +23,7 @@ class Adapt:
 
     run: Path | None = None
     """Directory of the pre-training (default: the newest of the data set)."""
-    attack: str = "bfl@0.2"
-    """The type that is hidden from the server; one that it never met, too."""
-    psi: str = "imagined"
-    """How it adapts: imagined (rollouts of its own world), trajectory (the real run so far),
-    mixture (its belief over types), frozen (not); fields as in imagined:batches=4,lr=0.02."""
-    guard: bool = True
-    """A candidate replaces the policy only if it earns more in a look ahead."""
-    block: int = 10
-    """Rounds between two adaptations."""
-    conceal: int = 0
-    """First rounds in which the attacker does nothing, whole blocks of them."""
-    clients: str = "augmented"
-    """What clients hold in the server's own world: repeated, augmented or generated root images."""
-    num_simulated: int = 6000
-    """How many such images."""
-    world: int = 0
-    """Number of the fresh world: partition, trigger, target, seeds."""
+    asked: Annotated[Adaptation, tyro.conf.arg(name="")] = Adaptation()
     dataset: str = "digits"
     """Whose newest run, where --run is not given."""
     out: Path | None = None
@@ -60,17 +45,13 @@ def run(argv: list[str], console: Console) -> int:
     config, checkpoints = program.load_run(directory)
     if config.meta.algorithm == "best_response":
         raise ConfigError(f"run = {directory}: holds an attacker; name a run of metasg pretrain")
-    asked = adapt.Adaptation(
-        args.attack, args.psi, args.guard, args.block, args.conceal, args.clients,
-        args.num_simulated, args.world,
-    )  # fmt: skip
-    asked.check(config.fl.horizon)
+    args.asked.check(config.fl.horizon)
     out = args.out or new_directory(DEFAULT_ROOT, f"adapt-{config.game.dataset}")
     if not args.resume and out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"out = {out}: is not empty; add --resume, or name another")
     dataset = load_images(config.game.dataset, args.source, console)
     program.enable_compilation_cache()
     state = program.load_state(config, checkpoints, dataset)
-    adapt.adapt_program(state, config, dataset, asked, out, args.resume, console)
+    adapt.adapt_program(state, config, dataset, args.asked, out, args.resume, console)
     console.print(f"adapt.csv, adapt.png and checkpoints are in {out}")
     return 0

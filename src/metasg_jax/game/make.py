@@ -6,7 +6,7 @@ import numpy as np
 from metasg_jax.aggregators import AGGREGATORS, Composed
 from metasg_jax.config import FLConfig, GameConfig
 from metasg_jax.data import PARTITIONS, TRIGGERS, Dataset, Splits, load, pool, split
-from metasg_jax.data.simulated import Simulated, own_world, simulate
+from metasg_jax.data.simulated import Simulated, simulate, with_simulated_clients
 from metasg_jax.errors import ConfigError
 from metasg_jax.fl.data import ClientData
 from metasg_jax.game.bsmg import FLGame, owned_images
@@ -166,7 +166,7 @@ def make_game(
     if simulated is None:
         dataset = pool(dataset, config.pool)
     else:
-        dataset, splits = own_world(dataset, splits, simulated, config.pool)
+        dataset, splits = with_simulated_clients(dataset, splits, simulated, config.pool)
     shape = dataset.train_x.shape[1:]
     data = deal(rng, dataset, splits, config, fl.num_clients)
 

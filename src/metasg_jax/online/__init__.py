@@ -30,7 +30,14 @@ from metasg_jax.online.run import (
     play_adapting,
 )
 from metasg_jax.online.trajectory import RealTrajectory
-from metasg_jax.online.view import OnlineView, OwnWorld, ServerState, own_world, server_side
+from metasg_jax.online.view import (
+    OnlineView,
+    OwnWorld,
+    ServerState,
+    attackers_of,
+    own_world,
+    server_side,
+)
 from metasg_jax.registry import Registry
 
 PSI = Registry(
@@ -60,6 +67,7 @@ __all__ = [
     "Standing",
     "Truth",
     "Verdict",
+    "attackers_of",
     "begin",
     "begin_run",
     "final_metrics",

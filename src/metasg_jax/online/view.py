@@ -7,6 +7,7 @@ here; what adapts a policy gets these structures and the server's own world, nev
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 
 from metasg_jax.config import RunConfig
 from metasg_jax.data import Dataset
@@ -14,7 +15,7 @@ from metasg_jax.evaluation.worlds import of_shared_shape
 from metasg_jax.game.bsmg import FLGame, GameState
 from metasg_jax.game.make import make_game, simulated_clients
 from metasg_jax.game.rollout import Player
-from metasg_jax.learning.state import MetaSGState, attacker_player
+from metasg_jax.learning.state import MetaSGState, attacker_player, init_state
 from metasg_jax.struct import Struct
 from metasg_jax.types import Key
 
@@ -96,6 +97,7 @@ def own_world(
     seed: int,
     clients: str = "augmented",
     num_simulated: int = 6000,
+    types: tuple[str, ...] = (),
 ) -> OwnWorld:
     """The own world of a server that deploys a pre-trained policy.
 
@@ -106,14 +108,41 @@ def own_world(
         seed: of the real world's game, which says which images these are.
         clients: what simulated clients hold, of ``SIMULATIONS``.
         num_simulated: images that are made.
+        types: whom the server imagines; empty: those of the pre-training, with its prior. A wider
+            table costs the pre-training nothing.
 
     Raises:
         UnknownNameError, ConfigError: see :func:`~metasg_jax.data.simulated.simulate`.
     """
     game = dataclasses.replace(config.game, seed=seed)
+    if types:
+        game = dataclasses.replace(game, types=types, probabilities=())
     simulated, _ = simulated_clients(game, dataset, clients, num_simulated)
     own = of_shared_shape(make_game(game, config.fl, dataset, simulated))
-    return OwnWorld(own, attacker_player(state, own, config.meta, slice(None), True))
+    return OwnWorld(own, attackers_of(game.types, state, config, own))
+
+
+def attackers_of(types: tuple[str, ...], state: MetaSGState, config: RunConfig, game) -> Player:
+    """The attackers of a table, parameters stacked.
+
+    Those of the pre-training where a type is one of its own; the parameters of all others are
+    fresh, and read by nobody but an adaptive type.
+
+    Args:
+        types: the table.
+        state: of the pre-training.
+        config: of it.
+        game: whose attackers they are.
+    """
+    fresh = init_state(jax.random.key(0), game, config.meta)
+    known = config.game.types
+    rows = [
+        jax.tree.map(lambda own, new, i=i, text=text: own[known.index(text)] if text in known
+                     else new[i], state.phi, fresh.phi)
+        for i, text in enumerate(types)
+    ]  # fmt: skip
+    params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+    return attacker_player(state, game, config.meta, 0, True).replace(params=params)
 
 
 def server_side(state: GameState) -> ServerState:

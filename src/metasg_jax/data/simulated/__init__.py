@@ -72,7 +72,7 @@ def simulate(
     return Simulated(*SIMULATIONS[kind](rng, x, y, count, factor))
 
 
-def own_world(
+def with_simulated_clients(
     dataset: Dataset, splits: Splits, simulated: Simulated, factor: int
 ) -> tuple[Dataset, Splits]:
     """A data set, pooled, whose clients hold simulated images and whose server holds the root's.
@@ -109,4 +109,4 @@ def own_world(
     )
 
 
-__all__ = ["SIMULATIONS", "Simulated", "own_world", "simulate"]
+__all__ = ["SIMULATIONS", "Simulated", "simulate", "with_simulated_clients"]
