@@ -73,8 +73,7 @@ def main(options: Options) -> list[Table]:
     spent = f"{(time.perf_counter() - begin) / 60:.1f} minutes in all."
     print(spent)
     if options.write is not None:
-        parts = [m if isinstance(m, str) else f"## {m.title}\n\n{m.markdown()}" for m in made]
-        body = "\n\n".join(parts)
+        body = "\n\n".join(m if isinstance(m, str) else m.markdown() for m in made)
         head = f"# An accelerator\n\n{device}; {note}. {spent}"
         options.write.write_text(f"{head}\n\n{body}\n")
     return [m for m in made if isinstance(m, Table)]

@@ -57,13 +57,14 @@ def convolve(x: jax.Array, kernel: jax.Array, size: int, method: Method = "auto"
         size: static.
         method: ``patches`` writes it as patches times a matrix; ``native`` leaves it to XLA, which
             makes a grouped convolution of it where clients have weights of their own: 7 to 20
-            times slower on a CPU. ``auto`` takes patches where the default backend is a CPU.
+            times slower on a CPU, 1.7 times on an H200. ``auto`` takes patches on both, and native
+            where the default backend is something else.
 
     Returns:
         f32[F, h - size + 1, w - size + 1, B].
     """
     if method == "auto":
-        method = "patches" if jax.default_backend() == "cpu" else "native"
+        method = "patches" if jax.default_backend() in ("cpu", "gpu") else "native"
     if method == "patches":
         return _convolve_patches(x, kernel, size)
     weights = kernel.reshape(size, size, x.shape[0], -1)
