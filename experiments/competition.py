@@ -37,6 +37,8 @@ STUDIES = {
         ("bse", *DIAL),
         on_card(level=0.9),
         training_seeds=SEEDS[:3],
+        selection_worlds=0,
+        grid=(6, 4, 4),
         static=(("mean", "none"), ("fltrust", "none")),
     )
 }

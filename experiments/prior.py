@@ -29,6 +29,8 @@ STUDIES = {
         "Each type, whatever its share",
         ("bse", *PRIORS),
         on_card(level=0.9),
+        selection_worlds=0,
+        grid=(6, 4, 4),
         static=(("mean", "none"), ("fltrust", "none")),
     )
 }

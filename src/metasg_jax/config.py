@@ -359,8 +359,9 @@ class Adaptation:
     attack: str = "bfl@0.2"
     """The type that is hidden from the server; one that it never met, too."""
     psi: str = "imagined"
-    """How it adapts: imagined (rollouts of its own world), trajectory (the real run so far),
-    mixture (its belief over types), frozen (not); fields as in imagined:batches=4,lr=0.02."""
+    """How it adapts: imagined (gradients on rollouts of its own world), planned (the best of them),
+    trajectory (gradients on the real run so far), mixture (its belief over types), frozen (not);
+    fields as in imagined:batches=4,lr=0.02."""
     guard: bool = True
     """A candidate replaces the policy only if it earns more in a look ahead."""
     imagine: tuple[str, ...] = ()

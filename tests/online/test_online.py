@@ -30,6 +30,7 @@ TYPES = ("none", "ipm:scale=10@0.25", "bfl:boost=3@0.25")
 META = MetaConfig(hidden=(4,), group_size=2)
 SMALL = {
     "imagined": PSI["imagined"](batches=1, rounds=2, group_size=2),
+    "planned": PSI["planned"](clips=2, trims=2, levels=2, rounds=2),
     "mixture": PSI["mixture"](clips=2, trims=2, levels=2),
     "trajectory": PSI["trajectory"](),
     "frozen": PSI["frozen"](),
@@ -138,6 +139,21 @@ def test_the_mixture_plays_the_belief(made):
         candidate, *_ = candidate_of(jax.random.key(5), actions, own, meta, meta, view, belief, psi)
         mode = candidate.policy.mode(candidate.params, view.observation[0])
         np.testing.assert_allclose(mode, belief @ actions, atol=1e-5)
+
+
+def test_a_plan_is_what_earns_most_ahead(made):
+    """Under IPM of scale 10: the best of the grid leads the bare mean, and is led by nothing."""
+    own, meta, *_ = made
+    _, view, _ = block_of(made)
+    belief, psi = jnp.eye(3)[1], SMALL["planned"]
+    bare = meta.replace(params=meta.policy.constant(meta.params, jnp.array((1.0, -1.0, 1.0))))
+    candidate, _, info = candidate_of(jax.random.key(5), (), own, bare, bare, view, belief, psi)
+    mode = np.asarray(candidate.policy.mode(candidate.params, view.observation[0]))
+    assert np.abs(mode).min() == 1 and not np.array_equal(mode, (1.0, -1.0, 1.0))
+    assert float(info["planned gain"]) > 0
+    best = meta.replace(params=candidate.params)
+    again, _, info = candidate_of(jax.random.key(5), (), own, best, best, view, belief, psi)
+    assert float(info["planned gain"]) == pytest.approx(0, abs=1e-6)
 
 
 def test_steps_of_no_size_and_rewards_that_do_not_change_teach_nothing(made):

@@ -18,6 +18,7 @@ from metasg_jax.online.frozen import Frozen
 from metasg_jax.online.guard import Verdict, look_ahead
 from metasg_jax.online.imagined import Imagined
 from metasg_jax.online.mixture import Mixture
+from metasg_jax.online.planned import Planned
 from metasg_jax.online.play import RealRun, Truth, begin_run, play_block
 from metasg_jax.online.run import (
     Block,
@@ -47,6 +48,7 @@ PSI = Registry(
         "trajectory": RealTrajectory,
         "mixture": Mixture,
         "imagined": Imagined,
+        "planned": Planned,
     },
 )
 
@@ -60,6 +62,7 @@ __all__ = [
     "Mixture",
     "OnlineView",
     "OwnWorld",
+    "Planned",
     "RealRun",
     "RealTrajectory",
     "Server",
