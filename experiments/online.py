@@ -1,4 +1,4 @@
-"""Adaptation online, without the truth: Psi in three ways, with and without a guard, and frozen.
+"""Adaptation online, without the truth: Psi in four ways, with and without a guard, and frozen.
 
     python experiments/online.py                 # trains, plays, writes the page; resumable
     python experiments/online.py --stage report  # tables of what has been played
@@ -7,14 +7,19 @@ The game card at q = 0.9. A pre-trained policy is deployed in fresh worlds again
 Between blocks of ten rounds it may be adapted by what the server has: updates, root images, its own
 actions, and a world that it made of its 200 root images by augmentation, with the types and the
 heterogeneity that it was trained against. ``imagined`` takes policy-gradient steps on rollouts of
-that world from the present model, weighted by a belief over types; ``trajectory`` takes them on the
-real run so far, with rewards that it estimates; ``mixture`` plays the belief's mean of each type's
-best action. A guard lets a candidate in if it earns more in a look ahead in the own world.
+that world from the present model, weighted by a belief over types; ``planned`` plays the constant
+action that earns most in such rollouts, or the pre-trained policy where nothing earns more;
+``trajectory`` takes steps on the real run so far, as the paper has it, with rewards that it
+estimates; ``mixture`` plays the belief's mean of each type's best action. A guard lets a candidate
+in if it earns more in a look ahead in the own world.
 
-``unknown``: policies that met six types (``unknown-q0.9``) against six others. The others met the
+``unknown``: policies that met six types (``unknown-q0.9``) against six others. All others met the
 card's nine types and are played against these: ``memory`` (``bse``), ``memoryless``, which sees no
 moving averages, and ``recurrent``, which has a recurrent cell in their place, the paper's other
-Psi: without a gradient online, it is the frozen line.
+Psi: without a gradient online, it is the frozen line. The hidden type stays what it is in these;
+``concealed`` is ``memory`` with an attacker that does nothing for fifty rounds, ``switched`` one
+whose type becomes another after fifty, and in ``drifting`` each block's type is drawn from a prior
+whose share of backdoors grows from none to all. Their scores are against the last type.
 """
 
 import dataclasses
@@ -32,12 +37,13 @@ from scipy.stats import spearmanr
 from study.jobs import Job, run_jobs
 from study.program import commit
 from study.report import interval, pm
-from study.settings import CARD, SEEDS, UNKNOWN
+from study.settings import CARD, SEEDS, UNKNOWN, prior_of
 from study.stages import nobody
 from study.training import asked, train, trained
 from unknown import NEVER_MET
 
 from metasg_jax.data import load
+from metasg_jax.evaluation.plots import gains
 from metasg_jax.evaluation.statistics import holm, t_test
 from metasg_jax.evaluation.tables import markdown_table, with_error
 from metasg_jax.evaluation.worlds import FINAL, of_shared_shape, world_settings
@@ -46,19 +52,69 @@ from metasg_jax.learning.state import defender_player
 from metasg_jax.online import PSI, Hidden, Server, learn_belief, own_world, play_adapting
 from metasg_jax.program import enable_compilation_cache
 
-SETTINGS = {
-    "unknown": ("unknown-q0.9", UNKNOWN + NEVER_MET),
-    "memory": ("bse", CARD.game.types),
-    "memoryless": ("bse-memoryless", CARD.game.types),
-    "recurrent": ("bse-recurrent", CARD.game.types),
-}
-"""Learner, and the hidden types."""
-WAYS = (
+BLOCK = 10
+ALL_WAYS = (
     ("frozen", False),
-    *((psi, guard) for psi in ("trajectory", "mixture", "imagined") for guard in (False, True)),
-)
+    *((psi, guard) for psi in ("trajectory", "mixture", "imagined", "planned")
+      for guard in (False, True)),
+)  # fmt: skip
 """Psi, and whether a guard decides."""
-WORLDS, BLOCK = 2, 10
+FEW_WAYS = (("frozen", False), ("trajectory", False), ("imagined", True), ("planned", True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Who is deployed, against whom.
+
+    Attributes:
+        learner: pre-trained.
+        types: of the attackers that are hidden.
+        course: what becomes of a hidden type: constant, concealed, switched, drifting.
+        ways: in which it is adapted; the first is frozen.
+        worlds: fresh ones, for each training seed.
+    """
+
+    learner: str
+    types: tuple[str, ...] = CARD.game.types
+    course: str = "constant"
+    ways: tuple[tuple[str, bool], ...] = FEW_WAYS
+    worlds: int = 1
+
+
+SETTINGS = {
+    "unknown": Setting("unknown-q0.9", UNKNOWN + NEVER_MET, ways=ALL_WAYS, worlds=2),
+    "memory": Setting("bse", ways=ALL_WAYS),
+    "memoryless": Setting("bse-memoryless"),
+    "recurrent": Setting("bse-recurrent"),
+    "concealed": Setting("bse", course="concealed"),
+    "switched": Setting("bse", course="switched"),
+    "drifting": Setting("bse", course="drifting"),
+}
+
+
+def course(setting: Setting, i: int, world: int) -> tuple[int, ...]:
+    """The hidden type of each block, as places in the setting's table; ``i`` is where it begins,
+    or the number of a draw.
+    """
+    blocks, kinds = CARD.fl.horizon // BLOCK, len(setting.types)
+    half = blocks // 2
+    if setting.course == "concealed":
+        return (setting.types.index("none"),) * half + (i,) * (blocks - half)
+    if setting.course == "switched":
+        return (i,) * half + ((i + 4) % kinds,) * (blocks - half)
+    if setting.course == "drifting":
+        rng = np.random.default_rng([world, i])
+        shares = np.linspace(0, 1, blocks)
+        return tuple(int(rng.choice(kinds, p=prior_of(share))) for share in shares)
+    return (i,) * blocks
+
+
+def label_of(setting: Setting, i: int) -> str:
+    """Of a hidden type, in tables."""
+    types, kinds = setting.types, len(setting.types)
+    if setting.course == "switched":
+        return f"{types[i]}, then {types[(i + 4) % kinds]}"
+    return f"draw {i + 1}" if setting.course == "drifting" else types[i]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +143,7 @@ def main() -> None:
         play(run, *run.only)
         return
     if run.stage in ("all", "train"):
-        wanted = [(learner, seed) for learner, _ in SETTINGS.values() for seed in SEEDS]
+        wanted = dict.fromkeys((each.learner, s) for each in SETTINGS.values() for s in SEEDS)
         train(wanted, run.runs, run.workers, console)
     if run.stage in ("all", "play"):
         jobs = [
@@ -108,45 +164,11 @@ def file_of(run: Run, name: str, seed: int) -> Path:
 
 def play(run: Run, name: str, seed: int) -> None:
     """All worlds, types and ways of a policy; kept when all are played."""
-    learner, types = SETTINGS[name]
+    setting = SETTINGS[name]
     dataset = load(CARD.game.dataset)
-    config, state = trained(learner, seed, run.runs, dataset)
-    shape = (WORLDS, len(types), len(WAYS))
-    found = {key: np.full(shape, np.nan) for key in ("score", "accuracy", "asr", "accepted")}
-    found |= {"seconds": np.full(shape, np.nan), "rank": np.full(shape[:2], np.nan)}
-    found["belief"] = np.full((*shape[:2], len(config.game.types)), np.nan)
-    for s in range(WORLDS):
-        real = dataclasses.replace(config.game, types=types, probabilities=())
-        settings = world_settings(dataclasses.replace(config, game=real), dataset, s, FINAL)
-        game = of_shared_shape(make_game(settings, config.fl, dataset))
-        own = own_world(state, config, dataset, settings.seed)
-        meta = defender_player(state, own.game, config.meta, True)
-        key = jax.random.key(s)
-        belief = learn_belief(jax.random.fold_in(key, 1), own, meta.replace(greedy=False))
-        prepared = {psi: PSI[psi]().begin(jax.random.fold_in(key, 2), own, meta) for psi, _ in WAYS}
-        attackers = nobody(game)
-        for i in range(len(types)):
-            hidden = Hidden(game, (i,) * (CARD.fl.horizon // BLOCK), attackers)
-            for j, (psi, guard) in enumerate(WAYS):
-                server = Server(own, meta, belief, PSI[psi](), guard)
-                # all ways share the run's randomness
-                metrics, blocks = play_adapting(
-                    jax.random.fold_in(key, 3), hidden, server, prepared[psi]
-                )
-                for metric in ("score", "accuracy", "asr"):
-                    found[metric][s, i, j] = float(getattr(metrics, metric))
-                verdicts = [block.verdict for block in blocks if block.verdict is not None]
-                if verdicts:
-                    found["accepted"][s, i, j] = np.mean([bool(v.accepted) for v in verdicts])
-                # the first block compiles
-                found["seconds"][s, i, j] = np.median([block.seconds for block in blocks[1:]])
-                if psi == "frozen":
-                    weight = config.game.backdoor_weight
-                    told = np.concatenate([np.asarray(b.view.reward(weight)) for b in blocks])
-                    true = np.concatenate([np.asarray(b.truth.reward) for b in blocks])
-                    found["rank"][s, i] = spearmanr(told, true).statistic
-                    found["belief"][s, i] = np.mean([b.belief for b in blocks[2:]], axis=0)
-            print(f"{name}, seed {seed}: world {s}, {types[i]}", flush=True)
+    config, state = trained(setting.learner, seed, run.runs, dataset)
+    worlds = [play_world(setting, config, state, dataset, s) for s in range(setting.worlds)]
+    found = {key: np.stack([each[key] for each in worlds]) for key in worlds[0]}
     path = file_of(run, name, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part.npz")
@@ -154,10 +176,50 @@ def play(run: Run, name: str, seed: int) -> None:
     part.rename(path)
 
 
+def play_world(setting: Setting, config, state, dataset, s: int) -> dict[str, np.ndarray]:
+    """What each way came to against each hidden type in a world; arrays [K, W], and [K, ..]."""
+    types, ways = setting.types, setting.ways
+    real = dataclasses.replace(config.game, types=types, probabilities=())
+    settings = world_settings(dataclasses.replace(config, game=real), dataset, s, FINAL)
+    game = of_shared_shape(make_game(settings, config.fl, dataset))
+    own = own_world(state, config, dataset, settings.seed)
+    meta = defender_player(state, own.game, config.meta, True)
+    key = jax.random.key(s)
+    belief = learn_belief(jax.random.fold_in(key, 1), own, meta.replace(greedy=False))
+    prepared = {psi: PSI[psi]().begin(jax.random.fold_in(key, 2), own, meta) for psi, _ in ways}
+    attackers = nobody(game)
+    cells = [
+        [one_run(key, Hidden(game, course(setting, i, s), attackers),
+                 Server(own, meta, belief, PSI[psi](), guard), prepared[psi])
+         for psi, guard in ways]
+        for i in range(len(types))
+    ]  # fmt: skip
+    names = ("score", "accuracy", "asr", "reward", "accepted", "seconds")
+    by_way = {name: np.array([[cell[name] for cell in row] for row in cells]) for name in names}
+    return by_way | {name: np.array([row[0][name] for row in cells]) for name in ("rank", "belief")}
+
+
+def one_run(key, hidden: Hidden, server: Server, prepared) -> dict[str, float | np.ndarray]:
+    """What came of a run; all ways share its randomness."""
+    metrics, blocks = play_adapting(jax.random.fold_in(key, 3), hidden, server, prepared)
+    verdicts = [bool(b.verdict.accepted) for b in blocks if b.verdict is not None]
+    told = np.concatenate([np.asarray(b.view.reward(CARD.game.backdoor_weight)) for b in blocks])
+    true = np.concatenate([np.asarray(b.truth.reward) for b in blocks])
+    return {
+        **{name: float(getattr(metrics, name)) for name in ("score", "accuracy", "asr")},
+        "reward": float(true.mean()),
+        "accepted": float(np.mean(verdicts)) if verdicts else np.nan,
+        # the first block compiles
+        "seconds": float(np.median([block.seconds for block in blocks[1:]])),
+        "rank": float(spearmanr(told, true).statistic),
+        "belief": np.mean([block.belief for block in blocks[2:]], axis=0),
+    }
+
+
 def registered() -> dict:
     """What is registered, as it is kept beside the page."""
-    about = {"settings": SETTINGS, "ways": WAYS, "worlds": WORLDS, "block": BLOCK, "seeds": SEEDS}
-    return json.loads(json.dumps(about))
+    settings = {name: dataclasses.asdict(each) for name, each in SETTINGS.items()}
+    return json.loads(json.dumps({"settings": settings, "block": BLOCK, "seeds": SEEDS}))
 
 
 def label(way: tuple[str, bool]) -> str:
@@ -166,65 +228,78 @@ def label(way: tuple[str, bool]) -> str:
 
 
 def report(run: Run, console: Console) -> None:
-    """The page."""
+    """The page and its figure."""
     registered_in = (
         f"; what is registered is in [online.json](online.json). Written at commit {commit()}."
     )
     text = [
         *opening(__doc__, registered_in),
-        f"{WORLDS} final worlds and {len(SEEDS)} training seeds; 95 % intervals over both. Below "
-        "frozen: types whose Holm-corrected p is under 0.05.\n",
+        f"{len(SEEDS)} training seeds, each in fresh worlds; 95 % intervals over both. Below "
+        "frozen: types whose Holm-corrected p is under 0.05. Reward: the true one, the mean over "
+        "all rounds.\n",
     ]
-    for name, (learner, types) in SETTINGS.items():
+    bars = {}
+    for name, setting in SETTINGS.items():
         parts = [dict(np.load(file_of(run, name, seed))) for seed in SEEDS]
         kept = {key: np.stack([part[key] for part in parts]) for key in parts[0]}
-        text += [f"## {name}: `{learner}`\n", ways_table(kept, types)]
-        text += ["What each way adds to frozen, by type:\n", types_table(kept, types)]
-        text += ["The belief and the rewards that the server estimates:\n",
-                 insight_table(kept, types, asked(learner).game.types)]  # fmt: skip
+        labels = [label_of(setting, i) for i in range(len(setting.types))]
+        text += [f"## {name}: `{setting.learner}`\n", ways_table(kept, setting.ways, labels)]
+        text += ["What each way adds to the frozen policy's score, by type:\n",
+                 types_table(kept, setting.ways, labels)]  # fmt: skip
+        for j, way in enumerate(setting.ways[1:], 1):
+            gain = kept["score"][..., j] - kept["score"][..., 0]
+            bars.setdefault(label(way), {})[name] = interval(gain.mean(axis=2))
+        if setting.course == "constant":
+            known = asked(setting.learner).game.types
+            text += ["The belief and the rewards that the server estimates:\n",
+                     insight_table(kept, labels, known)]  # fmt: skip
+    gains(bars, list(SETTINGS), run.out / "online.png")
+    text.insert(2, "![gains](online.png)\n")
     write_page(run.out / "online.md", "\n".join(text) + "\n")
     (run.out / "online.json").write_text(json.dumps(registered(), indent=1) + "\n")
     console.print(f"written to {run.out / 'online.md'}")
 
 
-def ways_table(kept: dict[str, np.ndarray], types) -> str:
+def ways_table(kept: dict[str, np.ndarray], ways, labels: list[str]) -> str:
     """Each way over all types; arrays [T, S, K, W]."""
-    score = kept["score"]
+    score, reward = kept["score"], kept["reward"].mean(axis=2)
     rows = []
-    for j, way in enumerate(WAYS):
-        mine, gain = score[..., j].mean(axis=2), score[..., j] - score[..., 0]
-        p_values = np.array([t_test(gain[..., k]) for k in range(len(types))])
+    for j, way in enumerate(ways):
+        gain = score[..., j] - score[..., 0]
+        p_values = np.array([t_test(gain[..., k]) for k in range(len(labels))])
         worse = [
-            types[k] for k, p in enumerate(holm(p_values)) if p < 0.05 and gain[..., k].mean() < 0
-        ]
-        accepted = np.nanmean(kept["accepted"][..., j]) if way[1] else np.nan
+            f"`{labels[k]}`" for k, p in enumerate(holm(p_values))
+            if p < 0.05 and gain[..., k].mean() < 0
+        ]  # fmt: skip
+        accepted = kept["accepted"][..., j].mean() if way[1] else np.nan
         rows.append([
-            label(way), with_error(*interval(mine)),
+            label(way), with_error(*interval(score[..., j].mean(axis=2))),
             "" if j == 0 else pm(interval(gain.mean(axis=2))),
-            "" if j == 0 else "; ".join(worse) or "none",
+            "" if j == 0 else pm(interval(reward[..., j] - reward[..., 0])),
+            "" if j == 0 else "; ".join(worse) or "not one",
             "" if np.isnan(accepted) else f"{accepted:.0%}",
             f"{np.median(kept['seconds'][..., j]):.2f}",
         ])  # fmt: skip
-    header = ["Psi", "score", "minus frozen", "types below frozen", "candidates let in",
-              "seconds between blocks"]  # fmt: skip
+    header = ["Psi", "score", "minus frozen", "reward, minus frozen", "types below frozen",
+              "candidates let in", "seconds between blocks"]  # fmt: skip
     return markdown_table(header, rows)
 
 
-def types_table(kept: dict[str, np.ndarray], types) -> str:
+def types_table(kept: dict[str, np.ndarray], ways, labels: list[str]) -> str:
     """Gains of each way over frozen by type."""
     score = kept["score"]
     rows = [
         [text, f"{score[:, :, k, 0].mean():.3f}",
-         *(pm(interval(score[:, :, k, j] - score[:, :, k, 0])) for j in range(1, len(WAYS)))]
-        for k, text in enumerate(types)
+         *(pm(interval(score[:, :, k, j] - score[:, :, k, 0])) for j in range(1, len(ways)))]
+        for k, text in enumerate(labels)
     ]  # fmt: skip
-    return markdown_table(["type", "frozen", *(label(way) for way in WAYS[1:])], rows)
+    return markdown_table(["type", "frozen", *(label(way) for way in ways[1:])], rows)
 
 
-def insight_table(kept: dict[str, np.ndarray], types, known) -> str:
+def insight_table(kept: dict[str, np.ndarray], labels: list[str], known) -> str:
     """What the belief says of each hidden type, and whether estimated rewards rank as true ones."""
     rows = []
-    for k, text in enumerate(types):
+    for k, text in enumerate(labels):
         mean = kept["belief"][:, :, k].mean(axis=(0, 1))
         likely = ", ".join(f"{known[i]} {mean[i]:.2f}" for i in np.argsort(-mean)[:2])
         own = f"{mean[known.index(text)]:.2f}" if text in known else "unknown"

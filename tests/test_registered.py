@@ -12,6 +12,7 @@ from metasg_jax.cli import parse_pretrain
 from metasg_jax.game import make_rule, parse_type
 from metasg_jax.game.make import make_post_defense
 from metasg_jax.models import make_model
+from metasg_jax.online import PSI
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -104,12 +105,17 @@ def test_a_campaign_was_played_as_registered(name):
 
 
 def test_adaptation_was_played_as_registered():
-    for learner, types in online.SETTINGS.values():
-        assert learner in LEARNERS
-        for text in types:
+    for setting in online.SETTINGS.values():
+        assert setting.learner in LEARNERS and setting.ways[0] == ("frozen", False)
+        assert {psi for psi, _ in setting.ways} <= set(PSI)
+        for text in setting.types:
             parse_type(text, 100)
+        courses = [online.course(setting, i, 0) for i in range(len(setting.types))]
+        assert all(len(each) == 10 and max(each) < len(setting.types) for each in courses)
+        changes = {len(set(each)) > 1 for each in courses}
+        assert changes == {False} if setting.course == "constant" else True in changes
     met = asked("unknown-q0.9").game.types
-    assert not set(met) & set(online.SETTINGS["unknown"][1])
+    assert not set(met) & set(online.SETTINGS["unknown"].types)
     played = ROOT / "docs" / "results" / "online.json"
     if played.is_file():
         assert json.loads(played.read_text()) == online.registered()

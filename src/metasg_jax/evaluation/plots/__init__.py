@@ -9,7 +9,7 @@ from metasg_jax.evaluation.plots.curves import (
     simulation_curves,
 )
 from metasg_jax.evaluation.plots.images import image_grid
-from metasg_jax.evaluation.plots.online import adaptation
+from metasg_jax.evaluation.plots.online import adaptation, gains
 from metasg_jax.evaluation.plots.theory import Line, Panel, log_log, residual_course
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Panel",
     "accuracy_curves",
     "adaptation",
+    "gains",
     "gap_map",
     "heat_map",
     "image_grid",
