@@ -80,7 +80,7 @@ def main(page: str, campaign: Campaign, about: str) -> None:
             console.print(f"{name}: {time.perf_counter() - begin:.0f} s")
 
 
-def _metasg(command: str, level: float, *arguments: str) -> list[str]:
+def metasg(command: str, level: float, *arguments: str) -> list[str]:
     return [
         sys.executable, "-m", "metasg_jax.cli", command, "--dataset=mnist",
         f"--game.level={level:g}", *arguments,
@@ -111,7 +111,7 @@ def train(campaign: Campaign, run: Run, console: Console) -> None:
         if "passed" not in told:
             flags = [f"--{name}={value}" for name, value in about.items()]
             flags += ["--meta.randomized"] * each.against.randomized
-            argv = _metasg(
+            argv = metasg(
                 "attack", campaign.level, *flags, "--worlds=0", f"--out={out}", "--resume"
             )
             jobs.append(Job(f"trained {each.name}", argv, out.parent / f"{out.name}.log"))
@@ -124,7 +124,7 @@ def play(campaign: Campaign, run: Run, console: Console) -> None:
     def job(defence: Defence, opponents: list[Trained], *arguments: str, folder: str = "") -> Job:
         out = run.outcomes / (folder or defence.slug)
         attackers = [str(run.attackers / each.name) for each in opponents]
-        argv = _metasg(
+        argv = metasg(
             "exploit", campaign.level, defence.spelled(run.runs), f"--worlds={campaign.final}",
             f"--selection={campaign.selection}", f"--out={out}", *arguments,
             *(["--attackers", *attackers] if attackers else []),
