@@ -102,7 +102,10 @@ def adapt_program(
 
 
 def _arrays(standing: Standing) -> dict:
-    return {"run": standing.run, "params": standing.player.params, "psi": standing.state}
+    return {
+        "run": standing.run, "params": standing.player.params, "psi": standing.state,
+        "trust": standing.trust,
+    }  # fmt: skip
 
 
 def _resumed(checkpoints: Path, standing: Standing, config: RunConfig, directory: Path):
@@ -112,7 +115,7 @@ def _resumed(checkpoints: Path, standing: Standing, config: RunConfig, directory
     with (directory / "adapt.csv").open() as file:
         rows = [{k: _value(v) for k, v in row.items()} for row in csv.DictReader(file)][:step]
     player = standing.player.replace(params=kept["params"])
-    return Standing(kept["run"], player, kept["psi"], step), rows
+    return Standing(kept["run"], player, kept["psi"], kept["trust"], step), rows
 
 
 def _value(text: str):
@@ -135,6 +138,7 @@ def _row(block: Block, names, knobs, weight: float) -> dict:
         "hidden reward": float(np.mean(block.truth.reward)),
         "gain": "" if verdict is None else float(verdict.gain),
         "decision": "" if verdict is None else ("accepted" if verdict.accepted else "rejected"),
+        "doubt": block.doubt,
         "seconds": block.seconds,
     }
 
@@ -153,6 +157,7 @@ def _line(row: dict, names, knobs) -> str:
     belief = ", ".join(f"{name} {row[f'belief {name}']:.2f}" for name in likely)
     action = ", ".join(f"{knob} {row[knob]:+.2f}" for knob in knobs)
     gain = "" if row["decision"] == "" else f"  candidate {row['decision']} ({row['gain']:+.4f})"
+    gain += f", doubt {row['doubt']:.3f}" if row["doubt"] else ""
     return (
         f"round {row['round']:.0f}  belief: {belief}  {action}  "
         f"reward {row['estimated reward']:+.3f} estimated{gain}  {row['seconds']:.1f} s"

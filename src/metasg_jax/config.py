@@ -363,7 +363,8 @@ class Adaptation:
     trajectory (gradients on the real run so far), mixture (its belief over types), frozen (not);
     fields as in imagined:batches=4,lr=0.02."""
     guard: bool = True
-    """A candidate replaces the policy only if it earns more in a look ahead."""
+    """A candidate replaces the policy only if it earns more in a look ahead, by more than promises
+    were broken so far; a policy whose promise is broken gives way to the pre-trained one."""
     imagine: tuple[str, ...] = ()
     """Types in the server's own world; empty: those of the pre-training. More of them cost the
     pre-training nothing."""

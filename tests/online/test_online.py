@@ -17,12 +17,15 @@ from metasg_jax.online import (
     OwnWorld,
     Server,
     ServerState,
+    begin,
     begin_run,
     learn_belief,
     look_ahead,
+    next_block,
     play_adapting,
     play_block,
 )
+from metasg_jax.online.guard import Trust, hold, no_promise
 from metasg_jax.online.run import candidate_of
 from metasg_jax.testing import tiny_game
 
@@ -186,14 +189,61 @@ def test_the_guard_lets_in_what_earns_more(made):
 
     bare, trims = playing(1.0, -1.0, 1.0), playing(-1.0, 1.0, 1.0)
 
-    def verdict(current, candidate):
-        return look_ahead(jax.random.key(6), own, belief, view.server, current, candidate, 4, 4)
+    def verdict(current, candidate, doubt=0.0):
+        return look_ahead(jax.random.key(6), own, belief, view.server, current, candidate, doubt, 4)
 
     assert bool(verdict(bare, trims).accepted) and float(verdict(bare, trims).gain) > 0
     assert not bool(verdict(trims, bare).accepted)
     assert float(verdict(bare, trims).gain) == pytest.approx(-float(verdict(trims, bare).gain))
     same = verdict(trims, trims)
     assert float(same.gain) == 0 and not bool(same.accepted)
+    gain = float(verdict(bare, trims).gain)
+    doubted = verdict(bare, trims, 1.01 * gain)
+    assert not bool(doubted.accepted) and bool(verdict(bare, trims, 0.99 * gain).accepted)
+    # what is promised is of the policy that will play: the bare mean's, which is worse
+    assert float(doubted.loss) > float(verdict(bare, trims).loss) > 0
+
+
+def test_a_promise_is_held_against_what_came(made):
+    _, view, _ = block_of(made)
+    assert not bool(hold(no_promise(), view)[1])
+    came = float(view.loss.mean())
+    for loss, spread, broken in ((came + 0.1, 0.0, False), (came - 0.1, 0.0, True),
+                                 (came - 0.1, 0.06, False)):  # fmt: skip
+        trust, found = hold(Trust(jnp.float32(loss), jnp.float32(spread), jnp.float32(0.02)), view)
+        assert bool(found) == broken
+        assert float(trust.doubt) == pytest.approx(0.1 if broken else 0.02, abs=1e-5)
+
+
+def test_a_policy_that_broke_its_promise_gives_way(made, belief, monkeypatch):
+    """Every candidate is let in, and promises a loss of 0."""
+    from metasg_jax.online import run
+
+    own, meta, real, attacker = made
+    attackers = attacker.replace(params=jax.tree.map(lambda a: a[None], attacker.params))
+    hidden, key = Hidden(real, (0, 0), attackers), jax.random.key(7)
+    server = Server(own, meta, belief, SMALL["mixture"])
+    ahead, seen = run.look_ahead, []
+
+    def promising(*arguments):
+        seen.append(arguments[4].params)
+        return ahead(*arguments).replace(
+            accepted=jnp.bool_(True), loss=jnp.zeros(()), spread=jnp.zeros(())
+        )
+
+    monkeypatch.setattr(run, "look_ahead", promising)
+    standing = begin(key, hidden, server, server.psi.begin(jax.random.key(4), own, meta))
+    standing, first = next_block(key, standing, hidden, server)
+    assert first.doubt == 0 and not same(standing.player.params, meta.params)
+    _, second = next_block(key, standing, hidden, server)
+    assert second.doubt == pytest.approx(float(second.view.loss.mean()))
+    # the next candidate is held against the meta policy again
+    assert same(seen[1], meta.params)
+
+
+def same(a, b):
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(x, y) for x, y in pairs)
 
 
 def test_a_run_with_a_guard_that_rejects_all_is_the_frozen_run(made, belief, monkeypatch):

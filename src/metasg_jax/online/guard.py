@@ -1,4 +1,6 @@
-"""Whether a candidate may replace the policy that plays: a look ahead in the own world."""
+"""Whether a candidate may replace the policy that plays: a look ahead in the own world, whose
+promises are held against what came of them.
+"""
 
 import functools
 
@@ -7,7 +9,7 @@ import jax.numpy as jnp
 
 from metasg_jax.game.rollout import Player, rollout
 from metasg_jax.online.belief import likely
-from metasg_jax.online.view import OwnWorld, ServerState
+from metasg_jax.online.view import OnlineView, OwnWorld, ServerState
 from metasg_jax.struct import Struct
 from metasg_jax.types import Key
 
@@ -18,12 +20,56 @@ class Verdict(Struct):
     Attributes:
         gain: f32[], its reward a round minus that of the present policy, by the belief.
         error: f32[], standard error of that over repeats.
-        accepted: bool[].
+        accepted: bool[], whether the gain is above the doubt.
+        loss: f32[], clean loss a round on root images that is promised of the policy that will
+            play.
+        spread: f32[], standard deviation of that over repeats.
     """
 
     gain: jax.Array
     error: jax.Array
     accepted: jax.Array
+    loss: jax.Array
+    spread: jax.Array
+
+
+class Trust(Struct):
+    """What the server knows of its own world's promises.
+
+    Attributes:
+        loss: f32[], promised for the block that is played; NaN before the first.
+        spread: f32[], of it.
+        doubt: f32[], by how much a promise was broken at most so far, beyond two spreads.
+    """
+
+    loss: jax.Array
+    spread: jax.Array
+    doubt: jax.Array
+
+
+def no_promise() -> Trust:
+    """Before the first look ahead."""
+    unknown = jnp.full((), jnp.nan)
+    return Trust(unknown, unknown, jnp.zeros(()))
+
+
+def hold(trust: Trust, view: OnlineView) -> tuple[Trust, jax.Array]:
+    """Holds a promise against a block.
+
+    The clean loss on root images is what both worlds measure alike; of a backdoor the server has
+    an estimate only.
+
+    Args:
+        trust: with what was promised for the block.
+        view: the block.
+
+    Returns:
+        (trust, its doubt raised where need be; bool[], whether the promise was broken.)
+    """
+    short = view.loss.mean() - trust.loss - 2 * trust.spread
+    broken = short > 0  # not where nothing was promised
+    doubt = jnp.where(broken, jnp.maximum(trust.doubt, short), trust.doubt)
+    return trust.replace(doubt=doubt), broken
 
 
 @functools.partial(jax.jit, static_argnames=("num_rounds", "repeats"))
@@ -34,7 +80,8 @@ def look_ahead(
     server: ServerState,
     current: Player,
     candidate: Player,
-    num_rounds: int = 20,
+    doubt: jax.Array | float = 0.0,
+    num_rounds: int = 10,
     repeats: int = 4,
 ) -> Verdict:
     """Plays both policies from the present model, under the same random numbers.
@@ -46,6 +93,7 @@ def look_ahead(
         server: where the real run stands.
         current: the policy that plays.
         candidate: the one that would.
+        doubt: what the gain has to be above.
         num_rounds: static.
         repeats: static.
     """
@@ -64,15 +112,18 @@ def look_ahead(
                         own.game.prior[i], player.replace(greedy=True), own.attacker(i),
                         state=start, num_rounds=num_rounds,
                     )  # fmt: skip
-                    return played.defender.reward.mean()
+                    return jnp.stack([played.defender.reward.mean(), -played.info["loss"].mean()])
 
-                return earned(candidate) - earned(current)
+                return jnp.stack([earned(current), earned(candidate)])
 
             return jax.vmap(one)(jnp.arange(repeats))
 
-        return None, jax.lax.cond(weights[i] > 0, play, lambda: jnp.zeros((repeats,)))
+        return None, jax.lax.cond(weights[i] > 0, play, lambda: jnp.zeros((repeats, 2, 2)))
 
     counter = jnp.arange(len(own.game.prior), dtype=jnp.int32)
-    gains = weights @ jax.lax.scan(against, None, counter)[1]
+    found = jnp.tensordot(weights, jax.lax.scan(against, None, counter)[1], 1)
+    gains = found[:, 1, 0] - found[:, 0, 0]
+    accepted = gains.mean() > doubt
+    losses = -jnp.where(accepted, found[:, 1, 1], found[:, 0, 1])
     error = gains.std(ddof=1) / jnp.sqrt(repeats)
-    return Verdict(gains.mean(), error, gains.mean() > 0)
+    return Verdict(gains.mean(), error, accepted, losses.mean(), losses.std(ddof=1))

@@ -30,7 +30,7 @@ class Planned(Struct):
     clips: int = field(static=True, default=4)
     trims: int = field(static=True, default=3)
     levels: int = field(static=True, default=2)
-    rounds: int = field(static=True, default=20)
+    rounds: int = field(static=True, default=10)
 
     adapts: ClassVar[bool] = True
     explores: ClassVar[bool] = False

@@ -13,13 +13,10 @@ from metasg_jax.evaluation.metrics import Metrics, measure_deployed
 from metasg_jax.game.bsmg import FLGame
 from metasg_jax.game.rollout import Player
 from metasg_jax.online.belief import Belief
-from metasg_jax.online.guard import Verdict, look_ahead
+from metasg_jax.online.guard import Trust, Verdict, hold, look_ahead, no_promise
 from metasg_jax.online.play import RealRun, Truth, begin_run, play_block
 from metasg_jax.online.view import OnlineView, OwnWorld
 from metasg_jax.types import Key
-
-# rounds of the guard's look ahead
-_AHEAD = 20
 
 
 class Block(NamedTuple):
@@ -30,6 +27,7 @@ class Block(NamedTuple):
         truth: what it did not.
         belief: f32[K], after the block.
         verdict: of the guard; None without one, or where there was no candidate.
+        doubt: of the guard, by how much its promises were broken.
         info: of Psi.
         seconds: that Psi and the guard took.
     """
@@ -38,6 +36,7 @@ class Block(NamedTuple):
     truth: Truth
     belief: np.ndarray
     verdict: Verdict | None
+    doubt: float
     info: dict[str, float]
     seconds: float
 
@@ -76,7 +75,7 @@ class Server(NamedTuple):
         meta: the policy of the pre-training.
         belief: learned in the own world.
         psi: of the registry.
-        guard: whether a candidate has to stand a look ahead.
+        guard: whether a candidate has to stand a look ahead, and what it promised.
     """
 
     own: OwnWorld
@@ -93,12 +92,14 @@ class Standing(NamedTuple):
         run: the real one.
         player: the policy that plays.
         state: of Psi.
+        trust: of the guard in the own world.
         blocks: played so far.
     """
 
     run: RealRun
     player: Player
     state: Any
+    trust: Trust
     blocks: int
 
 
@@ -114,7 +115,7 @@ def begin(key: Key, hidden: Hidden, server: Server, prepared) -> Standing:
     key_real, _ = jax.random.split(jax.random.clone(key))
     run = begin_run(jax.random.fold_in(key_real, 0), hidden.game, jnp.int32(hidden.types[0]))
     player = server.meta.replace(greedy=not server.psi.explores)
-    return Standing(run, player, prepared, 0)
+    return Standing(run, player, prepared, no_promise(), 0)
 
 
 def next_block(
@@ -138,32 +139,43 @@ def next_block(
     jax.block_until_ready(run)
     start = time.perf_counter()
     belief = server.belief(view)
-    player, state, verdict, info = adapt(
-        jax.random.fold_in(key_own, number), standing, server, view, belief
+    after, verdict, info = adapt(
+        jax.random.fold_in(key_own, number), standing._replace(run=run), server, view, belief
     )
-    jax.block_until_ready((player, state))
+    jax.block_until_ready((after.player, after.state))
     seconds = time.perf_counter() - start
-    block = Block(view, truth, np.asarray(belief), verdict, info, seconds)
-    return Standing(run, player, state, number), block
+    doubt = float(after.trust.doubt)
+    block = Block(view, truth, np.asarray(belief), verdict, doubt, info, seconds)
+    return after._replace(blocks=number), block
 
 
 def adapt(
     key: Key, standing: Standing, server: Server, view: OnlineView, belief: jax.Array
-) -> tuple[Player, Any, Verdict | None, dict[str, float]]:
-    """Psi and the guard: (the policy of the next block, Psi's state, verdict, info)."""
+) -> tuple[Standing, Verdict | None, dict[str, float]]:
+    """Psi and the guard: (what the next block begins with, verdict, info).
+
+    A policy whose block was worse than promised gives way to the meta policy.
+    """
     own, meta, _, psi, guard = server
-    player = standing.player
     if not psi.adapts:
-        return player, standing.state, None, {}
+        return standing, None, {}
+    player, trust = standing.player, standing.trust
+    if guard:
+        trust, broken = hold(trust, view)
+        if bool(broken):
+            player = player.replace(params=meta.params)
     key_psi, key_guard = jax.random.split(key)
     made: Any = candidate_of(key_psi, standing.state, own, meta, player, view, belief, psi)
     candidate, state, info = made
     told = {name: float(value) for name, value in info.items()}
     if not guard:
-        return candidate, state, None, told
-    ahead = min(_AHEAD, own.game.horizon)
-    verdict = look_ahead(key_guard, own, belief, view.server, player, candidate, ahead)
-    return candidate if bool(verdict.accepted) else player, state, verdict, told
+        return standing._replace(player=candidate, state=state), None, told
+    verdict = look_ahead(
+        key_guard, own, belief, view.server, player, candidate, trust.doubt, len(view.loss)
+    )
+    player = candidate if bool(verdict.accepted) else player
+    trust = Trust(verdict.loss, verdict.spread, trust.doubt)
+    return standing._replace(player=player, state=state, trust=trust), verdict, told
 
 
 @jax.jit
