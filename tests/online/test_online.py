@@ -190,7 +190,9 @@ def test_the_guard_lets_in_what_earns_more(made):
     bare, trims = playing(1.0, -1.0, 1.0), playing(-1.0, 1.0, 1.0)
 
     def verdict(current, candidate, doubt=0.0):
-        return look_ahead(jax.random.key(6), own, belief, view.server, current, candidate, doubt, 4)
+        return look_ahead(
+            jax.random.key(6), own, belief, view.server, current, candidate, doubt, 2, 4
+        )
 
     assert bool(verdict(bare, trims).accepted) and float(verdict(bare, trims).gain) > 0
     assert not bool(verdict(trims, bare).accepted)

@@ -72,7 +72,7 @@ def hold(trust: Trust, view: OnlineView) -> tuple[Trust, jax.Array]:
     return trust.replace(doubt=doubt), broken
 
 
-@functools.partial(jax.jit, static_argnames=("num_rounds", "repeats"))
+@functools.partial(jax.jit, static_argnames=("block", "num_rounds", "repeats"))
 def look_ahead(
     key: Key,
     own: OwnWorld,
@@ -81,7 +81,8 @@ def look_ahead(
     current: Player,
     candidate: Player,
     doubt: jax.Array | float = 0.0,
-    num_rounds: int = 10,
+    block: int = 10,
+    num_rounds: int = 20,
     repeats: int = 4,
 ) -> Verdict:
     """Plays both policies from the present model, under the same random numbers.
@@ -94,7 +95,8 @@ def look_ahead(
         current: the policy that plays.
         candidate: the one that would.
         doubt: what the gain has to be above.
-        num_rounds: static.
+        block: static, rounds of it that a promise is about.
+        num_rounds: static, that are played ahead: what a policy does to a model shows late.
         repeats: static.
     """
     weights = likely(belief)
@@ -112,7 +114,8 @@ def look_ahead(
                         own.game.prior[i], player.replace(greedy=True), own.attacker(i),
                         state=start, num_rounds=num_rounds,
                     )  # fmt: skip
-                    return jnp.stack([played.defender.reward.mean(), -played.info["loss"].mean()])
+                    lost = played.info["loss"][:block].mean()
+                    return jnp.stack([played.defender.reward.mean(), lost])
 
                 return jnp.stack([earned(current), earned(candidate)])
 
@@ -124,6 +127,6 @@ def look_ahead(
     found = jnp.tensordot(weights, jax.lax.scan(against, None, counter)[1], 1)
     gains = found[:, 1, 0] - found[:, 0, 0]
     accepted = gains.mean() > doubt
-    losses = -jnp.where(accepted, found[:, 1, 1], found[:, 0, 1])
+    losses = jnp.where(accepted, found[:, 1, 1], found[:, 0, 1])
     error = gains.std(ddof=1) / jnp.sqrt(repeats)
     return Verdict(gains.mean(), error, accepted, losses.mean(), losses.std(ddof=1))

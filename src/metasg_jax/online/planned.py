@@ -27,10 +27,10 @@ class Planned(Struct):
         rounds: static, that are played ahead.
     """
 
-    clips: int = field(static=True, default=4)
+    clips: int = field(static=True, default=3)
     trims: int = field(static=True, default=3)
     levels: int = field(static=True, default=2)
-    rounds: int = field(static=True, default=10)
+    rounds: int = field(static=True, default=20)
 
     adapts: ClassVar[bool] = True
     explores: ClassVar[bool] = False
