@@ -49,8 +49,8 @@ def on_and_off(outcomes: dict[str, Outcomes], folder: Path) -> str:
             name.removeprefix("post-"): each.by_name[f"learned, {each.study.learners[0]}"]
             for name, each in outcomes.items()
         },
-        "FLTrust": {name: static[f"fltrust / {name}"] for name in ALL},
-        "The plain mean": {name: static[f"mean / {name}"] for name in ALL},
+        "FLTrust": {name: static[label("fltrust", name)] for name in ALL},
+        "The plain mean": {name: static[label("mean", name)] for name in ALL},
     }
     targeted = ["bfl" in name for name in outcomes["post-none"].names]
     sections = []
@@ -70,6 +70,11 @@ def on_and_off(outcomes: dict[str, Outcomes], folder: Path) -> str:
                   "accuracy, no attack", "accuracy, backdoors", "attack success"]  # fmt: skip
         sections.append(f"### {title}\n\n{markdown_table(header, rows)}")
     return "## On and off\n\n" + "\n".join(sections)
+
+
+def label(rule: str, name: str) -> str:
+    """Of a static control, in outcomes."""
+    return rule if name == "none" else f"{rule} + {name}"
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def under_each_prior(outcomes: dict[str, Outcomes], folder: Path) -> str:
     each = outcomes["prior"]
     learned = {name: each.score(f"learned, {name}") for name in each.study.learners}
     mixes = np.array([prior_of(share) for share in SHARES])
-    fltrust = each.score("fltrust / none")
+    fltrust = each.score("fltrust")
     assumed = int(np.argmax(np.asarray(prior_of(0.5)) @ each.grid.mean(axis=0)))
     curves = {name: values.mean(axis=(0, 1)) @ mixes.T for name, values in learned.items()}
     means = each.grid.mean(axis=0)
