@@ -10,9 +10,10 @@ heterogeneity that it was trained against. ``imagined`` takes policy-gradient st
 that world from the present model, weighted by a belief over types; ``planned`` plays the constant
 action that earns most in such rollouts, or the pre-trained policy where nothing earns more;
 ``trajectory`` takes steps on the real run so far, as the paper has it, with rewards that it
-estimates; ``mixture`` plays the belief's mean of each type's best action. A guard lets a candidate
-in if it earns more in a look ahead of twenty rounds in the own world, by more than such promises
-were broken so far; a policy whose block lost more than was promised gives way to the pre-trained.
+estimates, and samples its actions: ``sampled`` does no more than that, and is its control;
+``mixture`` plays the belief's mean of each type's best action. A guard lets a candidate in if it
+earns more in a look ahead of twenty rounds in the own world, by more than such promises were broken
+so far; a policy whose block lost more than was promised gives way to the pre-trained.
 
 ``unknown``: policies that met six types (``unknown-q0.9``) against six others. All others met the
 card's nine types and are played against these: ``memory`` (``bse``), ``memoryless``, which sees no
@@ -56,11 +57,12 @@ from metasg_jax.program import enable_compilation_cache
 BLOCK = 10
 ALL_WAYS = (
     ("frozen", False),
+    ("sampled", False),
     *((psi, guard) for psi in ("trajectory", "mixture", "imagined", "planned")
       for guard in (False, True)),
 )  # fmt: skip
 """Psi, and whether a guard decides."""
-FEW_WAYS = (("frozen", False), ("trajectory", False), ("imagined", True))
+FEW_WAYS = (("frozen", False), ("sampled", False), ("trajectory", False), ("imagined", True))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,6 +37,7 @@ SMALL = {
     "mixture": PSI["mixture"](clips=2, trims=2, levels=2),
     "trajectory": PSI["trajectory"](),
     "frozen": PSI["frozen"](),
+    "sampled": PSI["sampled"](),
 }
 FL = FLConfig(num_clients=8, num_sampled=4, batch_size=4, horizon=4, local_lr=0.5)
 BLOCK = 2

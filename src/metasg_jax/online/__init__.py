@@ -14,7 +14,7 @@ sample its actions during the run.
 """
 
 from metasg_jax.online.belief import Belief, learn_belief
-from metasg_jax.online.frozen import Frozen
+from metasg_jax.online.frozen import Frozen, Sampled
 from metasg_jax.online.guard import Verdict, look_ahead
 from metasg_jax.online.imagined import Imagined
 from metasg_jax.online.mixture import Mixture
@@ -45,6 +45,7 @@ PSI = Registry(
     "psi",
     {
         "frozen": Frozen,
+        "sampled": Sampled,
         "trajectory": RealTrajectory,
         "mixture": Mixture,
         "imagined": Imagined,
@@ -65,6 +66,7 @@ __all__ = [
     "Planned",
     "RealRun",
     "RealTrajectory",
+    "Sampled",
     "Server",
     "ServerState",
     "Standing",

@@ -1,4 +1,4 @@
-"""No adaptation: the meta policy, whose memory is all that reacts."""
+"""No adaptation: the meta policy, whose memory is all that reacts; its mode, or sampled."""
 
 from typing import ClassVar
 
@@ -20,3 +20,9 @@ class Frozen(Struct):
     def __call__(self, key, state, own, meta, current, view, belief):
         """(the same policy, state, {})."""
         return current, state, {}
+
+
+class Sampled(Frozen):
+    """The same with actions that are sampled: the control of every Psi that has to explore."""
+
+    explores: ClassVar[bool] = True
