@@ -64,6 +64,7 @@ def test_against_a_rule_it_learns_is_judged_and_goes_on(tmp_path):
     assert any(not np.array_equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_against_a_run_the_defender_stands_still(tmp_path):
     """Its policy and normaliser are the run's, before and after."""
     config = RunConfig(

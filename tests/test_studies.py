@@ -166,6 +166,7 @@ def test_outcomes_of_other_settings_are_not_read(outcomes):
     assert places[0].file("first_phase", 0) != places[1].file("first_phase", 0)
 
 
+@pytest.mark.slow
 def test_switching_controls_play_in_turn(tmp_path, monkeypatch):
     """The oracle's first half is that of the first type; the informed control looks again."""
     study = dataclasses.replace(

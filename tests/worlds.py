@@ -72,7 +72,7 @@ def attack_alone(attack, active=True, first=0, count=2, **settings):
     The squad's table holds all attacks whatever is played, so that one program serves all tests;
     ``active=False`` plays no attack by that same program.
     """
-    attacks = [attack if isinstance(attack, make) else make() for make in ATTACKS.values()]
+    attacks = [attack if type(attack) is make else make() for make in ATTACKS.values()]
     which = attacks.index(attack) if active else list(ATTACKS).index("none")
     return np.asarray(play(squad(attacks, which, first, count), **settings).updates)
 

@@ -43,11 +43,13 @@ def sent(text):
     ids = jnp.arange(game.fl.num_sampled, dtype=jnp.int32)
     state = game.reset(jax.random.key(0), xi)
     squads = game.prior.squads(xi)
-    received, _ = collect(
-        jax.random.key(1), game.model, game.fl, game.data, state.w, ids, state.round, squads,
-        state.attack_states, game.prior.split_action(jnp.zeros(game.prior.action_size)), game.rule,
-        False,
-    )  # fmt: skip
+    actions = game.prior.split_action(jnp.zeros(game.prior.action_size))
+    received, _ = jax.jit(  # op by op it takes longer than to compile
+        lambda state: collect(
+            jax.random.key(1), game.model, game.fl, game.data, state.w, ids, state.round, squads,
+            state.attack_states, actions, game.rule, False,
+        )
+    )(state)  # fmt: skip
     count = int(xi.num_untargeted + xi.num_backdoor)
     return np.asarray(received.updates), min(count, len(ids))
 

@@ -69,6 +69,7 @@ def test_the_branches_of_a_meta_step(game, state):
     assert conds[2] >= 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", [meta_sl_update, meta_rl_update])
 @pytest.mark.parametrize("at_once", [0, 2, 1])
 def test_seeds_and_chunks_leave_them(game, state, update, at_once):

@@ -64,6 +64,7 @@ def test_one_trace_for_other_step_sizes_and_games_of_the_same_shape(game, state)
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_vmaps_over_seeds_and_real_branches_are_left(game, state):
     keys = jax.random.split(jax.random.key(5), 2)
     step = jax.vmap(meta_sl_update, in_axes=(0, None, None, None))

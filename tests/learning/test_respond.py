@@ -58,6 +58,7 @@ def test_only_adaptive_types_move_in_the_fl_game():
     assert after.num_steps == 1 and bool(info["finite"])
 
 
+@pytest.mark.slow
 def test_a_defender_that_is_randomized_plays_its_deviation_too():
     """Attackers of two defenders with one mode and two deviations learn alike, if it is not."""
     game = tiny_game(types=("none", "rl:max_steps=2@0.25"))
