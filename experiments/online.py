@@ -53,6 +53,7 @@ from metasg_jax.game.make import make_game
 from metasg_jax.learning.state import defender_player
 from metasg_jax.online import PSI, Hidden, Server, learn_belief, own_world, play_adapting
 from metasg_jax.program import enable_compilation_cache
+from metasg_jax.runs import whole
 
 BLOCK = 10
 ALL_WAYS = (
@@ -178,9 +179,8 @@ def play(run: Run, name: str, seed: int) -> None:
     found = {key: np.stack([each[key] for each in worlds]) for key in worlds[0]}
     path = file_of(run, name, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part.npz")
-    np.savez(part, **found)
-    part.rename(path)
+    with whole(path) as part:
+        np.savez(part, **found)
 
 
 def play_world(setting: Setting, config, state, dataset, s: int) -> dict[str, np.ndarray]:

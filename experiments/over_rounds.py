@@ -37,6 +37,7 @@ from metasg_jax.evaluation.tables import markdown_table, with_error
 from metasg_jax.evaluation.worlds import FINAL
 from metasg_jax.exploit import contests, load_attacker
 from metasg_jax.program import enable_compilation_cache
+from metasg_jax.runs import whole
 
 LEARNED = {"adaptive-meta_sg": stackelberg.CAMPAIGN, "card-q0.5": exploitability.CAMPAIGN}
 STATIC = {
@@ -107,9 +108,8 @@ def play(run: Run, console: Console) -> None:
                     values = [np.asarray(getattr(outcome, name))[k, 0] for outcome in each]
                     found[f"{text}|{name}"] = np.stack(values)
             found["rounds"] = np.asarray(each[0].rounds)[0, 0]
-        part = path.with_suffix(".part.npz")
-        np.savez(part, **found)
-        part.rename(path)
+        with whole(path) as part:
+            np.savez(part, **found)
         console.print(f"played {defence.slug}")
 
 

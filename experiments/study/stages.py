@@ -9,7 +9,6 @@
 
 import dataclasses
 import hashlib
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +38,7 @@ from metasg_jax.game.rollout import Normalizer, Player, init_normalizer
 from metasg_jax.learning.adaptation import adapt
 from metasg_jax.learning.state import attacker_player, defender_player, init_state
 from metasg_jax.policies import Fixed
+from metasg_jax.runs import whole
 from study.settings import LEARNERS, Study, World
 from study.training import trained
 
@@ -85,9 +85,8 @@ class Place(NamedTuple):
         """Keeps the outcomes of a world; there is never half a file."""
         file = self.file(stage, s)
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}.part.npz")
-        np.savez(part, **found, seconds=seconds, made_with=self.made_with(stage))
-        part.rename(file)
+        with whole(file) as part:
+            np.savez(part, **found, seconds=seconds, made_with=self.made_with(stage))
 
     def read(self, stage: str, count: int) -> list[dict[str, np.ndarray]]:
         """The outcomes of worlds 0 .. count - 1.

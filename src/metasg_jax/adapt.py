@@ -144,12 +144,10 @@ def _row(block: Block, names, knobs, weight: float) -> dict:
 
 
 def _write(rows: list[dict], path: Path) -> None:
-    part = path.with_suffix(".part")
-    with part.open("w", newline="") as file:
+    with runs.whole(path) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
-    part.rename(path)
 
 
 def _line(row: dict, names, knobs) -> str:

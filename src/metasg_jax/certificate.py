@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import hashlib
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +40,7 @@ from metasg_jax.learning.equilibrium import (
 )
 from metasg_jax.learning.state import MetaSGState, attacker_player, defender_player, init_state
 from metasg_jax.program import progress
+from metasg_jax.runs import whole
 
 PRIOR = "prior"
 """Stands for the average over Q where a row's type does."""
@@ -525,14 +525,12 @@ def read_rows(file: Path) -> list[Row]:
 
 def write_rows(rows: list[Row], file: Path) -> None:
     """Writes certify.csv; a run that is killed leaves the old one or the new one."""
-    part = file.with_suffix(".part")
-    with part.open("w", newline="") as lines:
+    with whole(file) as part, part.open("w", newline="") as lines:
         writer = csv.writer(lines)
         writer.writerow([f.name for f in dataclasses.fields(Row)])
         for row in rows:
             values = dataclasses.astuple(row)
             writer.writerow(["" if v != v else v for v in values])
-    os.replace(part, file)
 
 
 def _mark(row: Row) -> tuple:

@@ -1,6 +1,5 @@
 """The images of a run's own world: made once, kept beside the run, for a person to look at."""
 
-import os
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from metasg_jax.data.simulated import Simulated
 from metasg_jax.data.simulated.neighbours import Neighbours, neighbours
 from metasg_jax.evaluation.plots import image_grid
 from metasg_jax.game.make import simulated_clients
+from metasg_jax.runs import whole
 
 
 def own_images(
@@ -41,11 +41,10 @@ def own_images(
     made, root = simulated_clients(game, dataset, config.clients, config.num_simulated)
     found = neighbours(made.images, pool_images(dataset.train_x[root], game.pool))
     directory.mkdir(parents=True, exist_ok=True)
-    part = directory / f"simulated.{os.getpid()}.part.npz"
-    np.savez_compressed(part, images=made.images, labels=made.labels, made_with=made_with)
     image_grid(made.images, made.labels, directory / "simulated.png")
     (directory / "simulated.md").write_text(_page(config.clients, found))
-    part.rename(path)
+    with whole(path) as part:
+        np.savez_compressed(part, images=made.images, labels=made.labels, made_with=made_with)
     console.print(f"made in {time.perf_counter() - begin:.0f} s; look at {directory}/simulated.png")
     return made
 

@@ -15,6 +15,8 @@
 
 import contextlib
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from metasg_jax.checkpoint import config_to_json, latest_step
@@ -22,6 +24,21 @@ from metasg_jax.config import RunConfig
 from metasg_jax.errors import CheckpointError
 
 DEFAULT_ROOT = Path("runs")
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write a file that is to be there whole or not at all, whenever a run is killed.
+
+    Args:
+        path: of the file; the old one stays until the new one is complete.
+
+    Yields:
+        A path beside it, of the same suffix.
+    """
+    part = path.with_name(f"{path.stem}.{os.getpid()}.part{path.suffix}")
+    yield part
+    part.replace(path)
 
 
 def new_directory(root: Path, name: str) -> Path:
