@@ -154,7 +154,7 @@ def _with_prior(backdoors: float) -> Learner:
 PRIORS = {"prior-untargeted": _with_prior(0.1), "prior-backdoors": _with_prior(0.9)}
 """``bse`` with another prior: nine attackers in ten are of one kind."""
 
-POST_DEFENSES = ("none", "prune", "guarded_prune")
+POST_DEFENSES = ("none", "prune")
 POST = {f"post-{name}": _card(_AT_09, f"--game.post-defense={name}", steps=28)
         for name in POST_DEFENSES}  # fmt: skip
 """``bse`` with another post-training defence than ``neuron_clip``."""
