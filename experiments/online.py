@@ -15,7 +15,8 @@ estimates, and samples its actions: ``sampled`` does no more than that, and is i
 earns more in a look ahead of twenty rounds in the own world, by more than such promises were broken
 so far; a policy whose block lost more than was promised gives way to the pre-trained.
 
-``unknown``: policies that met six types (``unknown-q0.9``) against six others. All others met the
+``unknown``: policies that met six types (``unknown-q0.9``) against six others; in ``wider`` the
+server imagines four more than they met, still none of those it is up against. All others met the
 card's nine types and are played against these: ``memory`` (``bse``), ``memoryless``, which sees no
 moving averages, and ``recurrent``, which has a recurrent cell in their place, the paper's other
 Psi: without a gradient online, it is the frozen line. The hidden type stays what it is in these;
@@ -39,7 +40,7 @@ from scipy.stats import spearmanr
 from study.jobs import Job, run_jobs
 from study.program import commit
 from study.report import pm
-from study.settings import CARD, SEEDS, UNKNOWN, prior_of
+from study.settings import CARD, SEEDS, UNKNOWN, WIDE, prior_of
 from study.stages import nobody
 from study.training import asked, train, trained
 from unknown import NEVER_MET
@@ -76,6 +77,7 @@ class Setting:
         course: what becomes of a hidden type: constant, concealed, switched, drifting.
         ways: in which it is adapted; the first is frozen.
         worlds: fresh ones, others for each training seed.
+        imagine: types in the server's own world; empty: those of the pre-training.
     """
 
     learner: str
@@ -83,12 +85,25 @@ class Setting:
     course: str = "constant"
     ways: tuple[tuple[str, bool], ...] = FEW_WAYS
     worlds: int = 1
+    imagine: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Types that the belief is over."""
+        return self.imagine or asked(self.learner).game.types
 
 
 FIRST = 10
 """Number of the first world: the guard was changed after a seed had been played in earlier ones."""
 SETTINGS = {
     "unknown": Setting("unknown-q0.9", UNKNOWN + NEVER_MET, ways=ALL_WAYS, worlds=2),
+    "wider": Setting(
+        "unknown-q0.9",
+        UNKNOWN + NEVER_MET,
+        ways=(*FEW_WAYS[:2], ("imagined", True)),
+        worlds=2,
+        imagine=WIDE,
+    ),
     "memory": Setting("bse"),
     "memoryless": Setting("bse-memoryless"),
     "recurrent": Setting("bse-recurrent"),
@@ -189,7 +204,7 @@ def play_world(setting: Setting, config, state, dataset, s: int) -> dict[str, np
     real = dataclasses.replace(config.game, types=types, probabilities=())
     settings = world_settings(dataclasses.replace(config, game=real), dataset, s, FINAL)
     game = of_shared_shape(make_game(settings, config.fl, dataset))
-    own = own_world(state, config, dataset, settings.seed)
+    own = own_world(state, config, dataset, settings.seed, types=setting.imagine)
     meta = defender_player(state, own.game, config.meta, True)
     key = jax.random.key(s)
     belief = learn_belief(jax.random.fold_in(key, 1), own, meta.replace(greedy=False))
@@ -266,9 +281,8 @@ def report(run: Run, console: Console) -> None:
             gain = kept["score"][..., j] - kept["score"][..., 0]
             bars.setdefault(label(way), {})[name] = interval(gain.mean(axis=2))
         if setting.course == "constant":
-            known = asked(setting.learner).game.types
             text += ["The belief and the rewards that the server estimates:\n",
-                     insight_table(kept, labels, known)]  # fmt: skip
+                     insight_table(kept, labels, setting.known)]  # fmt: skip
     gains(bars, list(SETTINGS), run.out / "online.png")
     text.insert(2, "![gains](online.png)\n")
     write_page(run.out / "online.md", "\n".join(text) + "\n")
