@@ -5,10 +5,10 @@
 
 The game card at q = 0.9. The post-training defence acts on a copy of the model, on the server's 200
 root images, and so in each round's reward. The plain mean and FLTrust are played with each of them,
-at its default. A policy turns a defence's knob, if it has one: one is trained without any and one
-for each of `neuron_clip` and `prune` (100,800 FL rounds, three training seeds), and judged with
-what it was trained with. For the others none is trained: they evaluate or descend a loss many times
-in every round, which then takes 2 (`guarded_prune`), 3 and 10 times as long.
+its knob in the middle. A policy turns a defence's knob, if it has one: one is trained without any
+and one for each of `neuron_clip` and `prune` (100,800 FL rounds, three training seeds), and judged
+with what it was trained with. For the others none is trained: they evaluate or descend a loss many
+times in every round, which then takes 2 (`guarded_prune`), 3 and 10 times as long.
 """
 
 from pathlib import Path

@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from metasg_jax.evaluation.controls import action_grid, all_attackers
+from metasg_jax.evaluation.controls import all_attackers, whole_grid
 from metasg_jax.evaluation.episodes import score_actions
 from metasg_jax.evaluation.schedules import (
     constant,
@@ -126,27 +126,24 @@ def nobody(game):
     return all_attackers(init_state(jax.random.key(0), game, config.meta), game, config)
 
 
-def trajectories(study: Study) -> np.ndarray:
-    """The grid's actions f32[E, A] that need a run each: all but the post-training level."""
+def grid_of(study: Study) -> tuple[np.ndarray, np.ndarray]:
+    """All actions f32[J, A] of the grid, and the post-training levels, which vary fastest."""
     rule = make_rule(study.world.game.rule, study.world.fl.num_sampled, 0.2)
-    return action_grid(*study.grid[:2], (*rule.action_spec, "range"))
+    post = make_post_defense(study.world.game.post_defense)
+    return whole_grid(*study.grid, rule.action_spec, post.action_spec)
 
 
 def tried(study: Study) -> np.ndarray:
-    """All actions f32[J, A] of the grid; post-training levels vary fastest."""
-    actions, levels = trajectories(study), np.linspace(1.0, -1.0, study.grid[2])
-    every = np.repeat(actions, len(levels), axis=0)
-    every[:, -1] = np.tile(levels, len(actions))
-    return every
+    """All actions f32[J, A] of the grid."""
+    return grid_of(study)[0]
 
 
 def grid_scores(study: Study, game, seed: int, split: str, switch=None) -> np.ndarray:
     """Scores f32[K, J] of the grid in one world."""
-    levels = jnp.linspace(1.0, -1.0, study.grid[2])
-    actions = jnp.asarray(trajectories(study))
-    scores = score_actions(
-        jax.random.key(seed), game, actions, levels, nobody(game), split, switch
-    )  # fmt: skip
+    actions, levels = map(jnp.asarray, grid_of(study))
+    scores = score_actions(  # a run for all levels of an action
+        jax.random.key(seed), game, actions[:: len(levels)], levels, nobody(game), split, switch
+    )
     return np.asarray(scores).reshape(len(game.prior), -1)
 
 

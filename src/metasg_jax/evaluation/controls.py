@@ -180,6 +180,30 @@ def action_grid(
     return np.array([*mixed, (1.0, -1.0, 1.0, 1.0)], np.float32)
 
 
+def whole_grid(
+    num_clips: int, num_trims: int, num_levels: int, rule: tuple[str, ...], post: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Constant actions that span all knobs; levels of the post-training defence vary fastest.
+
+    Args:
+        num_clips: see :func:`action_grid`.
+        num_trims: see :func:`action_grid`.
+        num_levels: of the post-training defence, from open to tight; 1 where it has no knob.
+        rule: knobs of the rule.
+        post: those of the post-training defence, one at most.
+
+    Returns:
+        (f32[E L, A], levels f32[L]).
+    """
+    actions = action_grid(num_clips, num_trims, (*rule, "range"))
+    if not post:
+        return actions[:, :-1], np.ones(1, np.float32)
+    levels = np.linspace(1.0, -1.0, num_levels, dtype=np.float32)
+    every = np.repeat(actions, num_levels, axis=0)
+    every[:, -1] = np.tile(levels, len(actions))
+    return every, levels
+
+
 def search_fixed(
     state: MetaSGState,
     worlds,

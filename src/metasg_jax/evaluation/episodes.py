@@ -92,7 +92,8 @@ def score_actions(
     Args:
         key: consumed.
         game: with a steered rule.
-        actions: f32[E, A]; the last entry is replaced by each of the levels.
+        actions: f32[E, A]; the last entry is replaced by each of the levels, where it is the
+            post-training defence's.
         post_levels: f32[L].
         attackers: parameters stacked over K.
         split: ``validation`` or ``test``.
@@ -119,7 +120,8 @@ def score_actions(
 
             def at(level):
                 key = jax.random.clone(key_deploy)
-                deployed, _ = game.deploy(key, state.w, action.at[-1].set(level))
+                turned = action.at[-1].set(level) if game.post_defense.action_spec else action
+                deployed, _ = game.deploy(key, state.w, turned)
                 return measure_deployed(
                     game.model, deployed, images, labels, final, state.diverged
                 ).score

@@ -5,7 +5,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.evaluation.controls import action_grid
+from metasg_jax.evaluation.controls import whole_grid
 from metasg_jax.evaluation.episodes import score_actions
 from metasg_jax.game.rollout import Player
 from metasg_jax.online.view import OnlineView, OwnWorld
@@ -32,12 +32,12 @@ class Mixture(Struct):
 
     def begin(self, key: Key, own: OwnWorld, meta: Player) -> jax.Array:
         """The best action f32[K, A] of each type, on an episode each in the own world."""
-        grid = jnp.asarray(action_grid(self.clips, self.trims, own.game.action_names))
-        levels = jnp.linspace(1.0, -1.0, self.levels)
-        scores = score_actions(key, own.game, grid, levels, own.attackers, "validation")
-        best = jnp.argmax(scores.reshape(len(own.game.prior), -1), axis=1)
-        actions = grid[best // self.levels]
-        return actions.at[:, -1].set(levels[best % self.levels])
+        knobs = own.game.rule.action_spec, own.game.post_defense.action_spec
+        grid, levels = map(jnp.asarray, whole_grid(self.clips, self.trims, self.levels, *knobs))
+        scores = score_actions(
+            key, own.game, grid[:: len(levels)], levels, own.attackers, "validation"
+        )
+        return grid[jnp.argmax(scores.reshape(len(own.game.prior), -1), axis=1)]
 
     def __call__(
         self,

@@ -5,7 +5,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.evaluation.controls import action_grid
+from metasg_jax.evaluation.controls import whole_grid
 from metasg_jax.game.rollout import Player, rollout
 from metasg_jax.online.belief import likely
 from metasg_jax.online.view import OnlineView, OwnWorld
@@ -51,10 +51,8 @@ class Planned(Struct):
     ) -> tuple[Player, object, Info]:
         """(the best of the grid and the meta policy, state, its lead over the meta policy)."""
         assert isinstance(meta.policy, Gaussian)
-        grid = jnp.asarray(action_grid(self.clips, self.trims, own.game.action_names))
-        levels = jnp.linspace(1.0, -1.0, self.levels)
-        actions = jnp.repeat(grid, self.levels, axis=0)
-        actions = actions.at[:, -1].set(jnp.tile(levels, len(grid)))
+        knobs = own.game.rule.action_spec, own.game.post_defense.action_spec
+        actions = jnp.asarray(whole_grid(self.clips, self.trims, self.levels, *knobs)[0])
         tried = jax.vmap(lambda action: meta.policy.constant(meta.params, action))(actions)
         tried = jax.tree.map(
             lambda own, all_: jnp.concatenate([own[None], all_]), meta.params, tried
