@@ -263,8 +263,9 @@ def report(run: Run, console: Console) -> None:
         "frozen: types whose Holm-corrected p is under 0.05. Reward: the true one, the mean over "
         "all rounds.\n",
     ]
-    bars = {}
-    for name, setting in SETTINGS.items():
+    bars, shown = {}, [n for n in SETTINGS if all(file_of(run, n, s).is_file() for s in SEEDS)]
+    for name in shown:
+        setting = SETTINGS[name]
         parts = [dict(np.load(file_of(run, name, seed))) for seed in SEEDS]
         # worlds are a seed's own: [T, 1, ..]
         kept = {key: np.stack([part[key].mean(axis=0) for part in parts])[:, None]
@@ -283,7 +284,9 @@ def report(run: Run, console: Console) -> None:
         if setting.course == "constant":
             text += ["The belief and the rewards that the server estimates:\n",
                      insight_table(kept, labels, setting.known)]  # fmt: skip
-    gains(bars, list(SETTINGS), run.out / "online.png")
+    gains(bars, shown, run.out / "online.png")
+    if waiting := [name for name in SETTINGS if name not in shown]:
+        text.append(f"Registered, and not played to the end yet: {', '.join(waiting)}.\n")
     text.insert(2, "![gains](online.png)\n")
     write_page(run.out / "online.md", "\n".join(text) + "\n")
     (run.out / "online.json").write_text(json.dumps(registered(), indent=1) + "\n")
