@@ -25,6 +25,7 @@ from metasg_jax.online import (
     play_adapting,
     play_block,
 )
+from metasg_jax.online.belief import likely
 from metasg_jax.online.guard import Trust, hold, no_promise
 from metasg_jax.online.run import candidate_of
 from metasg_jax.testing import tiny_game
@@ -131,6 +132,11 @@ def test_the_belief_finds_an_attack_that_shows(made, belief):
     now = np.asarray(belief(view))
     assert now.shape == (3,) and now.sum() == pytest.approx(1, abs=1e-5)
     assert now[1] == now.max()
+
+
+def test_unlikely_types_are_left_out_and_never_all_of_them():
+    np.testing.assert_allclose(likely(jnp.array([0.02, 0.58, 0.4])), [0, 0.58 / 0.98, 0.4 / 0.98])
+    np.testing.assert_allclose(likely(jnp.ones(30) / 30), np.ones(30) / 30, rtol=1e-6)
 
 
 def test_the_mixture_plays_the_belief(made):

@@ -14,8 +14,11 @@ _RECENT = 5
 
 
 def likely(belief: jax.Array) -> jax.Array:
-    """A belief f32[K] without the types below 0.05, of sum 1: nobody plays ahead against those."""
-    kept = jnp.where(belief >= 0.05, belief, 0.0)
+    """A belief f32[K] without the types below 0.05, of sum 1: nobody plays ahead against those.
+
+    Where none is above, the likeliest are left.
+    """
+    kept = jnp.where(belief >= jnp.minimum(0.05, belief.max()), belief, 0.0)
     return kept / kept.sum()
 
 
