@@ -271,7 +271,7 @@ def report(run: Run, console: Console) -> None:
         kept = {key: np.stack([part[key].mean(axis=0) for part in parts])[:, None]
                 for key in parts[0]}  # fmt: skip
         labels = [label_of(setting, i) for i in range(len(setting.types))]
-        count = f"{len(setting.seeds)} training seeds, {setting.worlds} worlds"
+        count = f"{setting.worlds} world{'s' * (setting.worlds > 1)} a seed"
         text += [
             f"## {name}: `{setting.learner}`, {count}\n",
             ways_table(kept, setting.ways, labels),
