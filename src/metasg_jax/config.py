@@ -358,10 +358,11 @@ class Adaptation:
 
     attack: str = "bfl@0.2"
     """The type that is hidden from the server; one that it never met, too."""
-    psi: str = "imagined"
-    """How it adapts: imagined (gradients on rollouts of its own world), planned (the best of them),
-    trajectory (gradients on the real run so far), mixture (its belief over types), frozen (not),
-    sampled (not either, its actions sampled); fields as in imagined:batches=4,lr=0.02."""
+    psi: str = "mixture"
+    """How it adapts: mixture (each type's best action, by its belief), imagined (gradients on
+    rollouts of its own world), planned (the best of them), trajectory (gradients on the real run so
+    far), frozen (not), sampled (not either, its actions sampled); fields as in
+    imagined:batches=4,lr=0.02."""
     guard: bool = True
     """A candidate replaces the policy only if it earns more in a look ahead, by more than promises
     were broken so far; a policy whose promise is broken gives way to the pre-trained one."""
