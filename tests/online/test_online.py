@@ -2,6 +2,7 @@
 
 import inspect
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,7 +81,7 @@ def test_a_view_holds_what_a_server_has_and_nothing_else(made):
     own, meta, real, attacker = made
     _, view, truth = block_of(made)
     assert set(OnlineView.__dataclass_fields__) == {
-        "server", "observation", "raw", "action", "loss", "success",
+        "server", "observation", "raw", "log_prob", "action", "loss", "success",
     }  # fmt: skip
     hidden = set(GameState.__dataclass_fields__) - set(ServerState.__dataclass_fields__)
     assert hidden == {"client_ids", "attack_states"}
@@ -182,6 +183,48 @@ def test_steps_of_no_size_and_rewards_that_do_not_change_teach_nothing(made):
             lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7),
             candidate.params, meta.params,
         )  # fmt: skip
+
+
+def test_a_view_tells_the_density_of_the_draws_under_the_policy_that_drew(made):
+    """So steps on the real trajectory know who played, whoever adapts from there."""
+    own, meta, *_ = made
+    _, view, _ = block_of(made)
+    obs = jax.vmap(meta.normalizer)(view.observation)
+    for t in range(BLOCK):
+        density = meta.policy.log_prob(meta.params, obs[t], view.raw[t])
+        np.testing.assert_allclose(view.log_prob[t], density, rtol=1e-4)
+    psi = SMALL["trajectory"]
+    other = meta.replace(params=jax.tree.map(lambda leaf: leaf + 0.1, meta.params), greedy=False)
+    _, so_far, _ = candidate_of(
+        jax.random.key(5), psi.begin(jax.random.key(4), own, meta), own, meta, other, view,
+        jnp.ones((3,)) / 3, psi,
+    )  # fmt: skip
+    np.testing.assert_array_equal(so_far.behaviour[:BLOCK], view.log_prob)
+
+
+def test_the_guard_looks_ahead_with_the_policy_that_plays(made):
+    """One that samples is tried sampling: it is another than its mode, and promises another."""
+    own, meta, *_ = made
+    _, view, _ = block_of(made)
+
+    def promised(player):
+        belief = jnp.eye(3)[1]
+        return look_ahead(
+            jax.random.key(6), own, belief, view.server, player, player, 0.0, 2, 4
+        ).loss
+
+    assert float(promised(meta)) != float(promised(meta.replace(greedy=False)))
+
+
+def test_steps_on_imagined_rounds_forget_refused_ones(made):
+    """What a Psi made of a block depends on the policy that plays, not on what was refused."""
+    own, meta, *_ = made
+    _, view, _ = block_of(made)
+    psi, belief = SMALL["imagined"], jnp.eye(3)[1]
+    state = psi.begin(jax.random.key(4), own, meta)
+    first, after, _ = candidate_of(jax.random.key(5), state, own, meta, meta, view, belief, psi)
+    again, *_ = candidate_of(jax.random.key(5), after, own, meta, meta, view, belief, psi)
+    chex.assert_trees_all_equal(first.params, again.params)
 
 
 def test_the_guard_lets_in_what_earns_more(made):

@@ -39,7 +39,8 @@ class Trust(Struct):
     Attributes:
         loss: f32[], promised for the block that is played; NaN before the first.
         spread: f32[], of it.
-        doubt: f32[], by how much a promise was broken at most so far, beyond two spreads.
+        doubt: f32[], by how much a promise was broken at most so far, beyond two spreads; in
+            clean loss, which is the reward's greater part: a gain has the same unit.
     """
 
     loss: jax.Array
@@ -87,6 +88,8 @@ def look_ahead(
 ) -> Verdict:
     """Plays both policies from the present model, under the same random numbers.
 
+    Each as it would play the real run: its mode, or sampling.
+
     Args:
         key: consumed.
         own: the server's own world.
@@ -111,8 +114,8 @@ def look_ahead(
                     start = own.at(jax.random.clone(key_start), i, server)
                     _, played = rollout(
                         jax.random.clone(key_environment), jax.random.clone(key_policies), own.game,
-                        own.game.prior[i], player.replace(greedy=True), own.attacker(i),
-                        state=start, num_rounds=num_rounds,
+                        own.game.prior[i], player, own.attacker(i), state=start,
+                        num_rounds=num_rounds,
                     )  # fmt: skip
                     lost = played.info["loss"][:block].mean()
                     return jnp.stack([played.defender.reward.mean(), lost])

@@ -45,8 +45,8 @@ class Imagined(Struct):
     explores: ClassVar[bool] = False
 
     def begin(self, key: Key, own: OwnWorld, meta: Player):
-        """The optimizer's state."""
-        return optax.adam(self.lr).init(meta.params)
+        """Nothing to prepare."""
+        return ()
 
     def __call__(
         self,
@@ -58,7 +58,7 @@ class Imagined(Struct):
         view: OnlineView,
         belief: jax.Array,
     ) -> tuple[Player, object, Info]:
-        """(the policy some steps further, the optimizer's state, what it earned meanwhile)."""
+        """(the policy some steps further, state, what it earned meanwhile)."""
         mix = likely(belief)
         actor = current.replace(greedy=False)
 
@@ -108,7 +108,7 @@ class Imagined(Struct):
             carry, _ = jax.lax.scan(epoch, (params, opt), length=self.epochs)
             return carry, mix @ played.reward.mean(axis=(1, 2, 3))
 
-        (params, state), earned = jax.lax.scan(
-            batch, (current.params, state), jnp.arange(self.batches)
-        )
+        # the optimizer starts anew: moments of steps that a guard may have refused are of no use
+        start = current.params, optax.adam(self.lr).init(current.params)
+        (params, _), earned = jax.lax.scan(batch, start, jnp.arange(self.batches))
         return current.replace(params=params), state, {"imagined reward": earned[0]}

@@ -72,7 +72,9 @@ def play_block(
         search, patched = continue_search(run.search, game.model, sent, game.root_x, game.root_y)
         played = jax.tree.map(lambda leaf: leaf[0], played)
         mine = played.defender
-        seen = (mine.raw_obs, mine.raw, mine.action, state.loss, estimate_asr(patched)[1])
+        density = defender.policy.log_prob(defender.params, mine.obs, mine.raw)
+        success = estimate_asr(patched)[1]
+        seen = (mine.raw_obs, mine.raw, density, mine.action, state.loss, success)
         info = played.info
         hidden = Truth(mine.reward, info["backdoor"], info["malicious"].astype(jnp.float32))
         return RealRun(state, search), (seen, hidden)

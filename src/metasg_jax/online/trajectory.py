@@ -69,7 +69,7 @@ class RealTrajectory(Struct):
         """(the policy some steps further, all rounds so far, {})."""
         policy, obs = current.policy, jax.vmap(meta.normalizer)(view.observation)
         density = jax.vmap(policy.log_prob, in_axes=(None, 0, 0))
-        new = SoFar(obs, view.raw, view.reward(self.weight), density(current.params, obs, view.raw))
+        new = SoFar(obs, view.raw, view.reward(self.weight), view.log_prob)
         count = len(view.loss)
         # a run may be longer than its horizon says: the newest rounds are kept
         start = jnp.clip(view.server.round - count, 0, len(state.reward) - count)

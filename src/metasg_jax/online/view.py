@@ -49,6 +49,7 @@ class OnlineView(Struct):
         server: where the run stands after it.
         observation: f32[T, O], as the game gave it: of the updates that arrived.
         raw: f32[T, A], the policy's draws before squashing.
+        log_prob: f32[T], log density of each draw, of the policy that drew it.
         action: f32[T, A] in [-1, 1].
         loss: f32[T], clean loss on the root images after each round.
         success: f32[T], of the backdoor, as estimated by patches searched on the root images.
@@ -57,6 +58,7 @@ class OnlineView(Struct):
     server: ServerState
     observation: jax.Array
     raw: jax.Array
+    log_prob: jax.Array
     action: jax.Array
     loss: jax.Array
     success: jax.Array
