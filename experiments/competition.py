@@ -97,8 +97,7 @@ def rewards_of(game, i, weight):
         jnp.zeros((game.action_size,)), init_normalizer(game.observation_size),
         Fixed(game.action_size),
     )  # fmt: skip
-    attackers = nobody(game)
-    attacker = attackers.replace(params=jax.tree.map(lambda leaf: leaf[i], attackers.params))
+    attacker = nobody(game).of(i)
     played = rollout_groups(jax.random.key(0), game, game.prior[i], centre, attacker, 8, 1)
     return played.defender.reward, played.attacker.reward, played.info["malicious"] > 0
 

@@ -12,9 +12,11 @@ from rich.console import Console
 
 from metasg_jax import certificate, checkpoint, cli, program
 from metasg_jax.certificate import PRIOR, Budget, Row, read_rows, tables, write_rows
+from metasg_jax.certificate.page import used_step_sizes
 from metasg_jax.config import MetaConfig
 from metasg_jax.data import load
 from metasg_jax.errors import ConfigError
+from metasg_jax.game.make import make_game
 from metasg_jax.learning import init_state
 from metasg_jax.presets import PRESETS
 from metasg_jax.testing import probe_game
@@ -71,7 +73,7 @@ def test_a_run_is_certified_once(run, capsys, monkeypatch):
     def fail(*args):
         raise AssertionError("it was computed again")
 
-    monkeypatch.setattr(certificate, "certify_state", fail)
+    monkeypatch.setattr(certificate.program, "certify_state", fail)
     (run / "certify.md").unlink()
     assert cli.main(command) == 0
     assert "certified 0 of 2 checkpoints" in capsys.readouterr().out
@@ -86,7 +88,7 @@ def test_a_run_is_certified_once(run, capsys, monkeypatch):
 
 def test_a_changed_checkpoint_is_another_one(run):
     config = checkpoint.load_config(run / "checkpoints", 1)
-    game = certificate.make_game(config.game, config.fl, load("digits"))
+    game = make_game(config.game, config.fl, load("digits"))
     states = [
         checkpoint.load(
             run / "checkpoints", init_state(jax.random.key(0), game, config.meta), config, step
@@ -175,11 +177,11 @@ def test_every_checkpoint_gets_the_same_random_numbers():
 
 
 def test_step_sizes_used_are_the_learners():
-    assert certificate.used_step_sizes(SETTINGS.replace(outer_lr=0.5, defender_lr=0.1)) == (
+    assert used_step_sizes(SETTINGS.replace(outer_lr=0.5, defender_lr=0.1)) == (
         "0.001",
         "0.05",
     )
-    assert certificate.used_step_sizes(SETTINGS.replace(optimizer="adam"))[0] == "Adam 0.001"
+    assert used_step_sizes(SETTINGS.replace(optimizer="adam"))[0] == "Adam 0.001"
 
 
 def test_a_budget_that_does_not_do_is_named():

@@ -138,7 +138,9 @@ def _row(block: Block, names, knobs, weight: float) -> dict:
         "hidden reward": float(np.mean(block.truth.reward)),
         "gain": "" if verdict is None else float(verdict.gain),
         "decision": "" if verdict is None else ("accepted" if verdict.accepted else "rejected"),
+        "stranger": float(block.strange),
         "doubt": block.doubt,
+        "misfit": "" if np.isnan(block.misfit) else block.misfit,
         "seconds": block.seconds,
     }
 
@@ -151,12 +153,13 @@ def _write(rows: list[dict], path: Path) -> None:
 
 
 def _line(row: dict, names, knobs) -> str:
+    stranger = " (a stranger)" if row["stranger"] else ""
     likely = sorted(names, key=lambda name: -row[f"belief {name}"])[:2]
     belief = ", ".join(f"{name} {row[f'belief {name}']:.2f}" for name in likely)
     action = ", ".join(f"{knob} {row[knob]:+.2f}" for knob in knobs)
     gain = "" if row["decision"] == "" else f"  candidate {row['decision']} ({row['gain']:+.4f})"
     gain += f", doubt {row['doubt']:.3f}" if row["doubt"] else ""
     return (
-        f"round {row['round']:.0f}  belief: {belief}  {action}  "
+        f"round {row['round']:.0f}  belief: {belief}{stranger}  {action}  "
         f"reward {row['estimated reward']:+.3f} estimated{gain}  {row['seconds']:.1f} s"
     )

@@ -365,7 +365,8 @@ class Adaptation:
     imagined:batches=4,lr=0.02."""
     guard: bool = True
     """A candidate replaces the policy only if it earns more in a look ahead, by more than promises
-    were broken so far; a policy whose promise is broken gives way to the pre-trained one."""
+    were broken so far. A policy whose promise is broken gives way to the pre-trained one; so does
+    any, where no type of the own world explains what is seen."""
     imagine: tuple[str, ...] = ()
     """Types in the server's own world; empty: those of the pre-training. More of them cost the
     pre-training nothing."""

@@ -28,6 +28,7 @@ from metasg_jax.online import (
 )
 from metasg_jax.online.belief import likely
 from metasg_jax.online.guard import Trust, hold, no_promise
+from metasg_jax.online.misfit import STRANGE, misfit
 from metasg_jax.online.run import candidate_of
 from metasg_jax.testing import tiny_game
 
@@ -81,7 +82,7 @@ def test_a_view_holds_what_a_server_has_and_nothing_else(made):
     own, meta, real, attacker = made
     _, view, truth = block_of(made)
     assert set(OnlineView.__dataclass_fields__) == {
-        "server", "observation", "raw", "log_prob", "action", "loss", "success",
+        "before", "server", "observation", "raw", "log_prob", "action", "loss", "success",
     }  # fmt: skip
     hidden = set(GameState.__dataclass_fields__) - set(ServerState.__dataclass_fields__)
     assert hidden == {"client_ids", "attack_states"}
@@ -258,13 +259,63 @@ def test_the_guard_lets_in_what_earns_more(made):
 
 def test_a_promise_is_held_against_what_came(made):
     _, view, _ = block_of(made)
-    assert not bool(hold(no_promise(), view)[1])
+    assert not bool(hold(no_promise(), view, 1.0)[1])
     came = float(view.loss.mean())
     for loss, spread, broken in ((came + 0.1, 0.0, False), (came - 0.1, 0.0, True),
                                  (came - 0.1, 0.06, False)):  # fmt: skip
-        trust, found = hold(Trust(jnp.float32(loss), jnp.float32(spread), jnp.float32(0.02)), view)
+        promised = Trust(*map(jnp.float32, (loss, spread, 0.02, 1.0, 1)))
+        trust, found = hold(promised, view, 1.0)
         assert bool(found) == broken
         assert float(trust.doubt) == pytest.approx(0.1 if broken else 0.02, abs=1e-5)
+
+
+def test_what_no_type_explains_is_a_stranger(made):
+    """It is the mean over blocks that counts."""
+    _, view, _ = block_of(made)
+    trust, found = no_promise(), []
+    for block in (1.0, 9.0, 1.0, 9.0, 1.0):
+        trust, _ = hold(trust, view, jnp.float32(block))
+        found.append((float(trust.misfit), bool(trust.strange)))
+    averages = [1.0, 5.0, 11 / 3, 5.0, 4.2]
+    assert found == [(pytest.approx(each), each > STRANGE) for each in averages]
+
+
+def test_a_block_fits_the_type_that_played_it_and_no_other(made):
+    """The own world itself is played: IPM of scale 10 looks like nothing else there."""
+    own, meta, *_ = made
+    run = begin_run(jax.random.key(2), own.game, jnp.int32(1))
+    player = meta.replace(greedy=False)
+    _, view, _ = play_block(
+        jax.random.key(3), run, own.game, jnp.int32(1), player, own.attacker(1), BLOCK
+    )
+    explained = float(misfit(jax.random.key(4), own, player, view))
+    assert explained < STRANGE
+    prior = own.game.prior.replace(types=jax.tree.map(lambda a: a[jnp.array([0, 0, 2])],
+                                                      own.game.prior.types))  # fmt: skip
+    without = own.replace(game=own.game.replace(prior=prior))
+    assert float(misfit(jax.random.key(4), without, player, view)) > 1.5 * explained
+
+
+def test_for_a_stranger_the_meta_policy_plays(made, belief, monkeypatch):
+    """And nothing is promised. Every candidate is let in otherwise."""
+    from metasg_jax.online import run
+
+    own, meta, real, attacker = made
+    attackers = attacker.replace(params=jax.tree.map(lambda a: a[None], attacker.params))
+    hidden, key = Hidden(real, (0, 0), attackers), jax.random.key(7)
+    server, ahead = Server(own, meta, belief, SMALL["mixture"]), run.look_ahead
+    monkeypatch.setattr(
+        run, "look_ahead", lambda *a: ahead(*a).replace(accepted=jnp.bool_(True), loss=jnp.ones(()))
+    )
+    monkeypatch.setattr(run, "misfit", lambda *a: jnp.float32(next(found)))
+    found = iter((1.0, 9.0))
+    standing = begin(key, hidden, server, server.psi.begin(jax.random.key(4), own, meta))
+    standing, first = next_block(key, standing, hidden, server)
+    assert bool(first.verdict.accepted) and not same(standing.player.params, meta.params)
+    standing, second = next_block(key, standing, hidden, server)
+    assert (first.misfit, second.misfit) == (1.0, 5.0) and second.verdict is None
+    assert same(standing.player.params, meta.params) and np.isnan(standing.trust.loss)
+    assert second.doubt == first.doubt == 0 and second.strange and not first.strange
 
 
 def test_a_policy_that_broke_its_promise_gives_way(made, belief, monkeypatch):
@@ -284,6 +335,7 @@ def test_a_policy_that_broke_its_promise_gives_way(made, belief, monkeypatch):
         )
 
     monkeypatch.setattr(run, "look_ahead", promising)
+    monkeypatch.setattr(run, "misfit", lambda *a: jnp.ones(()))
     standing = begin(key, hidden, server, server.psi.begin(jax.random.key(4), own, meta))
     standing, first = next_block(key, standing, hidden, server)
     assert first.doubt == 0 and not same(standing.player.params, meta.params)
@@ -318,7 +370,9 @@ def test_a_run_with_a_guard_that_rejects_all_is_the_frozen_run(made, belief, mon
     monkeypatch.setattr(
         run, "look_ahead", lambda *a: ahead(*a).replace(accepted=jnp.zeros((), bool))
     )
+    monkeypatch.setattr(run, "misfit", lambda *a: jnp.ones(()))
     _, held = played(SMALL["mixture"], True)
+    assert all(block.verdict is not None for block in held)
     for place, alike in ((0, True), (1, False)):
         one, two, three = (each[place].view for each in (frozen, held, moved))
         np.testing.assert_array_equal(one.action, two.action)

@@ -209,7 +209,7 @@ def search_fixed(
     worlds,
     config: RunConfig,
     actions: np.ndarray,
-    post_levels: np.ndarray,
+    levels: np.ndarray,
     on_world=lambda: None,
 ) -> GridSearch:
     """Scores constant actions on the validation images of selection worlds.
@@ -218,8 +218,8 @@ def search_fixed(
         state: its attackers play.
         worlds: games of the same shapes.
         config: of the run.
-        actions: f32[E, A].
-        post_levels: f32[L], tried on each.
+        actions: f32[E L, A], of :func:`whole_grid`.
+        levels: f32[L], of it.
         on_world: called after each world, for progress.
     """
     scores = []
@@ -227,16 +227,14 @@ def search_fixed(
         out = score_actions(
             jax.random.key(seed),
             game,
-            jnp.asarray(actions),
-            jnp.asarray(post_levels, jnp.float32),
+            jnp.asarray(actions[:: len(levels)]),
+            jnp.asarray(levels),
             all_attackers(state, game, config),
             "validation",
         )
         scores.append(np.asarray(out).reshape(len(game.prior), -1))
         on_world()
-    tried = np.repeat(actions, len(post_levels), axis=0)
-    tried[:, -1] = np.tile(post_levels, len(actions))
     scores = np.stack(scores)
     q = np.asarray(worlds[0].prior.probabilities)
     mean = scores.mean(axis=0)
-    return GridSearch(tried, scores, tried[np.argmax(q @ mean)], tried[mean.argmax(axis=1)])
+    return GridSearch(actions, scores, actions[np.argmax(q @ mean)], actions[mean.argmax(axis=1)])

@@ -11,10 +11,10 @@ from metasg_jax.data import Dataset
 from metasg_jax.evaluation.controls import (
     IDENTITIES,
     GridSearch,
-    action_grid,
     all_attackers,
     contenders,
     search_fixed,
+    whole_grid,
 )
 from metasg_jax.evaluation.episodes import Outcome, play_types
 from metasg_jax.evaluation.tables import Results
@@ -51,16 +51,15 @@ def evaluate(
         worlds = of_one_shape(
             [world(config, dataset, s, SELECTION) for s in range(selection_seeds)]
         )
-        names = worlds[0].action_names
-        if names in IDENTITIES:
+        game = worlds[0]
+        if game.action_names in IDENTITIES:
             done = iter(range(1, selection_seeds + 1))
             on_progress("best fixed action", 0, selection_seeds)
             search = search_fixed(
                 state,
                 worlds,
                 config,
-                action_grid(*grid[:2], names),
-                np.linspace(1.0, -1.0, grid[2]),
+                *whole_grid(*grid, game.rule.action_spec, game.post_defense.action_spec),
                 lambda: on_progress("best fixed action", next(done), selection_seeds),
             )
     worlds = of_one_shape([world(config, dataset, s, FINAL) for s in range(num_seeds)])

@@ -65,6 +65,10 @@ class Player(Struct):
     policy: Policy = field(static=True)
     greedy: bool = field(static=True, default=False)
 
+    def of(self, i) -> "Player":
+        """Number ``i`` of several, whose parameters are stacked: a type's attacker."""
+        return self.replace(params=jax.tree.map(lambda leaf: leaf[i], self.params))
+
     def act(self, key: Key, obs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """(action f32[A], raw f32[A], normalised observation f32[O])."""
         obs = self.normalizer(obs)

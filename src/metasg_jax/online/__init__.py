@@ -5,7 +5,8 @@ meta, current, view, belief) -> (candidate, state, info)``:
 
     own: the server's own world, an :class:`OwnWorld`
     meta: the policy of the pre-training
-    current: the policy that has played the block
+    current: the policy that would play on: the one that has played the block, or the meta policy,
+        where a guard has put it back
     view: the block as the server saw it, an :class:`OnlineView`
     belief: f32[K] over the own world's types
 

@@ -1,5 +1,8 @@
 """A belief over attacker types: appendix B of the paper, learned in the server's own world."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -20,6 +23,29 @@ def likely(belief: jax.Array) -> jax.Array:
     """
     kept = jnp.where(belief >= jnp.minimum(0.05, belief.max()), belief, 0.0)
     return kept / kept.sum()
+
+
+def against_likely(play: Callable[[jax.Array], Any], weights: jax.Array) -> Any:
+    """What is played against each type; nothing is, and it is 0, where a type has no weight.
+
+    One after another, so that what has no weight costs no time.
+
+    Args:
+        play: of the type's index, a traced i32[] that is not batched.
+        weights: f32[K].
+
+    Returns:
+        what ``play`` returns, with a leading axis K.
+    """
+    shapes = jax.eval_shape(play, jnp.int32(0))
+
+    def nothing():
+        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    def against(_, i):
+        return None, jax.lax.cond(weights[i] > 0, lambda: play(i), nothing)
+
+    return jax.lax.scan(against, None, jnp.arange(len(weights), dtype=jnp.int32))[1]
 
 
 class Belief(Struct):

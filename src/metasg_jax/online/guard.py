@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.game.rollout import Player, rollout
-from metasg_jax.online.belief import likely
+from metasg_jax.online.belief import against_likely, likely
+from metasg_jax.online.misfit import STRANGE
 from metasg_jax.online.view import OnlineView, OwnWorld, ServerState
 from metasg_jax.struct import Struct
 from metasg_jax.types import Key
@@ -41,21 +42,31 @@ class Trust(Struct):
         spread: f32[], of it.
         doubt: f32[], by how much a promise was broken at most so far, beyond two spreads; in
             clean loss, which is the reward's greater part: a gain has the same unit.
+        misfit: f32[], of what was seen to the own world's types, the mean over the blocks so far;
+            NaN before the first. Who becomes a stranger late is seen by broken promises alone.
+        blocks: f32[], so many.
     """
 
     loss: jax.Array
     spread: jax.Array
     doubt: jax.Array
+    misfit: jax.Array
+    blocks: jax.Array
+
+    @property
+    def strange(self) -> jax.Array:
+        """bool[], whether no type of the own world explains what was seen."""
+        return self.misfit > STRANGE
 
 
 def no_promise() -> Trust:
     """Before the first look ahead."""
     unknown = jnp.full((), jnp.nan)
-    return Trust(unknown, unknown, jnp.zeros(()))
+    return Trust(unknown, unknown, jnp.zeros(()), unknown, jnp.zeros(()))
 
 
-def hold(trust: Trust, view: OnlineView) -> tuple[Trust, jax.Array]:
-    """Holds a promise against a block.
+def hold(trust: Trust, view: OnlineView, misfit: jax.Array) -> tuple[Trust, jax.Array]:
+    """Holds a promise, and the own world's types, against a block.
 
     The clean loss on root images is what both worlds measure alike; of a backdoor the server has
     an estimate only.
@@ -63,6 +74,7 @@ def hold(trust: Trust, view: OnlineView) -> tuple[Trust, jax.Array]:
     Args:
         trust: with what was promised for the block.
         view: the block.
+        misfit: f32[], of the block; see :func:`~metasg_jax.online.misfit.misfit`.
 
     Returns:
         (trust, its doubt raised where need be; bool[], whether the promise was broken.)
@@ -70,7 +82,11 @@ def hold(trust: Trust, view: OnlineView) -> tuple[Trust, jax.Array]:
     short = view.loss.mean() - trust.loss - 2 * trust.spread
     broken = short > 0  # not where nothing was promised
     doubt = jnp.where(broken, jnp.maximum(trust.doubt, short), trust.doubt)
-    return trust.replace(doubt=doubt), broken
+    blocks = trust.blocks + 1
+    before = jnp.nan_to_num(trust.misfit)
+    mean = before + (misfit - before) / blocks
+    trust = trust.replace(doubt=doubt, misfit=mean, blocks=blocks)
+    return trust, broken
 
 
 @functools.partial(jax.jit, static_argnames=("block", "num_rounds", "repeats"))
@@ -104,30 +120,26 @@ def look_ahead(
     """
     weights = likely(belief)
 
-    def against(_, i):
-        def play():
-            def one(r):
-                key_r = jax.random.fold_in(jax.random.fold_in(key, i), r)
-                key_start, key_environment, key_policies = jax.random.split(key_r, 3)
+    def against(i):
+        def one(r):
+            key_r = jax.random.fold_in(jax.random.fold_in(key, i), r)
+            key_start, key_environment, key_policies = jax.random.split(key_r, 3)
 
-                def earned(player):  # keys are cloned: both policies are to share them
-                    start = own.at(jax.random.clone(key_start), i, server)
-                    _, played = rollout(
-                        jax.random.clone(key_environment), jax.random.clone(key_policies), own.game,
-                        own.game.prior[i], player, own.attacker(i), state=start,
-                        num_rounds=num_rounds,
-                    )  # fmt: skip
-                    lost = played.info["loss"][:block].mean()
-                    return jnp.stack([played.defender.reward.mean(), lost])
+            def earned(player):  # keys are cloned: both policies are to share them
+                start = own.at(jax.random.clone(key_start), i, server)
+                _, played = rollout(
+                    jax.random.clone(key_environment), jax.random.clone(key_policies), own.game,
+                    own.game.prior[i], player, own.attacker(i), state=start,
+                    num_rounds=num_rounds,
+                )  # fmt: skip
+                lost = played.info["loss"][:block].mean()
+                return jnp.stack([played.defender.reward.mean(), lost])
 
-                return jnp.stack([earned(current), earned(candidate)])
+            return jnp.stack([earned(current), earned(candidate)])
 
-            return jax.vmap(one)(jnp.arange(repeats))
+        return jax.vmap(one)(jnp.arange(repeats))
 
-        return None, jax.lax.cond(weights[i] > 0, play, lambda: jnp.zeros((repeats, 2, 2)))
-
-    counter = jnp.arange(len(own.game.prior), dtype=jnp.int32)
-    found = jnp.tensordot(weights, jax.lax.scan(against, None, counter)[1], 1)
+    found = jnp.tensordot(weights, against_likely(against, weights), 1)  # [R, 2, 2]
     gains = found[:, 1, 0] - found[:, 0, 0]
     accepted = gains.mean() > doubt
     losses = jnp.where(accepted, found[:, 1, 1], found[:, 0, 1])

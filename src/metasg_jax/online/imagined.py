@@ -9,7 +9,7 @@ import optax
 from metasg_jax.config import MetaConfig
 from metasg_jax.game.rollout import Player, map_groups, rollout
 from metasg_jax.learning.estimators import advantages, log_probs, surrogate
-from metasg_jax.online.belief import likely
+from metasg_jax.online.belief import against_likely, likely
 from metasg_jax.online.view import OnlineView, OwnWorld
 from metasg_jax.struct import Struct, field
 from metasg_jax.types import Info, Key
@@ -76,18 +76,7 @@ class Imagined(Struct):
         def batch(carry, b):
             params, opt = carry
             key_b = jax.random.fold_in(key, b)
-            shapes = jax.eval_shape(lambda: play(key_b, params, 0))
-
-            def against(_, i):
-                played = jax.lax.cond(
-                    mix[i] > 0,
-                    lambda: play(jax.random.fold_in(key_b, i), params, i),
-                    lambda: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes),
-                )
-                return None, played
-
-            kinds = jnp.arange(len(own.game.prior), dtype=jnp.int32)
-            _, played = jax.lax.scan(against, None, kinds)
+            played = against_likely(lambda i: play(jax.random.fold_in(key_b, i), params, i), mix)
 
             def gain(params, played, behaviour):
                 weights = advantages(played.reward, _LEARNER.discount, _LEARNER)

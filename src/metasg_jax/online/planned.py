@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from metasg_jax.evaluation.controls import whole_grid
 from metasg_jax.game.rollout import Player, rollout
-from metasg_jax.online.belief import likely
+from metasg_jax.online.belief import against_likely, likely
 from metasg_jax.online.view import OnlineView, OwnWorld
 from metasg_jax.policies import Gaussian
 from metasg_jax.struct import Struct, field
@@ -59,7 +59,7 @@ class Planned(Struct):
         )
         mix = likely(belief)
 
-        def against(_, i):
+        def play(i):
             key_start, key_environment, key_policies = jax.random.split(
                 jax.random.fold_in(key, i), 3
             )
@@ -73,11 +73,9 @@ class Planned(Struct):
                 )[1]  # fmt: skip
                 return played.defender.reward.mean()
 
-            none = jnp.zeros((len(actions) + 1,))
-            return None, jax.lax.cond(mix[i] > 0, lambda: jax.vmap(earned)(tried), lambda: none)
+            return jax.vmap(earned)(tried)
 
-        kinds = jnp.arange(len(own.game.prior), dtype=jnp.int32)
-        rewards = mix @ jax.lax.scan(against, None, kinds)[1]
+        rewards = mix @ against_likely(play, mix)
         best = jnp.argmax(rewards)
         params = jax.tree.map(lambda leaf: leaf[best], tried)
         return current.replace(params=params), state, {"planned gain": rewards[best] - rewards[0]}

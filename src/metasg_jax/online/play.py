@@ -60,7 +60,7 @@ def play_block(
         attacker: the type's.
         num_rounds: T, static.
     """
-    xi = game.prior[i]
+    xi, before = game.prior[i], server_side(run.state)
 
     def one(run, t):
         key_environment, key_policies = jax.random.split(jax.random.fold_in(key, t))
@@ -80,4 +80,4 @@ def play_block(
         return RealRun(state, search), (seen, hidden)
 
     run, (seen, truth) = jax.lax.scan(one, run, jnp.arange(num_rounds))
-    return run, OnlineView(server_side(run.state), *seen), truth
+    return run, OnlineView(before, server_side(run.state), *seen), truth

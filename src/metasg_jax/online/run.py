@@ -14,6 +14,7 @@ from metasg_jax.game.bsmg import FLGame
 from metasg_jax.game.rollout import Player
 from metasg_jax.online.belief import Belief
 from metasg_jax.online.guard import Trust, Verdict, hold, look_ahead, no_promise
+from metasg_jax.online.misfit import STRANGE, misfit
 from metasg_jax.online.play import RealRun, Truth, begin_run, play_block
 from metasg_jax.online.view import OnlineView, OwnWorld
 from metasg_jax.types import Key
@@ -26,8 +27,9 @@ class Block(NamedTuple):
         view: what the server saw.
         truth: what it did not.
         belief: f32[K], after the block.
-        verdict: of the guard; None without one, or where there was no candidate.
+        verdict: of the guard; None without one, where there was no candidate, and for a stranger.
         doubt: of the guard, by how much its promises were broken.
+        misfit: of what was seen to the own world's types, as the guard has it; NaN without one.
         info: of Psi.
         seconds: that Psi and the guard took.
     """
@@ -37,8 +39,14 @@ class Block(NamedTuple):
     belief: np.ndarray
     verdict: Verdict | None
     doubt: float
+    misfit: float
     info: dict[str, float]
     seconds: float
+
+    @property
+    def strange(self) -> bool:
+        """Whether a guard takes the attacker for one of no type in the own world."""
+        return self.misfit > STRANGE
 
 
 class Hidden(NamedTuple):
@@ -56,10 +64,7 @@ class Hidden(NamedTuple):
 
     def attacker(self, number: int) -> Player:
         """Who plays in a block, from 0."""
-        i = self.types[number]
-        return self.attackers.replace(
-            params=jax.tree.map(lambda leaf: leaf[i], self.attackers.params)
-        )
+        return self.attackers.of(self.types[number])
 
     @property
     def num_rounds(self) -> int:
@@ -138,44 +143,53 @@ def next_block(
     )  # fmt: skip
     jax.block_until_ready(run)
     start = time.perf_counter()
-    belief = server.belief(view)
-    after, verdict, info = adapt(
-        jax.random.fold_in(key_own, number), standing._replace(run=run), server, view, belief
+    after, belief, verdict, info = adapt(
+        jax.random.fold_in(key_own, number), standing._replace(run=run), server, view
     )
     jax.block_until_ready((after.player, after.state))
     seconds = time.perf_counter() - start
-    doubt = float(after.trust.doubt)
-    block = Block(view, truth, np.asarray(belief), verdict, doubt, info, seconds)
+    trust = after.trust
+    block = Block(
+        view, truth, np.asarray(belief), verdict, float(trust.doubt), float(trust.misfit), info,
+        seconds,
+    )  # fmt: skip
     return after._replace(blocks=number), block
 
 
 def adapt(
-    key: Key, standing: Standing, server: Server, view: OnlineView, belief: jax.Array
-) -> tuple[Standing, Verdict | None, dict[str, float]]:
-    """Psi and the guard: (what the next block begins with, verdict, info).
+    key: Key, standing: Standing, server: Server, view: OnlineView
+) -> tuple[Standing, jax.Array, Verdict | None, dict[str, float]]:
+    """Psi and the guard: (what the next block begins with, belief f32[K], verdict, info).
 
-    A policy whose block was worse than promised gives way to the meta policy.
+    A policy whose block was worse than promised gives way to the meta policy, and so does any
+    against a stranger: where no type of the own world explains what was seen, looking ahead in it
+    means nothing, and nothing is promised.
     """
     own, meta, _, psi, guard = server
+    belief = server.belief(view)
     if not psi.adapts:
-        return standing, None, {}
+        return standing, belief, None, {}
     player, trust = standing.player, standing.trust
+    key_psi, key_guard, key_misfit = jax.random.split(key, 3)
     if guard:
-        trust, broken = hold(trust, view)
-        if bool(broken):
+        trust, broken = hold(trust, view, misfit(key_misfit, own, player, view))
+        if bool(broken | trust.strange):
             player = player.replace(params=meta.params)
-    key_psi, key_guard = jax.random.split(key)
     made: Any = candidate_of(key_psi, standing.state, own, meta, player, view, belief, psi)
     candidate, state, info = made
     told = {name: float(value) for name, value in info.items()}
     if not guard:
-        return standing._replace(player=candidate, state=state), None, told
+        return standing._replace(player=candidate, state=state), belief, None, told
+    if bool(trust.strange):
+        nothing = jnp.full((), jnp.nan)
+        trust = trust.replace(loss=nothing, spread=nothing)
+        return standing._replace(player=player, state=state, trust=trust), belief, None, told
     verdict = look_ahead(
         key_guard, own, belief, view.server, player, candidate, trust.doubt, len(view.loss)
     )
     player = candidate if bool(verdict.accepted) else player
-    trust = Trust(verdict.loss, verdict.spread, trust.doubt)
-    return standing._replace(player=player, state=state, trust=trust), verdict, told
+    trust = trust.replace(loss=verdict.loss, spread=verdict.spread)
+    return standing._replace(player=player, state=state, trust=trust), belief, verdict, told
 
 
 @jax.jit

@@ -46,6 +46,7 @@ class OnlineView(Struct):
     """A block of T rounds, as the server saw it.
 
     Attributes:
+        before: where the run stood when it began.
         server: where the run stands after it.
         observation: f32[T, O], as the game gave it: of the updates that arrived.
         raw: f32[T, A], the policy's draws before squashing.
@@ -55,6 +56,7 @@ class OnlineView(Struct):
         success: f32[T], of the backdoor, as estimated by patches searched on the root images.
     """
 
+    before: ServerState
     server: ServerState
     observation: jax.Array
     raw: jax.Array
@@ -87,9 +89,7 @@ class OwnWorld(Struct):
 
     def attacker(self, i) -> Player:
         """Of type ``i``."""
-        return self.attackers.replace(
-            params=jax.tree.map(lambda leaf: leaf[i], self.attackers.params)
-        )
+        return self.attackers.of(i)
 
 
 def own_world(

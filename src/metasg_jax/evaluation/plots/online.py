@@ -28,6 +28,9 @@ def adaptation(
     beliefs.stackplot(
         rounds, shares, labels=types, colors=[f"C{k % 10}" for k in range(len(types))]
     )
+    strange = [row["round"] for row in rows if row["stranger"]]
+    if strange:
+        beliefs.plot(strange, [0.97] * len(strange), "k*", ms=7, label="a stranger")
     beliefs.set_ylabel("belief")
     beliefs.set_ylim(0, 1)
     beliefs.set_title(title, fontsize=10)
