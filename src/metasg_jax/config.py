@@ -358,9 +358,9 @@ class Adaptation:
 
     attack: str = "bfl@0.2"
     """The type that is hidden from the server; one that it never met, too."""
-    psi: str = "mixture"
-    """How it adapts: mixture (each type's best action, by its belief), imagined (gradients on
-    rollouts of its own world), planned (the best of them), trajectory (gradients on the real run so
+    psi: str = "imagined"
+    """How it adapts: imagined (gradients on rollouts of its own world), mixture (each type's best
+    action, by its belief), planned (the best of them), trajectory (gradients on the real run so
     far), frozen (not), sampled (not either, its actions sampled); fields as in
     imagined:batches=4,lr=0.02."""
     guard: bool = True
