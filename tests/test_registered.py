@@ -110,12 +110,12 @@ def test_adaptation_was_played_as_registered():
         assert {psi for psi, _ in setting.ways} <= set(PSI)
         for text in setting.types:
             parse_type(text, 100)
-        courses = [online.course(setting, i, 0) for i in range(len(setting.types))]
+        courses = [online.course(setting, i) for i in range(len(setting.types))]
         assert all(len(each) == 10 and max(each) < len(setting.types) for each in courses)
         changes = {len(set(each)) > 1 for each in courses}
         assert changes == {False} if setting.course == "constant" else True in changes
-    for name in ("unknown", "wider"):
-        assert not set(online.SETTINGS[name].known) & set(online.SETTINGS[name].types)
+    unknown = online.SETTINGS["unknown"]
+    assert not set(unknown.known) & set(unknown.types)
     played = ROOT / "docs" / "results" / "online.json"
     if played.is_file():
         assert json.loads(played.read_text()) == online.registered()
