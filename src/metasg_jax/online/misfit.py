@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.game.rollout import Player, rollout
+from metasg_jax.online.belief import against_likely
 from metasg_jax.online.view import OnlineView, OwnWorld
 from metasg_jax.types import Key
 
@@ -47,7 +48,7 @@ def misfit(
     """
     seen = _mean(player, view.observation)
 
-    def against(_, i):
+    def against(i):
         def one(r):
             key_r = jax.random.fold_in(jax.random.fold_in(key, i), r)
             key_start, key_environment, key_policies = jax.random.split(key_r, 3)
@@ -58,10 +59,9 @@ def misfit(
             )  # fmt: skip
             return _mean(player, played.defender.raw_obs)
 
-        return None, jax.vmap(one)(jnp.arange(repeats))
+        return jax.vmap(one)(jnp.arange(repeats))
 
-    kinds = jnp.arange(len(own.game.prior), dtype=jnp.int32)
-    _, shown = jax.lax.scan(against, None, kinds)  # [K, R, O]
+    shown = against_likely(against, jnp.ones(len(own.game.prior)))  # [K, R, O]
     spread = jnp.sqrt(shown.var(axis=1, ddof=1).mean(axis=0))
     distance = (seen[None] - shown.mean(axis=1)) / jnp.maximum(spread, _LEAST)[None]
     return (jnp.clip(distance, -_FARTHEST, _FARTHEST) ** 2).mean(axis=1).min()

@@ -143,8 +143,9 @@ def next_block(
     )  # fmt: skip
     jax.block_until_ready(run)
     start = time.perf_counter()
-    after, belief, verdict, info = adapt(
-        jax.random.fold_in(key_own, number), standing._replace(run=run), server, view
+    belief = server.belief(view)
+    after, verdict, info = adapt(
+        jax.random.fold_in(key_own, number), standing._replace(run=run), server, view, belief
     )
     jax.block_until_ready((after.player, after.state))
     seconds = time.perf_counter() - start
@@ -157,18 +158,17 @@ def next_block(
 
 
 def adapt(
-    key: Key, standing: Standing, server: Server, view: OnlineView
-) -> tuple[Standing, jax.Array, Verdict | None, dict[str, float]]:
-    """Psi and the guard: (what the next block begins with, belief f32[K], verdict, info).
+    key: Key, standing: Standing, server: Server, view: OnlineView, belief: jax.Array
+) -> tuple[Standing, Verdict | None, dict[str, float]]:
+    """Psi and the guard: (what the next block begins with, verdict, info).
 
     A policy whose block was worse than promised gives way to the meta policy, and so does any
     against a stranger: where no type of the own world explains what was seen, looking ahead in it
     means nothing, and nothing is promised.
     """
     own, meta, _, psi, guard = server
-    belief = server.belief(view)
     if not psi.adapts:
-        return standing, belief, None, {}
+        return standing, None, {}
     player, trust = standing.player, standing.trust
     key_psi, key_guard, key_misfit = jax.random.split(key, 3)
     if guard:
@@ -179,17 +179,17 @@ def adapt(
     candidate, state, info = made
     told = {name: float(value) for name, value in info.items()}
     if not guard:
-        return standing._replace(player=candidate, state=state), belief, None, told
+        return standing._replace(player=candidate, state=state), None, told
     if bool(trust.strange):
         nothing = jnp.full((), jnp.nan)
         trust = trust.replace(loss=nothing, spread=nothing)
-        return standing._replace(player=player, state=state, trust=trust), belief, None, told
+        return standing._replace(player=player, state=state, trust=trust), None, told
     verdict = look_ahead(
         key_guard, own, belief, view.server, player, candidate, trust.doubt, len(view.loss)
     )
     player = candidate if bool(verdict.accepted) else player
     trust = trust.replace(loss=verdict.loss, spread=verdict.spread)
-    return standing._replace(player=player, state=state, trust=trust), belief, verdict, told
+    return standing._replace(player=player, state=state, trust=trust), verdict, told
 
 
 @jax.jit
