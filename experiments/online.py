@@ -42,10 +42,9 @@ from scipy.stats import spearmanr
 from study.jobs import Job, run_jobs
 from study.program import commit
 from study.report import pm
-from study.settings import CARD, SEEDS, UNKNOWN, prior_of
+from study.settings import CARD, NEVER_MET, SEEDS, UNKNOWN, prior_of
 from study.stages import nobody
 from study.training import asked, train, trained
-from unknown import NEVER_MET
 
 from metasg_jax.data import load
 from metasg_jax.evaluation.plots import gains

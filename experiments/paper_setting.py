@@ -6,8 +6,7 @@
 MNIST with 784 inputs, MLP 784-64-10, q = 0.5, local learning rate 0.05, batch 128, H = 500, the
 card's nine types. Reported apart from the card: a round is slower and an episode five times as
 long, so training has 108,000 FL rounds on three seeds, six outer steps of them, and the references
-a coarser grid on fewer worlds. What the card's policies do on whole images and in episodes of 500
-rounds is on the page on transfer.
+a coarser grid on fewer worlds.
 """
 
 from study.program import main

@@ -3,8 +3,8 @@
     python experiments/precision.py                       # writes docs/results/precision.md
     python experiments/precision.py --rounds 50 --seeds 1 --out /tmp/try.md
 
-Setting: that of experiments/baselines.py (100 clients, 10 sampled, one local step of batch 128,
-learning rate 0.05, q = 0.5, MLP 784-128-10 on MNIST).
+Setting: 100 clients, 10 sampled, one local step of batch 128, learning rate 0.05, q = 0.5, 100 root
+images, no post-training defence, MLP 784-128-10 on MNIST.
 """
 
 import dataclasses
@@ -13,16 +13,23 @@ from pathlib import Path
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
-from baselines import Baselines, cell
 from rich.console import Console
 from rich.progress import track
 
+from metasg_jax.config import FLConfig, GameConfig
 from metasg_jax.data import load
+from metasg_jax.evaluation.metrics import measure_deployed
 from metasg_jax.evaluation.statistics import mean_se
 from metasg_jax.evaluation.tables import markdown_table, rich_table
+from metasg_jax.fl.simulate import simulate, start
+from metasg_jax.game.make import make_game, make_rule
+from metasg_jax.post_defenses import undefended
 from metasg_jax.program import enable_compilation_cache
+
+_measure = jax.jit(measure_deployed, static_argnums=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +52,32 @@ class Precision:
     """Where the table goes."""
 
 
+def cell(args: Precision, dataset, rule_name: str, attack: str, seed: int, precision: str) -> float:
+    """Accuracy after the last round."""
+    fl = FLConfig(batch_size=128, local_lr=0.05, horizon=args.rounds, precision=precision)
+    config = GameConfig(
+        dataset="mnist", hidden=(128,), level=0.5, num_root=100, types=(attack,),
+        post_defense="none", seed=seed,
+    )  # fmt: skip
+    game = make_game(config, fl, dataset)
+    rule = make_rule(rule_name, fl.num_sampled, config.assumed_share)
+    xi = game.prior[0]
+    squads = game.prior.squads(xi)
+    key_model, key_rounds = jax.random.split(jax.random.key(seed))
+    state = start(key_model, game.model, fl, rule, squads)
+    state = simulate(
+        key_rounds, state, game.model, fl, game.data, rule, squads, num_rounds=args.rounds
+    )
+    finite = bool(jnp.isfinite(state.w).all())
+    deployed = undefended(game.model, game.model.unravel(state.w))
+    measured = _measure(game.model, deployed, game.test_x, game.test_y, xi, not finite)
+    return float(measured.accuracy)
+
+
 def main(args: Precision) -> None:
     """Plays every cell at every precision and writes the paired differences."""
     enable_compilation_cache()
     console, dataset, begin = Console(soft_wrap=True), load("mnist"), time.perf_counter()
-    settings = Baselines(rounds=args.rounds)
     plays = [
         (p, attack, rule, seed)
         for attack, rule in args.cells
@@ -57,7 +85,7 @@ def main(args: Precision) -> None:
         for seed in range(args.seeds)
     ]
     accuracy = {
-        (p, a, r, s): cell(settings, dataset, r, a, s, p)[0]
+        (p, a, r, s): cell(args, dataset, r, a, s, p)
         for p, a, r, s in track(plays, "cells", console=console)
     }
     header, rows = ["attack", "rule", "precision", "accuracy", "minus float32"], []

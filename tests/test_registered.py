@@ -17,23 +17,15 @@ from metasg_jax.online import PSI
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
 
-import actions  # noqa: E402
-import card  # noqa: E402
-import colluders  # noqa: E402
 import competition  # noqa: E402
 import exploitability  # noqa: E402
-import gap_map  # noqa: E402
 import literature  # noqa: E402
-import methods  # noqa: E402
 import over_rounds  # noqa: E402
 import paper_setting  # noqa: E402
 import post_training  # noqa: E402
 import prior  # noqa: E402
 import simulated  # noqa: E402
 import stackelberg  # noqa: E402
-import switching  # noqa: E402
-import transfer  # noqa: E402
-import unknown  # noqa: E402
 from study.contestants import ATTACKS, SUBSTITUTE, Defence, Trained  # noqa: E402
 from study.program import settings  # noqa: E402
 from study.training import LEARNERS, asked, command  # noqa: E402
@@ -46,19 +38,11 @@ from metasg_jax.evaluation.worst import Played  # noqa: E402
 EXPERIMENTS = {
     each.__name__: each.STUDIES
     for each in (
-        actions,
-        card,
-        colluders,
         competition,
-        gap_map,
-        methods,
         paper_setting,
         post_training,
         prior,
         simulated,
-        switching,
-        transfer,
-        unknown,
     )
 }
 CAMPAIGNS = {each.__name__: each.CAMPAIGN for each in (exploitability, stackelberg)}

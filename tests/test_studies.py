@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
 
 from study import program, report, stages, training  # noqa: E402
-from study.settings import LEARNERS, Study, World, types_at  # noqa: E402
+from study.settings import LEARNERS, Study, World  # noqa: E402
 
 GAME = GameConfig(
     types=("none", "ipm:scale=2@0.25", "bfl:boost=2@0.25"),
@@ -31,7 +31,7 @@ GAME = GameConfig(
 FL = FLConfig(num_clients=8, num_sampled=4, batch_size=4, horizon=4, local_lr=0.5)
 META = MetaConfig(hidden=(4,), init_std=0.9, adapt_lr=0.1)
 STUDY = Study(
-    "A small game", ("card-q0.9",), World(GAME, FL), training_seeds=(5, 6), selection_worlds=2,
+    "A small game", ("bse",), World(GAME, FL), training_seeds=(5, 6), selection_worlds=2,
     final_worlds=2, grid=(3, 2, 2), phase=2, repeats=2, psi_steps=1, psi_size=20.0, adjusted=2,
     static=(("mean", "none"), ("krum", "none"), ("fltrust", "neuron_clip")),
 )  # fmt: skip
@@ -80,7 +80,7 @@ def test_every_control_is_there_for_every_seed_world_and_type(outcomes):
     _, found = outcomes
     by_seed = {"learned", "untrained", "swapped input", "shuffled input",
                "told the type and adapted"}  # fmt: skip
-    expected = {f"{name}, card-q0.9" for name in by_seed} | {"random"}
+    expected = {f"{name}, bse" for name in by_seed} | {"random"}
     once = {
         "best fixed",
         "oracle",
@@ -123,9 +123,9 @@ def test_adjusted_normalisers_join_the_moments(outcomes):
     variance = normalizer.m2 / normalizer.count
     np.testing.assert_allclose(variance, both.var(axis=0), rtol=1e-5)
     parts = place.read("normalize", 2)
-    counts = [part["card-q0.9|5"][0] for part in parts]
+    counts = [part["bse|5"][0] for part in parts]
     assert counts == [len(GAME.types) * FL.horizon] * 2
-    assert float(stages.adjusted(place, "card-q0.9", 5).count) == sum(counts)
+    assert float(stages.adjusted(place, "bse", 5).count) == sum(counts)
 
 
 def test_controls_are_what_they_say(outcomes):
@@ -135,18 +135,18 @@ def test_controls_are_what_they_say(outcomes):
     config, state = a_learner("", 6, None, None)
     judge = stages.Judge(place, DATASET, 1)
     player = stages.defender_player(
-        state.replace(normalizer=stages.adjusted(place, "card-q0.9", 6)), judge.game, META, True
+        state.replace(normalizer=stages.adjusted(place, "bse", 6)), judge.game, META, True
     )
     played = judge.policies(judge.game, stages.stacked([player]))
     np.testing.assert_allclose(
-        played.metrics.score[:, 0], found.score("learned, card-q0.9")[1, 1], atol=1e-6
+        played.metrics.score[:, 0], found.score("learned, bse")[1, 1], atol=1e-6
     )
     actions = np.asarray(played.action)[:, 0]
     judge.schedules(judge.game, [("again", np.roll(actions, -1, axis=0))])
     again = np.array(judge.outcomes["again"])[0, :, 0]
-    np.testing.assert_allclose(again, found.score("swapped input, card-q0.9")[1, 1], atol=1e-6)
+    np.testing.assert_allclose(again, found.score("swapped input, bse")[1, 1], atol=1e-6)
     adapted, frozen = (
-        found.score(f"{name}, card-q0.9") for name in ("told the type and adapted", "learned")
+        found.score(f"{name}, bse") for name in ("told the type and adapted", "learned")
     )
     assert not np.array_equal(adapted, frozen)
 
@@ -198,24 +198,24 @@ def test_a_worker_is_told_its_worlds_after_what_a_person_said():
 
 
 def test_a_run_of_other_settings_is_refused(tmp_path, monkeypatch):
-    config = training.asked("card-q0.9")
-    (tmp_path / "card-q0.9-7" / "checkpoints").mkdir(parents=True)
-    kept = {"config": dataclasses.replace(config, seed=7), "step": 56}
+    config = training.asked("bse")
+    (tmp_path / "bse-7" / "checkpoints").mkdir(parents=True)
+    kept = {"config": dataclasses.replace(config, seed=7), "step": 28}
     kept["config"] = dataclasses.replace(
         kept["config"], game=dataclasses.replace(config.game, seed=7)
     )
     monkeypatch.setattr(training.checkpoint, "latest_step", lambda folder: kept["step"])
     monkeypatch.setattr(training.checkpoint, "load_config", lambda folder: kept["config"])
-    assert training.is_finished("card-q0.9", 7, tmp_path)
+    assert training.is_finished("bse", 7, tmp_path)
     kept["step"] = 20
-    assert not training.is_finished("card-q0.9", 7, tmp_path)
+    assert not training.is_finished("bse", 7, tmp_path)
     with pytest.raises(CheckpointError, match="seed 7: not trained yet"):
-        training.trained("card-q0.9", 7, tmp_path, DATASET)
+        training.trained("bse", 7, tmp_path, DATASET)
     kept["config"] = dataclasses.replace(
         kept["config"], meta=kept["config"].meta.replace(discount=0.5)
     )
     with pytest.raises(SystemExit, match=r"discount: 0\.5, not 0\.9"):
-        training.is_finished("card-q0.9", 7, tmp_path)
+        training.is_finished("bse", 7, tmp_path)
 
 
 def test_left_out_references_by_hand():
@@ -251,11 +251,6 @@ def test_references_by_hand():
     np.testing.assert_allclose(oracle, [[0.9, 0.8], [0.9, 0.8]])
 
 
-def test_shares_in_whole_clients():
-    assert types_at(0.2) == GameConfig().types
-    assert types_at(0.1)[5] == "bfl@0.03" and types_at(0.3)[5] == "bfl@0.08"
-
-
 def test_what_a_learner_sees_is_what_its_run_is_told():
-    assert LEARNERS["inversion-q0.9"].observation == "inversion"
-    assert LEARNERS["card-q0.9"].observation == "statistics"
+    assert LEARNERS["bse-recurrent"].observation == "reservoir"
+    assert LEARNERS["bse"].observation == "statistics"

@@ -59,31 +59,10 @@ UNKNOWN = ("alie:z=1.5@0.2", "bfl@0.2", "lmp:z=2@0.2")
 
 KNOWN = tuple(text for text in CARD.game.types if text not in UNKNOWN)
 
-WIDE = (*KNOWN, "bfl@0.1", "bfl@0.3", "neurotoxin@0.2", "label_flip@0.2")
-"""What ``wide-unknown-q0.9`` meets beside :data:`KNOWN`: none of :data:`UNKNOWN` either."""
+NEVER_MET = ("min_max@0.2", "dba@0.2", "pgd@0.05")
+"""Attacks that no learner here meets."""
 
-
-def types_at(share: float) -> tuple[str, ...]:
-    """The card's nine types at another share of malicious clients, in whole percents."""
-    some, few, half = f"{share:g}", f"{(100 * share / 4 + 0.5) // 1 / 100:g}", f"{share / 2:g}"
-    return (
-        "none",
-        f"ipm:scale=1@{some}",
-        f"ipm:scale=5@{some}",
-        f"alie:z=1.5@{some}",
-        f"lmp:z=2@{some}",
-        f"bfl@{few}",
-        f"bfl:boost=5@{few}",
-        f"bfl@{some}",
-        f"ipm:scale=2@{half}+bfl:boost=3@{few}",
-    )
-
-
-SHARES = (0.1, 0.2, 0.3)
 LEVELS = (0.1, 0.5, 0.9)
-_EVERYWHERE = ("none", *(text for share in SHARES for text in types_at(share)[1:]))
-# nobody attacks as often as in each cell of the map
-_AS_OFTEN = (f"{1 / 9:.9f}", *[f"{8 / 9 / 24:.9f}"] * 24)
 
 _AT_09 = "--game.level=0.9"
 # Algorithm 1: two plain steps inside, and a step of Adam of the same number outside
@@ -91,22 +70,6 @@ _META_RL = (
     "--meta.algorithm=meta_rl", "--meta.adapt-steps=2", "--meta.epochs=1", "--meta.ratio-clip=1e9",
     "--meta.defender-lr=0.03", "--meta.outer-lr=0.03",
 )  # fmt: skip
-METHODS = {
-    "bse": _card(_AT_09, steps=28),
-    "meta_sg": _card(_AT_09, "--meta.adapt-steps=1", "--meta.adapt-lr=0.03", steps=14),
-    "meta_rl": _card(_AT_09, *_META_RL, steps=14),
-    "bse-memoryless": _card(_AT_09, "--game.observation=statistics:decay=0", steps=28),
-}
-"""Four ways to pre-train on 100,800 rounds of the card at q = 0.9, for ``methods``."""
-
-_MEMORYLESS = "--game.observation=statistics:decay=0"
-MEMORYLESS = {
-    f"{name}-memoryless": _card(
-        *METHODS[name].arguments[1:], _MEMORYLESS, steps=METHODS[name].steps
-    )
-    for name in ("meta_sg", "meta_rl")
-}
-"""The two that are not among :data:`METHODS` without moving averages."""
 
 _RESPONDING = (
     "none", "ipm:scale=1@0.2", "ipm:scale=5@0.2", "alie:z=1.5@0.2", "lmp:z=2@0.2", "bfl@0.05",
@@ -168,22 +131,10 @@ RECURRENT = {"bse-recurrent": _card(_AT_09, "--game.observation=reservoir", step
 """``bse`` with a recurrent cell in the place of moving averages."""
 
 LEARNERS = {
-    "trust-q0.9": _card("--game.level=0.9", "--game.rule=trusted_trimmed_mean"),
-    "card-q0.9": _card("--game.level=0.9"),
+    "bse": _card(_AT_09, steps=28),
+    "bse-memoryless": _card(_AT_09, "--game.observation=statistics:decay=0", steps=28),
     "card-q0.5": _card("--game.level=0.5"),
-    "card-q0.1": _card("--game.level=0.1"),
-    "inversion-q0.9": _card("--game.level=0.9", "--game.observation=inversion"),
-    "unknown-q0.9": _card("--game.level=0.9", "--game.types", *KNOWN, steps=84),
-    "trust-unknown-q0.9": _card(
-        "--game.level=0.9", "--game.rule=trusted_trimmed_mean", "--game.types", *KNOWN, steps=84,
-    ),
-    "wide-unknown-q0.9": _card("--game.level=0.9", "--game.types", *WIDE, steps=50),
-    "map": _card(
-        "--levels", *map(str, LEVELS), "--meta.num-types=9",
-        "--game.probabilities", *_AS_OFTEN, "--game.types", *_EVERYWHERE, steps=64,
-    ),
-    **METHODS,
-    **MEMORYLESS,
+    "unknown-q0.9": _card(_AT_09, "--game.types", *KNOWN, steps=84),
     **ADAPTIVE,
     **OWN,
     **RECURRENT,
@@ -231,10 +182,9 @@ PAPER_WORLD = World(
 """MNIST as the paper has it; its types and model are the card's."""
 
 
-def on_card(second: int = 0, horizon: int = 100, batch_size: int = 64, **game) -> World:
+def on_card(**game) -> World:
     """The card with other fields of its game."""
-    fl = CARD.fl.replace(horizon=horizon, batch_size=batch_size)
-    return World(dataclasses.replace(CARD.game, **game), fl, second=second)
+    return World(dataclasses.replace(CARD.game, **game))
 
 
 @dataclasses.dataclass(frozen=True)
