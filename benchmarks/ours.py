@@ -131,7 +131,7 @@ def _episode(s: dict) -> Contestant:
     defender, attacker = (
         Player(jnp.zeros((actions,)), init_normalizer(seen), Fixed(actions))
         for actions, seen in (
-            (game.action_size, game.observation_size),
+            (game.action_size, game.observation_spec),
             (game.attacker_action_size, game.attacker_observation_size),
         )
     )

@@ -26,8 +26,9 @@ from study.stages import nobody
 
 from metasg_jax.data import load
 from metasg_jax.evaluation.tables import markdown_table
-from metasg_jax.evaluation.worlds import FINAL, of_shared_shape, world
+from metasg_jax.evaluation.worlds import FINAL, world
 from metasg_jax.game.rollout import Player, init_normalizer, rollout_groups
+from metasg_jax.game.shapes import of_shared_shape
 from metasg_jax.learning.assumptions import fit_competition
 from metasg_jax.policies import Fixed
 
@@ -94,7 +95,7 @@ def rewards_of(game, i, weight):
     """(r_D, r_A, whether a malicious client was sampled) of eight episodes, the knobs centred."""
     game = game.replace(backdoor_weight=weight)
     centre = Player(
-        jnp.zeros((game.action_size,)), init_normalizer(game.observation_size),
+        jnp.zeros((game.action_size,)), init_normalizer(game.observation_spec),
         Fixed(game.action_size),
     )  # fmt: skip
     attacker = nobody(game).of(i)

@@ -138,7 +138,7 @@ def best_fixed(key, game, args: FLSettings, attackers: Player) -> np.ndarray:
 
     @jax.jit
     def score(actions):
-        normalizer, policy = init_normalizer(game.observation_size), Fixed(game.action_size)
+        normalizer, policy = init_normalizer(game.observation_spec), Fixed(game.action_size)
 
         def against(_, scanned):
             i, phi = scanned
@@ -192,7 +192,7 @@ def fl_table(args: FLSettings, console: Console) -> tuple[str, list[str], list[l
         attackers = attacker_player(fresh, training, config.meta, slice(None))
         action = best_fixed(jax.random.key(seed), training, args, attackers)
         leader = Player(
-            jnp.asarray(action), init_normalizer(final.observation_size), Fixed(final.action_size)
+            jnp.asarray(action), init_normalizer(final.observation_spec), Fixed(final.action_size)
         )
         judged("best fixed action", leader, state, config.meta, False)
     meta_name = "meta-Stackelberg (2), adapted"

@@ -34,9 +34,9 @@ from metasg_jax.data import load
 from metasg_jax.evaluation import matrix as cells
 from metasg_jax.evaluation.statistics import t_interval
 from metasg_jax.evaluation.tables import markdown_table, rich_table
-from metasg_jax.evaluation.worlds import of_one_shape
 from metasg_jax.fl import collect, sample_clients
 from metasg_jax.game.make import make_game, make_rule
+from metasg_jax.game.shapes import of_one_shape
 from metasg_jax.post_defenses import NoDefense
 from metasg_jax.program import enable_compilation_cache
 

@@ -50,8 +50,9 @@ from metasg_jax.data import load
 from metasg_jax.evaluation.plots import gains
 from metasg_jax.evaluation.statistics import holm, t_interval, t_test
 from metasg_jax.evaluation.tables import markdown_table, with_error
-from metasg_jax.evaluation.worlds import FINAL, of_shared_shape, world_settings
+from metasg_jax.evaluation.worlds import FINAL, world_settings
 from metasg_jax.game.make import make_game
+from metasg_jax.game.shapes import of_shared_shape
 from metasg_jax.learning.state import defender_player
 from metasg_jax.online import PSI, Hidden, Server, learn_belief, own_world, play_adapting
 from metasg_jax.online.misfit import STRANGE

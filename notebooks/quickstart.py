@@ -98,7 +98,7 @@ dataset = load("digits")
 game = make_game(config.game, config.fl, dataset)
 print("types:", ", ".join(game.prior.names))
 print("the defender's knobs:", ", ".join(game.action_names))
-print("numbers it observes:", game.observation_size)
+print("numbers it observes:", game.observation_spec)
 
 # %% [markdown]
 # ## Ten meta-steps

@@ -121,7 +121,7 @@ def test_knobs_stay_where_a_defences_name_puts_them():
     game = make_game(opponent.config.game, FL, DATASET)
     state = opponent.lead(init_state(jax.random.key(0), game, META), game)
     player = defender_player(state, game, META, True)
-    mode = player.policy.mode(player.params, jnp.ones((game.observation_size,)))
+    mode = player.policy.mode(player.params, jnp.ones((game.observation_spec,)))
     assert game.action_names == ("clip", "trim", "rate", "tune")
     np.testing.assert_allclose(mode, [0.3, -0.4, 0.2, FineTune().tune], atol=1e-6)
 

@@ -43,8 +43,8 @@ def start():
 def squad(attacks, which=0, first=0, count=2) -> Squad:
     """Clients ``first .. first + count - 1`` follow ``attacks[which]``."""
     table, kinds, slots = attack_table(attacks)
-    numbers = [jnp.int32(v) for v in (kinds[which], slots[which], first, count, TARGET)]
-    return Squad(table, *numbers[:4], MASK, PATTERN, numbers[4])
+    numbers = [jnp.int32(v) for v in (kinds[which], slots[which], first, count, 0, TARGET)]
+    return Squad(table, *numbers[:5], MASK, PATTERN, numbers[5])
 
 
 @functools.partial(jax.jit, static_argnames="needs_root")

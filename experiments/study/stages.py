@@ -32,9 +32,10 @@ from metasg_jax.evaluation.schedules import (
     swapped,
     two_phase,
 )
-from metasg_jax.evaluation.worlds import FINAL, SELECTION, of_shared_shape, world
+from metasg_jax.evaluation.worlds import FINAL, SELECTION, world
 from metasg_jax.game.make import make_game, make_observation, make_post_defense, make_rule
 from metasg_jax.game.rollout import Normalizer, Player, init_normalizer
+from metasg_jax.game.shapes import of_shared_shape
 from metasg_jax.learning.adaptation import adapt
 from metasg_jax.learning.state import attacker_player, defender_player, init_state
 from metasg_jax.policies import Fixed
@@ -175,7 +176,7 @@ def uniform(count: int) -> np.ndarray:
 def watch(game, action: np.ndarray, observation: str, key, switch=None):
     """Episodes of a constant action, with what a defender would see: f32[K, H, O]."""
     game = game.replace(observation=make_observation(observation))
-    normalizer = init_normalizer(game.observation_size)
+    normalizer = init_normalizer(game.observation_spec)
     player = Player(jnp.asarray(action), normalizer, Fixed(game.action_size), True)
     return play_policy(key, game, player, nobody(game), switch=switch).observation
 

@@ -1,6 +1,7 @@
 """metasg_jax: meta-Stackelberg learning for robust federated learning, in JAX."""
 
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
+from metasg_jax.defender import Defender, load_defender
 from metasg_jax.evaluation import evaluate
 from metasg_jax.game import FLGame, make_game, rollout
 from metasg_jax.learning import (
@@ -14,6 +15,7 @@ from metasg_jax.learning import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Defender",
     "FLConfig",
     "FLGame",
     "GameConfig",
@@ -22,6 +24,7 @@ __all__ = [
     "RunConfig",
     "evaluate",
     "init_state",
+    "load_defender",
     "make_game",
     "meta_rl_step",
     "meta_sl_step",

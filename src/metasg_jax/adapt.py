@@ -14,8 +14,9 @@ from metasg_jax.config import Adaptation, RunConfig
 from metasg_jax.data import Dataset
 from metasg_jax.evaluation.plots import adaptation
 from metasg_jax.evaluation.tables import rich_table
-from metasg_jax.evaluation.worlds import of_shared_shape, world_settings
+from metasg_jax.evaluation.worlds import world_settings
 from metasg_jax.game.make import make_game
+from metasg_jax.game.shapes import of_shared_shape
 from metasg_jax.learning.state import MetaSGState, defender_player
 from metasg_jax.online import (
     PSI,

@@ -22,9 +22,10 @@ from metasg_jax.errors import ConfigError
 from metasg_jax.evaluation.schedules import play_policy
 from metasg_jax.evaluation.statistics import mean_se
 from metasg_jax.evaluation.tables import markdown_table, rich_table, with_error
-from metasg_jax.evaluation.worlds import FINAL, SELECTION, of_shared_shape, world
+from metasg_jax.evaluation.worlds import FINAL, SELECTION, world
 from metasg_jax.evaluation.worst import as_strong
 from metasg_jax.game.rollout import Player
+from metasg_jax.game.shapes import of_shared_shape
 from metasg_jax.game.types import parse_type
 from metasg_jax.learning.search import best_constant
 from metasg_jax.learning.state import MetaSGState, attacker_player, defender_player, policies

@@ -140,7 +140,7 @@ def memory(game: FLGame, meta: MetaConfig) -> Memory:
     forward = _largest_bytes(jax.make_jaxpr(model.apply)(params, x).jaxpr)
     # of the root images: what goes into a layer, what comes out, and patches, which XLA keeps
     training, rewards = rollouts * trained * kept + batches, rollouts * 3 * forward
-    each = 2 * (game.observation_size + game.action_size)
+    each = 2 * (_observation_size(game.observation_spec) + game.action_size)
     each += 2 * (game.attacker_observation_size + game.attacker_action_size) + 2 + _INFO
     episodes = meta.num_groups * meta.group_size * fl.horizon
     # of a type, all batches live until the last is played; of the others, what the update reads
@@ -153,6 +153,13 @@ def memory(game: FLGame, meta: MetaConfig) -> Memory:
         trajectory=played * episodes * each * 4,
         learner=2 * _bytes(learner),
     )
+
+
+def _observation_size(spec) -> int:
+    """Numbers in an observation: O, or those of all leaves of a pytree of shapes."""
+    if isinstance(spec, int):
+        return spec
+    return sum(leaf.size for leaf in jax.tree.leaves(spec))
 
 
 def fit(game: FLGame, meta: MetaConfig, limit: int) -> int:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
+from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig, TeachConfig
 from metasg_jax.errors import CheckpointError
 
 # settings that may differ between a checkpoint and the run that goes on from it
@@ -31,7 +31,7 @@ def config_from_json(tree: dict) -> RunConfig:
     Raises:
         CheckpointError: for settings that this version does not know.
     """
-    rooms = {"game": GameConfig, "fl": FLConfig, "meta": MetaConfig}
+    rooms = {"game": GameConfig, "fl": FLConfig, "meta": MetaConfig, "teach": TeachConfig}
     try:
         parts = {k: _build(cls, tree[k]) for k, cls in rooms.items()}
         rest = {k: _tupled(v) for k, v in tree.items() if k not in rooms}

@@ -110,9 +110,15 @@ class MetaConfig(Struct):
     normalize_advantages: bool = _static(False)
     """Divide advantages by their standard deviation over the batch (not the paper's)."""
     optimizer: Literal["sgd", "adam"] = _static("sgd")
-    """Outer update on the pseudo-gradient; sgd with outer_lr 1 is Algorithm 2 as printed."""
+    """Outer update on the pseudo-gradient; sgd with outer_lr 1 is Algorithm 2 as printed. Research
+    code may hand in an optax transformation, whose updates are multiplied by the step size."""
+    policy: Literal["auto", "deep_sets", "attention"] = _static("auto")
+    """The defender's: auto is a network of the observation, or deep_sets where it decides about
+    each client. Research code may hand in a policy object (hashable)."""
     hidden: tuple[int, ...] = _static((32,))
-    """Widths of the policies' hidden layers."""
+    """Widths of the hidden layers of policies with a flat observation."""
+    set_hidden: tuple[int, ...] = _static((64, 64))
+    """Widths of a set policy's layers."""
     init_std: float = _static(0.5)
     """Standard deviation of a fresh policy, before the tanh."""
     learn_std: bool = _static(True)
@@ -218,6 +224,49 @@ class MetaConfig(Struct):
             _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
 
 
+class TeachConfig(Struct):
+    """The teacher: imitation of a filter that is told who is malicious, then under own play."""
+
+    worlds: int = _static(6)
+    """Federations drawn at random that are played while a told filter plays."""
+    own_play: int = _static(6)
+    """Federations that are played by the learner itself, after the first lessons."""
+    passes: int = _static(2)
+    """Times that own play and learning from it take turns; the worlds are shared out."""
+    trims: tuple[float, ...] = _static((-1.0, -0.55, -0.1))
+    """Settings of the knob trim that own play tries, ascending: 0, 10 and 20 % of each side."""
+    steps: int = _static(1500)
+    """Steps of Adam after each collection of lessons."""
+    batch: int = _static(256)
+    """Rounds in a step."""
+    lr: float = 2e-3
+    """Step size, falling to 0 over the steps."""
+    malicious_weight: float = 1.5
+    """Weight of a malicious client in the loss; an honest one counts 1."""
+    knob_weight: float = 3.0
+    """Weight of what the trim misses, in score, beside the cross-entropy of trust."""
+    weight_decay: float = 1e-5
+    """On the squared norm of the parameters."""
+    drop: float = 0.2
+    """How often a round is shown without root update, last matrix, influence or memory, each."""
+    lr_spread: float = 3.0
+    """Clients' learning rates are drawn from fl.local_lr over this to times this."""
+
+    def check(self) -> None:
+        """Raises ConfigError where a value is out of range."""
+        for name in ("worlds", "steps", "batch"):
+            _require(getattr(self, name) >= 1, f"teach.{name}", getattr(self, name), "at least 1")
+        for name in ("own_play", "passes"):
+            _require(getattr(self, name) >= 0, f"teach.{name}", getattr(self, name), "at least 0")
+        _require(self.lr > 0, "teach.lr", self.lr, "above 0")
+        _require(
+            self.malicious_weight > 0, "teach.malicious_weight", self.malicious_weight, "above 0"
+        )
+        _require(self.weight_decay >= 0, "teach.weight_decay", self.weight_decay, "at least 0")
+        _require(0 <= self.drop < 1, "teach.drop", self.drop, "in [0, 1)")
+        _require(self.lr_spread >= 1, "teach.lr_spread", self.lr_spread, "at least 1")
+
+
 @dataclasses.dataclass(frozen=True)
 class GameConfig:
     """What is played: data, model, rules, attackers and rewards. Read once, by ``make_game``."""
@@ -317,6 +366,10 @@ class RunConfig:
     game: GameConfig = GameConfig()
     fl: FLConfig = FLConfig()
     meta: MetaConfig = MetaConfig()
+    teach: TeachConfig = TeachConfig()
+    stages: tuple[Literal["teach", "meta"], ...] = ("meta",)
+    """What pre-training does, in this order: the teacher (where the rule decides about each
+    client), then meta-steps of meta.algorithm."""
     levels: tuple[float, ...] = ()
     """Heterogeneities that the meta-steps take in turn, a partition each, in place of game.level:
     for a policy that is to stand where the true one is unknown. Empty: game.level alone."""
@@ -338,11 +391,19 @@ class RunConfig:
     """Memory that the rollouts are fitted into where meta.rollouts_at_once is -1; 0 is 80 % of what
     is free at the start."""
 
+    @property
+    def trusts_clients(self) -> bool:
+        """Whether the defender decides about each client."""
+        return self.game.rule.partition(":")[0] == "client_trust"
+
     def check(self) -> None:
         """Raises ConfigError where a value is out of range."""
         self.game.check()
         self.fl.check()
         self.meta.check()
+        self.teach.check()
+        for stage in self.stages:
+            _require(stage in ("teach", "meta"), "stages", self.stages, "of teach and meta")
         kinds = ("real", "repeated", "augmented", "generated")
         _require(self.clients in kinds, "clients", self.clients, f"one of {', '.join(kinds)}")
         _require(self.num_simulated >= 1, "num_simulated", self.num_simulated, "at least 1")

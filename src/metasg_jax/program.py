@@ -26,6 +26,7 @@ from metasg_jax.config import RunConfig
 from metasg_jax.data import Dataset
 from metasg_jax.data import cache as data_cache
 from metasg_jax.data.simulated import Simulated
+from metasg_jax.defender.files import CARD, read_card, save_defender
 from metasg_jax.errors import CheckpointError, ConfigError, NonFinitePolicyError
 from metasg_jax.evaluation.evaluate import evaluate
 from metasg_jax.evaluation.plots import accuracy_curves, learning_curve
@@ -37,10 +38,10 @@ from metasg_jax.evaluation.tables import (
     type_rows,
     write_csv,
 )
-from metasg_jax.evaluation.worlds import WIDTH, of_one_shape
 from metasg_jax.game.bsmg import FLGame
 from metasg_jax.game.make import make_game
 from metasg_jax.game.rollout import rollout_groups
+from metasg_jax.game.shapes import WIDTH, of_one_shape
 from metasg_jax.learning.pretrain import pretrain
 from metasg_jax.learning.state import (
     MetaSGState,
@@ -49,6 +50,8 @@ from metasg_jax.learning.state import (
     init_state,
 )
 from metasg_jax.own_images import own_images
+from metasg_jax.policies import SetPolicy
+from metasg_jax.teaching import teach_program
 
 
 def enable_compilation_cache() -> None:
@@ -224,6 +227,13 @@ def pretrain_program(
     config = resolve_chunk(config, game)
     key_init, key_steps = jax.random.split(jax.random.key(config.seed))
     state = init_state(key_init, game, config.meta)
+    if "teach" in config.stages and not begun:
+        data = {config.game.dataset: dataset}
+        state = teach_program([config], data, state, game, directory, resume, console)
+        checkpoint.save(checkpoints, 0, state, config)
+        if "meta" not in config.stages:
+            runs.write_config(directory, config)
+            return state
     if prepare is not None and not begun:
         # copies: the learner donates its state
         state = jax.tree.map(jax.numpy.array, prepare(state, game))
@@ -241,7 +251,7 @@ def pretrain_program(
         task = bar.add_task(
             "meta-steps", total=config.steps, completed=state.num_steps, note="compiling"
         )
-        while state.num_steps < config.steps:
+        while "meta" in config.stages and state.num_steps < config.steps:
             first = state.num_steps
             count = min(config.chunk - first % config.chunk, config.steps - first)
             begin = time.perf_counter()
@@ -269,6 +279,11 @@ def pretrain_program(
         learning_curve(
             columns["step"], columns["return_D"], columns["final_D"], directory / "learning.png"
         )
+    player = defender_player(state, game, config.meta, greedy=True)
+    if isinstance(player.policy, SetPolicy):
+        saved = directory / "defender"
+        card = read_card(saved) if (saved / CARD).is_file() else {"trained_on": {"worlds": []}}
+        save_defender(saved, player, card)
     return state
 
 

@@ -21,9 +21,9 @@ from metasg_jax.evaluation import matrix as cells
 from metasg_jax.evaluation.plots import heat_map, simulation_curves
 from metasg_jax.evaluation.statistics import mean_se
 from metasg_jax.evaluation.tables import markdown_table, rich_table, with_error
-from metasg_jax.evaluation.worlds import of_one_shape
 from metasg_jax.game.bsmg import FLGame
 from metasg_jax.game.make import make_game, make_post_defense, make_rule
+from metasg_jax.game.shapes import of_one_shape
 from metasg_jax.game.types import parse_type
 from metasg_jax.program import progress
 from metasg_jax.types import PostDefense

@@ -22,11 +22,11 @@ BEHIND = dict.fromkeys(PRE_AGGREGATORS, "krum") | {"bucketing": "median"}
 COMPOSED = [*(f"{pre}+{rule}" for pre, rule in BEHIND.items()), "nnm+clipped_trimmed_mean"]
 RULES = {name: functools.partial(rule_of, name, D) for name in AGGREGATORS}
 RULES |= {name: functools.partial(make_rule, name, N, 0.2) for name in COMPOSED}
-# crfl bounds the model, not the update
-ROBUST = sorted(set(RULES) - {"mean", "crfl"})
+# crfl bounds the model, not the update; client_trust without an action trusts everybody
+ROBUST = sorted(set(RULES) - {"mean", "crfl", "client_trust"})
 # what these do depends on a draw, and that on a row's place
 SHUFFLING = {"bucketing+median"}
-WEIGHTED = {"mean", "norm_bound", "weak_dp", "crfl"}
+WEIGHTED = {"mean", "norm_bound", "weak_dp", "crfl", "client_trust"}
 NOISY = {name for name in RULES if hasattr(RULES[name](), "sigma")}
 STEERED = [name for name in RULES if RULES[name]().action_spec]
 
@@ -174,7 +174,13 @@ def actions_of(rule):
     """None, and the corners of its actions where a policy steers the rule."""
     size = len(rule.action_spec)
     corners = itertools.product([-1.0, 1.0], repeat=size) if size else ()
-    return [None, *(jnp.array(corner) for corner in corners)]
+    return [None, *(whole_action(rule, corner) for corner in corners)]
+
+
+def whole_action(rule, knobs, n=10):
+    """Knobs, behind trust in every other row where the rule decides about each."""
+    trust = [(-1.0) ** i for i in range(n)] if rule.per_client else []
+    return jnp.array([*trust, *knobs])
 
 
 @every_rule
@@ -190,6 +196,8 @@ def test_degenerate_rounds_are_finite(name, rows):
     for action in actions_of(rule):
         update = update_of(rule, got, action)
         assert np.isfinite(update).all(), action
+        if rule.per_client and action is not None and action[-1] > -1:
+            continue  # the server's own update is asked for, and is there
         if rows == "all absent" or (rows == "all zero" and name not in NOISY):
             np.testing.assert_array_equal(update, 0.0)
 
@@ -310,7 +318,8 @@ def test_hostile_rows_move_a_rule_within_its_bound(name, kind):
 
 
 def test_every_rule_but_the_mean_has_a_bound():
-    assert set(BOUNDS) == set(RULES) - {"mean"}
+    """And ``client_trust``, which is the mean until somebody says whom to trust."""
+    assert set(BOUNDS) == set(RULES) - {"mean", "client_trust"}
 
 
 def test_no_bound_holds_for_the_mean():
@@ -345,7 +354,8 @@ def test_weights_count_in_means_only(name):
 def test_without_an_action_the_fields_of_the_same_names_act(name):
     rule, got = RULES[name](), attacked(30.0)
     fields = {knob: 0.3 - 0.5 * i for i, knob in enumerate(rule.action_spec)}
-    steered = update_of(rule, got, jnp.array(list(fields.values())))
+    trust = [1.0] * 10 if rule.per_client else []
+    steered = update_of(rule, got, jnp.array([*trust, *fields.values()]))
     if isinstance(rule, Composed):
         fixed = rule.replace(rule=rule.rule.replace(**fields))
     else:

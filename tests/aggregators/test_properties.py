@@ -36,6 +36,7 @@ TRANSLATED = [
     "nnm+krum",
     "nnm+median",
     "bucketing+median",
+    "client_trust",
 ]
 # those that measure by the rows, not by a length that is given
 SCALED = [
@@ -165,7 +166,7 @@ LENGTH = {
     "flame": lambda honest, root: longest(honest),
 }
 # the mean of all, and weights by likeness only
-UNBOUNDED = ["mean", "foolsgold"]
+UNBOUNDED = ["client_trust", "mean", "foolsgold"]
 
 attacks = st.tuples(drawn_rows, st.sampled_from([0.1, 1.0, 10.0, 1e3, 1e6]), orders)
 

@@ -17,7 +17,7 @@ def test_curves_end_at_the_final_metrics():
     """The last part ends the episode, and so few images are all of them."""
     game = tiny_game(types=("none", "bfl@0.25"))
     actions = jnp.zeros((2, 1, game.action_size))
-    normalizer = init_normalizer(game.observation_size)
+    normalizer = init_normalizer(game.observation_spec)
     defenders = Player(actions, normalizer, Fixed(game.action_size), True)
     meta = MetaConfig(hidden=(4,), group_size=2)
     attackers = attacker_player(init_state(jax.random.key(0), game, meta), game, meta, slice(None))

@@ -34,7 +34,7 @@ SOME = np.array([0.3, -0.6, 0.2], np.float32)
 
 def test_a_constant_schedule_a_constant_policy_and_a_grid_point_are_one():
     by_schedule = play_schedules(KEY, GAME, constant(np.tile(SOME, (K, 1)), H)[:, None], ATTACKERS)
-    player = Player(jnp.asarray(SOME), init_normalizer(GAME.observation_size), Fixed(3), True)
+    player = Player(jnp.asarray(SOME), init_normalizer(GAME.observation_spec), Fixed(3), True)
     recorded = play_policy(KEY, GAME, player, ATTACKERS)
     grid = score_actions(KEY, GAME, SOME[None], SOME[-1:], ATTACKERS, "test")
     np.testing.assert_allclose(by_schedule.score[:, 0], recorded.metrics.score, atol=1e-6)
@@ -44,7 +44,7 @@ def test_a_constant_schedule_a_constant_policy_and_a_grid_point_are_one():
 
 def test_a_policys_own_actions_as_a_schedule_give_what_the_policy_gave():
     recorded = play_policy(KEY, GAME, defender_player(STATE, GAME, META, True), ATTACKERS)
-    assert recorded.observation.shape == (K, H, GAME.observation_size)
+    assert recorded.observation.shape == (K, H, GAME.observation_spec)
     again = play_schedules(KEY, GAME, recorded.action[:, None], ATTACKERS)
     np.testing.assert_allclose(again.score[:, 0], recorded.metrics.score, atol=1e-6)
 

@@ -21,7 +21,7 @@ META = MetaConfig(hidden=(4,))
 ATTACKERS = all_attackers(init_state(jax.random.key(0), GAME, META), GAME, RunConfig(meta=META))
 KEY = jax.random.key(3)
 OPEN = np.array([1.0, -1.0, 1.0], np.float32)
-PLAYER = Player(jnp.asarray(OPEN), init_normalizer(GAME.observation_size), Fixed(3), True)
+PLAYER = Player(jnp.asarray(OPEN), init_normalizer(GAME.observation_spec), Fixed(3), True)
 
 
 def played(switch):

@@ -23,7 +23,7 @@ def game():
 
 
 def constant(game, action):
-    normalizer = init_normalizer(game.observation_size)
+    normalizer = init_normalizer(game.observation_spec)
     return Player(jnp.asarray(action, jnp.float32), normalizer, Fixed(game.action_size))
 
 
@@ -86,13 +86,13 @@ def test_divergence_is_the_floor_for_all_remaining_rounds_and_counted():
 def test_observations_have_the_size_they_say(observation):
     game = tiny_game(observation=observation)
     _, played = play(game, 1, (0.0, 0.0, 0.0))
-    assert played.defender.raw_obs.shape == (3, game.observation_size)
+    assert played.defender.raw_obs.shape == (3, game.observation_spec)
     assert jnp.isfinite(played.defender.raw_obs).all()
     assert game.needs_root == (observation == "statistics")
 
 
 def test_a_group_shares_the_environment_and_differs_in_noise(game):
-    normalizer = init_normalizer(game.observation_size)
+    normalizer = init_normalizer(game.observation_spec)
     chance = Player((), normalizer, Random(game.action_size))
     played = rollout_groups(jax.random.key(0), game, game.prior[1], chance, nobody(game), 2, 3)
     sampled = played.info["malicious"]

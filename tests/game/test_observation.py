@@ -20,6 +20,7 @@ from metasg_jax.models import make_model
 from metasg_jax.testing import received, tiny_dataset
 
 MODEL = make_model("mlp", (4, 4, 1), 10, (5,))
+FL = FLConfig(num_clients=20, num_sampled=7)
 D = MODEL.num_params
 
 
@@ -96,12 +97,17 @@ def test_sizes_and_memory_are_as_declared(name, rows):
     updates, root = rows
     observation, got = OBSERVATIONS[name](), received(updates, root_update=root)
     images = jnp.full((9, 4, 4, 1), 0.5), jnp.arange(9) % 10
-    memory = observation.init(MODEL, 3)
+    memory = observation.init(MODEL, FL, 3)
     for t in range(2):
         obs, after = observation(
             MODEL, memory, got, images, jnp.float32(0.4), jnp.zeros(3), jnp.float32(t / 9)
         )
-        assert obs.shape == (observation.size(MODEL, 3),) and jnp.isfinite(obs).all()
+        spec = observation.spec(MODEL, FL, 3)
+        shapes = (
+            [(spec,)] if isinstance(spec, int) else [leaf.shape for leaf in jax.tree.leaves(spec)]
+        )
+        assert [leaf.shape for leaf in jax.tree.leaves(obs)] == shapes
+        assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(obs))
         assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, memory)
         memory = after
 
@@ -112,8 +118,8 @@ def test_the_inversion_adds_to_the_statistics(rows):
     got, images = received(updates, root_update=root), (jnp.zeros((9, 4, 4, 1)), jnp.arange(9))
     numbers = images, jnp.float32(0.4), jnp.zeros(3), jnp.float32(0.0)
     short, long = StatisticsObservation(), InversionObservation()
-    first, _ = short(MODEL, short.init(MODEL, 3), got, *numbers)
-    both, _ = long(MODEL, long.init(MODEL, 3), got, *numbers)
+    first, _ = short(MODEL, short.init(MODEL, FL, 3), got, *numbers)
+    both, _ = long(MODEL, long.init(MODEL, FL, 3), got, *numbers)
     np.testing.assert_array_equal(both[: len(first)], first)
     np.testing.assert_allclose(both[-8:-4], both[-4:], rtol=1e-5)
 
@@ -130,7 +136,7 @@ def test_what_an_attacker_sees_of_the_state(attack, sees):
     state = game.reset(jax.random.key(0), game.prior[1])
     obs = np.asarray(game.observe_attacker(state.replace(round=jnp.int32(1)), game.prior[1]))
     model, (log_norm, share, progress, loss) = obs[:-4], obs[-4:]
-    assert share == game._malicious(state, game.prior[1]).mean() and np.isclose(progress, 1 / 3)
+    assert share == game.malicious(state, game.prior[1]).mean() and np.isclose(progress, 1 / 3)
     assert (np.abs([*model, log_norm, loss]) > 0).all() == sees
     assert np.any([*model, log_norm, loss]) == sees
 
@@ -147,7 +153,7 @@ def test_the_recurrent_cell_remembers_in_order_and_forgets(rows):
     )
 
     def after(*rounds):
-        memory = observation.init(MODEL, 3)
+        memory = observation.init(MODEL, FL, 3)
         for each in rounds:
             _, memory = step(memory, each)
         return memory[0]
@@ -155,7 +161,7 @@ def test_the_recurrent_cell_remembers_in_order_and_forgets(rows):
     assert jnp.abs(after(one, two, one) - after(two, one, one)).max() > 1e-3
     later = [one] * 150
     np.testing.assert_allclose(after(one, *later), after(two, *later), atol=1e-4)
-    obs, _ = step(observation.init(MODEL, 3), one)
-    assert obs.shape == (observation.size(MODEL, 3),)
+    obs, _ = step(observation.init(MODEL, FL, 3), one)
+    assert obs.shape == (observation.spec(MODEL, FL, 3),)
     radius = np.abs(np.linalg.eigvals(np.asarray(observation.weights()[0]))).max()
     np.testing.assert_allclose(radius, 0.9, rtol=1e-4)

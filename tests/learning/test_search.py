@@ -14,7 +14,7 @@ from metasg_jax.testing import leader_follower
 from metasg_jax.testing.quadrature import stretch
 
 GAME = leader_follower()
-LEADER = Player(jnp.array([0.3, -0.6]), init_normalizer(GAME.observation_size), Fixed(2), True)
+LEADER = Player(jnp.array([0.3, -0.6]), init_normalizer(GAME.observation_spec), Fixed(2), True)
 
 
 @pytest.mark.parametrize("xi", [0, 1])

@@ -233,5 +233,5 @@ def test_perfect_bayesian_value_is_the_best_of_all_history_policies():
 def test_states_of_two_types_do_not_reveal_the_type_at_once():
     game = two_types()
     obs = game.observe_attacker(game.reset(jax.random.key(0), game.prior[0]), game.prior[0])
-    assert obs.shape == (2,) and game.observation_size == 2
+    assert obs.shape == (2,) and game.observation_spec == 2
     np.testing.assert_array_equal(game.initial, [0.5, 0.5])

@@ -7,6 +7,7 @@ assumed number of malicious clients shrinks by the rows that were rejected.
 
 from metasg_jax.aggregators.bulyan import Bulyan
 from metasg_jax.aggregators.centered_clip import CenteredClip
+from metasg_jax.aggregators.client_trust import ClientTrust
 from metasg_jax.aggregators.clipped_median import ClippedMedian
 from metasg_jax.aggregators.clipped_trimmed_mean import ClippedTrimmedMean
 from metasg_jax.aggregators.composed import Composed
@@ -38,6 +39,7 @@ AGGREGATORS = Registry(
         "trimmed_mean": TrimmedMean,
         "clipped_trimmed_mean": ClippedTrimmedMean,
         "trusted_trimmed_mean": TrustedTrimmedMean,
+        "client_trust": ClientTrust,
         "norm_bound": NormBound,
         "clipped_median": ClippedMedian,
         "krum": Krum,
@@ -64,6 +66,7 @@ __all__ = [
     "MDA",
     "Bulyan",
     "CenteredClip",
+    "ClientTrust",
     "ClippedMedian",
     "ClippedTrimmedMean",
     "Composed",

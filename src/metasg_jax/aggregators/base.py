@@ -11,10 +11,12 @@ class AggregatorBase(Struct):
     Attributes:
         needs_root: whether ``received.root_update`` must be there.
         action_spec: names of the knobs that a policy may turn; empty for a fixed rule.
+        per_client: whether an action begins with an entry for each row, before the knobs.
     """
 
     needs_root: ClassVar[bool] = False
     action_spec: ClassVar[tuple[str, ...]] = ()
+    per_client: ClassVar[bool] = False
 
     def init(self, n: int, d: int) -> Any:
         """State carried from round to round; empty unless a rule says otherwise."""

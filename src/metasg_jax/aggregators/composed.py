@@ -42,6 +42,11 @@ class Composed(Struct):
         """Knobs of all parts, in order."""
         return tuple(knob for part in self._parts for knob in part.action_spec)
 
+    @property
+    def per_client(self) -> bool:
+        """Whether the rule decides about each row; no pre-aggregator has knobs then."""
+        return self.rule.per_client
+
     def init(self, n: int, d: int) -> Any:
         """A state for each part."""
         states = []
@@ -61,7 +66,7 @@ class Composed(Struct):
             states.append(pre_state)
             infos |= info
             rejected += info.get("rejected", 0)
-        knobs = _knobs(self.rule, action, used)
+        knobs = action if self.per_client else _knobs(self.rule, action, used)
         update, rule_state, info = self.rule(keys[-1], state[-1], received, knobs)
         rejected += info.get("rejected", 0)
         return update, (*states, rule_state), infos | info | {"rejected": rejected}

@@ -8,8 +8,10 @@ from metasg_jax.attacks.alie import ALIE
 from metasg_jax.attacks.base import KNOWLEDGE, AttackBase, AttackContext
 from metasg_jax.attacks.bfl import BFL
 from metasg_jax.attacks.brl import BRL
+from metasg_jax.attacks.constant_shift import ConstantShift
 from metasg_jax.attacks.dba import DBA
 from metasg_jax.attacks.eb import EB
+from metasg_jax.attacks.free_rider import FreeRider
 from metasg_jax.attacks.gaussian import Gaussian
 from metasg_jax.attacks.ipm import IPM
 from metasg_jax.attacks.label_flip import LabelFlip
@@ -47,6 +49,8 @@ UNTARGETED = Registry(
         "gaussian": Gaussian,
         "label_flip": LabelFlip,
         "mimic": Mimic,
+        "free_rider": FreeRider,
+        "constant_shift": ConstantShift,
         "tailored": Tailored,
         "rl": RL,
     },
@@ -80,6 +84,8 @@ __all__ = [
     "AttackBase",
     "AttackContext",
     "AttackTable",
+    "ConstantShift",
+    "FreeRider",
     "Gaussian",
     "LMPKrum",
     "LMPTrim",

@@ -17,6 +17,7 @@ LIMITS: dict[str, Limit] = {
     "scale": POSITIVE,
     "boost": POSITIVE,
     "sigma": POSITIVE,
+    "level": NOT_NEGATIVE,
     "radius": POSITIVE,
     "threshold": POSITIVE,
     "z": FINITE,

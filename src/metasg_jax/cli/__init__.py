@@ -9,7 +9,18 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from metasg_jax.cli import adapt, attack, certify, data, evaluate, exploit, list, pretrain, simulate
+from metasg_jax.cli import (
+    adapt,
+    attack,
+    certify,
+    data,
+    defenders,
+    evaluate,
+    exploit,
+    list,
+    pretrain,
+    simulate,
+)
 from metasg_jax.cli.list import first_line
 from metasg_jax.cli.pretrain import parse_pretrain
 from metasg_jax.errors import CheckpointError, ConfigError, DataError, NonFinitePolicyError
@@ -43,6 +54,7 @@ COMMANDS = {
     "exploit": Command(exploit.Exploit, exploit.run, _AGAIN),
     "adapt": Command(adapt.Adapt, adapt.run, _FLAG),
     "data": Command(data.Data, data.run),
+    "defenders": Command(defenders.Defenders, defenders.run),
     "list": Command(list.List, list.run),
 }
 

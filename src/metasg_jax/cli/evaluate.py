@@ -1,5 +1,6 @@
 """``metasg evaluate``."""
 
+import argparse
 import dataclasses
 from pathlib import Path
 from typing import Annotated
@@ -8,43 +9,86 @@ import tyro
 from rich.console import Console
 
 from metasg_jax.cli.common import Judging, Source, load_images
+from metasg_jax.config import FLConfig, GameConfig, RunConfig
+from metasg_jax.data import DATASETS
 from metasg_jax.errors import ConfigError
+from metasg_jax.presets import PRESETS
 from metasg_jax.runs import DEFAULT_ROOT, newest
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Judge a pre-trained defender on fresh worlds: tables by type, accuracy over rounds."""
+    """Judge defences on fresh worlds: a run, shipped defenders, rules, and what they are held to.
 
+    Named contestants play in the world that --dataset, --game and --fl describe: `metasg evaluate
+    v1 told root_only 'median / fine_tune' --dataset mnist --game.level 0.9`. Without any, a run is
+    judged beside its controls in its own world.
+    """
+
+    contestants: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """v1, a directory, told (the perfect filter), root_only, best_fixed, constant:clip=0,trim=-0.5
+    or a rule, each with options as in 'median / warm / lr=2 / fine_tune'."""
     run: Path | None = None
-    """Directory of the run (default: the newest of the data set)."""
+    """Directory of the run (default: the newest of the data set), or None with contestants."""
     dataset: str = "digits"
-    """Whose newest run, where --run is not given."""
+    """Whose newest run, where --run is not given; the data set of the worlds with contestants."""
     level: float | None = None
     """Another heterogeneity than the run's."""
+    out: Path | None = None
+    """Where results.md and results.json go (default: the run, or results)."""
+    game: GameConfig = GameConfig()
+    fl: FLConfig = FLConfig()
     source: Annotated[Source, tyro.conf.arg(name="")] = Source()
     judging: Annotated[Judging, tyro.conf.arg(name="")] = Judging(eval_seeds=6)
 
 
 def run(argv: list[str], console: Console) -> int:
     """The command; returns the exit status."""
-    args = tyro.cli(Evaluate, args=argv, prog="metasg evaluate")
-    if args.judging.eval_seeds < 1:
-        raise ConfigError(f"eval_seeds = {args.judging.eval_seeds}: at least 1")
-    directory = args.run or newest(DEFAULT_ROOT, args.dataset)
-
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--dataset", default="digits")
+    early.add_argument("--run", type=Path, default=None)
+    known, _ = early.parse_known_args(argv)
+    DATASETS[known.dataset]
+    from metasg_jax import judging as judges
     from metasg_jax import program
 
+    preset = PRESETS["cpu"].get_config(known.dataset)
+    if known.run is not None:
+        preset = program.load_run(known.run)[0]
+    default = Evaluate(game=preset.game, fl=preset.fl)
+    args = tyro.cli(Evaluate, args=argv, default=default, prog="metasg evaluate")
+    if args.judging.eval_seeds < 1:
+        raise ConfigError(f"eval_seeds = {args.judging.eval_seeds}: at least 1")
+    judging = args.judging
+    if args.contestants:
+        game = args.game
+        if args.level is not None:
+            game = dataclasses.replace(game, level=args.level)
+        config = RunConfig(game, args.fl)
+        config.check()
+        dataset = load_images(config.game.dataset, args.source, console)
+        program.enable_compilation_cache()
+        judges.judge_program(
+            args.contestants, config, dataset, args.out or Path("results"),
+            judging.eval_seeds, judging.selection_seeds, console,
+        )  # fmt: skip
+        return 0
+    directory = args.run or newest(DEFAULT_ROOT, args.dataset)
     config, checkpoints = program.load_run(directory)
     dataset = load_images(config.game.dataset, args.source, console)
     program.enable_compilation_cache()
-    state = program.load_state(config, checkpoints, dataset)
     if args.level is not None:
         game = dataclasses.replace(config.game, level=args.level)
         config = dataclasses.replace(config, game=game)
-    judging = args.judging
+    if config.trusts_clients:
+        judges.judge_program(
+            (str(directory), *judges.CONTROLS), config, dataset, args.out or directory,
+            judging.eval_seeds, judging.selection_seeds, console, "learned",
+        )  # fmt: skip
+        return 0
+    state = program.load_state(config, checkpoints, dataset)
     program.evaluate_program(
-        state, config, dataset, directory,
+        state, config, dataset, args.out or directory,
         judging.eval_seeds, judging.grid, judging.selection_seeds, console,
     )  # fmt: skip
     return 0

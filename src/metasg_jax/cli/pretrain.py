@@ -88,14 +88,29 @@ def run(argv: list[str], console: Console) -> int:
     from metasg_jax import budget, program
 
     program.enable_compilation_cache()
-    total = config.steps * budget.rounds_per_step(config)
+    parts = []
+    if "teach" in config.stages:
+        worlds = config.teach.worlds + config.teach.own_play
+        parts.append(f"a teacher on {worlds} worlds drawn at random")
+    if "meta" in config.stages:
+        total = config.steps * budget.rounds_per_step(config)
+        parts.append(
+            f"{config.steps} meta-steps of {config.meta.algorithm}, at most {total:,} FL rounds"
+        )
     console.print(
-        f"pre-training on {args.dataset}, preset {preset}: {config.steps} meta-steps of "
-        f"{config.meta.algorithm}, at most {total:,} FL rounds, into {directory}"
+        f"pre-training on {args.dataset}, preset {preset}: {', then '.join(parts)}, "
+        f"into {directory}"
     )
     state = program.pretrain_program(config, dataset, directory, args.resume, console)
-    if args.judging.eval_seeds:
-        judging = args.judging
+    judging = args.judging
+    if judging.eval_seeds and config.trusts_clients:
+        from metasg_jax.judging import CONTROLS, judge_program
+
+        judge_program(
+            (str(directory), *CONTROLS), config, dataset, directory,
+            judging.eval_seeds, judging.selection_seeds, console, "learned",
+        )  # fmt: skip
+    elif judging.eval_seeds:
         program.evaluate_program(
             state, config, dataset, directory,
             judging.eval_seeds, judging.grid, judging.selection_seeds, console,

@@ -46,9 +46,9 @@ class Panel:
         """A."""
         return self.policy.action_size
 
-    def init(self, key, observation_size):
+    def init(self, key, observation_spec):
         """Of the learned policy at the centre action. ``key`` is consumed."""
-        theta = self.policy.init(key, observation_size)
+        theta = self.policy.init(key, observation_spec)
         action = jnp.zeros((self.action_size,))
         return {"theta": theta, "action": action, "role": jnp.asarray(_LEARNED)}
 
@@ -130,7 +130,7 @@ def contenders(
 
     def static(rule: str) -> Contender:
         base = Contender(rule, steered(_CONSTANT), rule).game(game, config.game.assumed_share)
-        normalizer = init_normalizer(base.observation_size)
+        normalizer = init_normalizer(base.observation_spec)
         player = Player(jnp.zeros((k, base.action_size)), normalizer, Fixed(base.action_size))
         return Contender(rule, player, rule)
 

@@ -105,7 +105,7 @@ def score_actions(
     images, labels = held_out(game, split)
     key_play, key_deploy = jax.random.split(key)
     key_environment, key_policies = jax.random.split(key_play)
-    policy, normalizer = Fixed(game.action_size), init_normalizer(game.observation_size)
+    policy, normalizer = Fixed(game.action_size), init_normalizer(game.observation_spec)
 
     def against(_, scanned):
         i, attacker_params = scanned

@@ -18,7 +18,8 @@ from metasg_jax.evaluation.controls import (
 )
 from metasg_jax.evaluation.episodes import Outcome, play_types
 from metasg_jax.evaluation.tables import Results
-from metasg_jax.evaluation.worlds import FINAL, SELECTION, of_one_shape, world
+from metasg_jax.evaluation.worlds import FINAL, SELECTION, world
+from metasg_jax.game.shapes import of_one_shape
 from metasg_jax.learning.state import MetaSGState
 
 

@@ -124,7 +124,7 @@ def play_schedules(
     """
     size = game.action_size
     nobody = Player(
-        jnp.zeros((size,)), init_normalizer(game.observation_size), Fixed(size), greedy=True
+        jnp.zeros((size,)), init_normalizer(game.observation_spec), Fixed(size), greedy=True
     )
 
     def against(_, scanned):

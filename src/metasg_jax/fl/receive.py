@@ -57,7 +57,7 @@ def receive(
     ]
     return Received(
         updates=jnp.stack(rows).astype(jnp.float32),
-        weights=_weights(weights, n),
+        weights=jnp.asarray(check_weights(weights, n), jnp.float32),
         client_ids=_ids(client_ids, n),
         w_global=w_global.astype(jnp.float32),
         root_update=None
@@ -74,7 +74,12 @@ def _row(global_params, w_global, params, name: str) -> jax.Array:
     return w_global - ravel_pytree(jax.tree.map(jnp.asarray, params))[0]
 
 
-def _weights(weights, n: int) -> jax.Array:
+def check_weights(weights: Sequence[float] | None, n: int) -> np.ndarray:
+    """Claimed weights as f64[n], ones by default.
+
+    Raises:
+        ConfigError: unless there are n, finite, none below 0 and one above.
+    """
     values = np.ones(n) if weights is None else np.asarray(weights, np.float64)
     if values.shape != (n,):
         raise ConfigError(f"weights: {values.size} of them, not one for each of {n} clients")
@@ -83,7 +88,7 @@ def _weights(weights, n: int) -> jax.Array:
             raise ConfigError(f"weights[{i}] = {value:g}: at least 0 and finite")
     if not values.any():
         raise ConfigError("weights: all 0; at least one above 0")
-    return jnp.asarray(values, jnp.float32)
+    return values
 
 
 def _ids(client_ids, n: int) -> jax.Array:

@@ -34,6 +34,7 @@ class Squad(Struct):
         slot: i32[], with which numbers.
         first: i32[], id of its first client; ids first .. first + count - 1 belong to it.
         count: i32[], its clients among all N.
+        onset: i32[], the first round in which they attack.
         trigger_mask: f32[h, w, c].
         trigger_pattern: f32[h, w, c].
         target: i32[].
@@ -44,13 +45,15 @@ class Squad(Struct):
     slot: jax.Array
     first: jax.Array
     count: jax.Array
+    onset: jax.Array
     trigger_mask: jax.Array
     trigger_pattern: jax.Array
     target: jax.Array
 
-    def members(self, client_ids: jax.Array) -> jax.Array:
-        """bool[n]: which of the sampled clients belong to it."""
-        return (client_ids >= self.first) & (client_ids < self.first + self.count)
+    def members(self, client_ids: jax.Array, round: jax.Array) -> jax.Array:
+        """bool[n]: which of the sampled clients belong to it and attack in this round."""
+        mine = (client_ids >= self.first) & (client_ids < self.first + self.count)
+        return mine & (round >= self.onset)
 
 
 def collect(
@@ -92,7 +95,7 @@ def collect(
     image_shape = data.images.shape[1:]
     plan = honest_plan(n, image_shape, model.num_classes, fl.local_lr, fl.local_steps, uses)
 
-    member = [squad.members(client_ids) for squad in squads]
+    member = [squad.members(client_ids, round) for squad in squads]
     colluders = sum(member, jnp.zeros((n,), bool))
     contexts, plans, new_states, apart = [], [], [], []
     first_pass = plan

@@ -88,6 +88,7 @@ class FLGame(Struct):
         fl: counts and learning rates.
         backdoor_weight: f32[], w of the second reward.
         projection: f32[F, P], through which the attacker sees the model's last layer.
+        start: f32[d], the global model of round 0; None for a fresh one, drawn by ``reset``.
         model: static.
         observation: static.
         reward: static, ``clean`` or ``clean+backdoor``.
@@ -107,6 +108,7 @@ class FLGame(Struct):
     fl: FLConfig
     backdoor_weight: float
     projection: jax.Array
+    start: jax.Array | None
     model: Model = field(static=True)
     observation: Any = field(static=True)
     reward: str = field(static=True)
@@ -124,8 +126,16 @@ class FLGame(Struct):
 
     @property
     def action_names(self) -> tuple[str, ...]:
-        """The defender's knobs: the rule's, then those of the post-training defence."""
-        return (*self.rule.action_spec, *self.post_defense.action_spec)
+        """What the defender turns: trust in each client if the rule asks for it, knobs of the
+        rule, then those of the post-training defence.
+        """
+        trust = tuple(f"trust_{i}" for i in range(self.num_trusted))
+        return (*trust, *self.rule.action_spec, *self.post_defense.action_spec)
+
+    @property
+    def num_trusted(self) -> int:
+        """Entries of an action about a client each: n, or 0."""
+        return self.fl.num_sampled if self.rule.per_client else 0
 
     @property
     def action_size(self) -> int:
@@ -138,9 +148,9 @@ class FLGame(Struct):
         return self.prior.action_size
 
     @property
-    def observation_size(self) -> int:
-        """O of the defender."""
-        return self.observation.size(self.model, self.action_size)
+    def observation_spec(self) -> Any:
+        """What the defender sees: O of an f32[O], or the shapes of a view of the clients."""
+        return self.observation.spec(self.model, self.fl, self.action_size)
 
     @property
     def attacker_observation_size(self) -> int:
@@ -155,7 +165,7 @@ class FLGame(Struct):
     def reset(self, key: Key, xi: AttackType) -> GameState:
         """A fresh model and the first round's clients. ``key`` is consumed."""
         key_model, key_sample = jax.random.split(key)
-        w = self.model.ravel(self.model.init(key_model))
+        w = self.model.ravel(self.model.init(key_model)) if self.start is None else self.start
         n, d = self.fl.num_sampled, w.shape[0]
         deployed = undefended(self.model, self.model.unravel(w))
         return GameState(
@@ -164,7 +174,7 @@ class FLGame(Struct):
             round=jnp.zeros((), jnp.int32),
             diverged=jnp.zeros((), bool),
             loss=self.losses(deployed, xi).clean,
-            memory=self.observation.init(self.model, self.action_size),
+            memory=self.observation.init(self.model, self.fl, self.action_size),
             previous_action=jnp.zeros((self.action_size,)),
             rule_state=self.rule.init(n, d),
             attack_states=(self.prior.backdoor.init(n, d), self.prior.untargeted.init(n, d)),
@@ -172,7 +182,7 @@ class FLGame(Struct):
 
     def observe_attacker(self, state: GameState, xi: AttackType) -> jax.Array:
         """What the attacker sees before it acts, f32[attacker_observation_size]."""
-        sampled = self._malicious(state, xi).mean()
+        sampled = self.malicious(state, xi).mean()
         progress = state.round / self.fl.horizon
         return attacker_observation(
             self.model, self.projection, state.w, sampled, progress, state.loss,
@@ -191,7 +201,7 @@ class FLGame(Struct):
             action: f32[A] in [-1, 1], the attacker's.
 
         Returns:
-            (received, the defender's observation f32[O], state).
+            (received, the defender's observation, state).
         """
         received, attack_states = collect(
             key,
@@ -246,7 +256,7 @@ class FLGame(Struct):
         losses = self.losses(deployed, xi)
         worst = worst_losses(xi.has_backdoor)
         losses = jax.tree.map(lambda a, b: jnp.where(gone, a, b), worst, losses)
-        malicious = self._malicious(state, xi)
+        malicious = self.malicious(state, xi)
         r_defender = defender_reward(losses, self.reward, self.backdoor_weight)
         r_attacker = jnp.where(
             gone,
@@ -275,16 +285,24 @@ class FLGame(Struct):
         """The post-training-defended copy of the global model f32[d] under an action f32[A]."""
         trained = undefended(self.model, self.model.unravel(w))
         calibrated = self.post_defense.calibrate(self.model, trained, self.root_x, self.root_y)
-        knobs = action[len(self.rule.action_spec) :] if self.post_defense.action_spec else None
+        first = self.num_trusted + len(self.rule.action_spec)
+        knobs = action[first:] if self.post_defense.action_spec else None
         deployed, _, info = self.post_defense(key, calibrated, trained, knobs)
         return deployed, info
+
+    def deploy_fixed(self, key: Key, w: jax.Array) -> Deployed:
+        """The copy of f32[d] behind the post-training defence as its own fields say."""
+        trained = undefended(self.model, self.model.unravel(w))
+        calibrated = self.post_defense.calibrate(self.model, trained, self.root_x, self.root_y)
+        return self.post_defense(key, calibrated, trained, None)[0]
 
     def losses(self, deployed: Deployed, xi: AttackType):
         """Root losses of a deployed model against a type."""
         return measure(self.model, deployed, self.root_x, self.root_y, xi, self.loss)
 
-    def _malicious(self, state: GameState, xi: AttackType) -> jax.Array:
-        return state.client_ids < xi.num_backdoor + xi.num_untargeted
+    def malicious(self, state: GameState, xi: AttackType) -> jax.Array:
+        """Which clients of the coming round attack in it, bool[n]; no player sees it."""
+        return xi.active(state.round) & (state.client_ids < xi.num_backdoor + xi.num_untargeted)
 
 
 def owned_images(data: ClientData, owner: int) -> tuple[jax.Array, jax.Array]:

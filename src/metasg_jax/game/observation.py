@@ -4,6 +4,7 @@ The defender's observations are static objects; their memory is part of the game
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -12,10 +13,14 @@ import numpy as np
 
 from metasg_jax.aggregators.norms import median_norm
 from metasg_jax.aggregators.presence import present_rows
+from metasg_jax.config import FLConfig
+from metasg_jax.features import ServerData, layout_of
+from metasg_jax.features.view import begin, describe, view_spec
 from metasg_jax.inversion import begin_search, continue_search, estimate_asr
 from metasg_jax.post_defenses import undefended
 from metasg_jax.registry import Registry
 from metasg_jax.rows import row_norms, safe_sqrt, weighted_sum
+from metasg_jax.struct import field
 from metasg_jax.types import Model, Received
 
 _TINY = 1e-12
@@ -30,12 +35,12 @@ class PaperObservation:
 
     needs_root = False
 
-    def size(self, model: Model, action_size: int) -> int:
+    def spec(self, model: Model, fl: FLConfig, action_size: int) -> int:
         """O: parameters of the last layer."""
         w = jax.eval_shape(lambda: _head(model, model.ravel(model.init(jax.random.key(0)))))
         return w.shape[0]
 
-    def init(self, model: Model, action_size: int) -> Any:
+    def init(self, model: Model, fl: FLConfig, action_size: int) -> Any:
         """No memory."""
         return ()
 
@@ -62,11 +67,11 @@ class StatisticsObservation:
     decay: float = 0.9
     needs_root = True
 
-    def size(self, model: Model, action_size: int) -> int:
+    def spec(self, model: Model, fl: FLConfig, action_size: int) -> int:
         """O."""
         return 2 * _NUM_STATISTICS + 1 + action_size
 
-    def init(self, model: Model, action_size: int) -> Any:
+    def init(self, model: Model, fl: FLConfig, action_size: int) -> Any:
         """(moving averages, weight they have gathered, previous root loss)."""
         return jnp.zeros((_NUM_STATISTICS,)), jnp.zeros(()), jnp.zeros(())
 
@@ -118,14 +123,14 @@ class InversionObservation:
     def _statistics(self) -> StatisticsObservation:
         return StatisticsObservation(self.decay)
 
-    def size(self, model: Model, action_size: int) -> int:
+    def spec(self, model: Model, fl: FLConfig, action_size: int) -> int:
         """O."""
-        return self._statistics.size(model, action_size) + 2 * _NUM_PATCHED
+        return self._statistics.spec(model, fl, action_size) + 2 * _NUM_PATCHED
 
-    def init(self, model: Model, action_size: int) -> Any:
+    def init(self, model: Model, fl: FLConfig, action_size: int) -> Any:
         """(the statistics' memory, the search, moving averages of what it found)."""
         return (
-            self._statistics.init(model, action_size),
+            self._statistics.init(model, fl, action_size),
             begin_search(model, self.side),
             jnp.zeros((_NUM_PATCHED,)),
         )
@@ -167,11 +172,11 @@ class ReservoirObservation:
     radius: float = 0.9
     needs_root = True
 
-    def size(self, model: Model, action_size: int) -> int:
+    def spec(self, model: Model, fl: FLConfig, action_size: int) -> int:
         """O."""
         return _NUM_STATISTICS + self.units + 1 + action_size
 
-    def init(self, model: Model, action_size: int) -> Any:
+    def init(self, model: Model, fl: FLConfig, action_size: int) -> Any:
         """(state of the cell, rounds seen, previous root loss)."""
         return jnp.zeros((self.units,)), jnp.zeros(()), jnp.zeros(())
 
@@ -194,6 +199,62 @@ class ReservoirObservation:
         cell = (1 - self.leak) * cell + self.leak * jnp.tanh(inner @ cell + outer @ now)
         obs = jnp.concatenate([now, cell, progress[None], previous_action])
         return obs, (cell, seen + 1, loss)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientsObservation:
+    """What the server can tell of each client, and of the round: for a set policy.
+
+    See :func:`metasg_jax.features.view.describe`. A client's id is its slot of the memory.
+
+    Attributes:
+        memory: ``ids``, clients are known again; ``none``, a federation without identities.
+        influence: ``on`` or ``off``; what each row does to the root images costs n forward passes
+            over up to 64 of them.
+    """
+
+    memory: str = field(static=True, default="ids", choices=("ids", "none"))
+    influence: str = field(static=True, default="on", choices=("on", "off"))
+    needs_root = True
+
+    def spec(self, model: Model, fl: FLConfig, action_size: int) -> Any:
+        """A :class:`~metasg_jax.features.view.ClientView` of n clients."""
+        return view_spec(fl.num_sampled)
+
+    def init(self, model: Model, fl: FLConfig, action_size: int) -> Any:
+        """A :class:`~metasg_jax.features.memory.ClientMemory` with a slot a client."""
+        return begin(fl.num_clients if self.memory == "ids" else 1)
+
+    def __call__(
+        self, model: Model, memory, received: Received, root, loss, previous_action, progress
+    ) -> tuple[Any, Any]:
+        """Sees the round before the defender acts; reads no loss, no action and no progress."""
+        return describe(
+            received,
+            server_data(model, root),
+            memory,
+            remembers=self.memory == "ids",
+            without=() if self.influence == "on" else ("influence",),
+        )
+
+
+@functools.lru_cache
+def _layout(model: Model):
+    # concrete even when first asked for under a trace
+    with jax.ensure_compile_time_eval():
+        params = model.init(jax.random.key(0))
+        x = jax.random.uniform(jax.random.key(0), (4, *model.input_shape))
+        return layout_of(params, model.apply, x)
+
+
+@functools.lru_cache
+def _apply_flat(model: Model):
+    return lambda w, x: model.apply(model.unravel(w), x)
+
+
+def server_data(model: Model, root) -> ServerData:
+    """What the simulator's server has beside the updates: its images, labels and model."""
+    return ServerData(*root, layout=_layout(model), apply=_apply_flat(model))
 
 
 _NUM_PATCHED = 4
@@ -287,7 +348,7 @@ ATTACKER_OBSERVATION_SIZE = ATTACKER_FEATURES + 4
 
 def attacker_projection(model: Model) -> jax.Array:
     """The fixed random directions f32[F, P] through which an attacker sees the last layer."""
-    size = PaperObservation().size(model, 0)
+    size = PaperObservation().spec(model, FLConfig(), 0)
     return jax.random.normal(jax.random.key(0), (ATTACKER_FEATURES, size))
 
 
@@ -323,6 +384,7 @@ def _head_bias(model: Model, update: jax.Array) -> jax.Array:
 OBSERVATIONS = Registry(
     "observation",
     {
+        "clients": ClientsObservation,
         "statistics": StatisticsObservation,
         "reservoir": ReservoirObservation,
         "inversion": InversionObservation,

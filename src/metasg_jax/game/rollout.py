@@ -1,5 +1,6 @@
 """Playing episodes: a ``lax.scan`` over rounds, vmapped over rollouts."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,41 +14,75 @@ from metasg_jax.types import Game, Info, Key, Params, Policy
 class Normalizer(Struct):
     """Running mean and variance of observations (Welford), frozen within a meta-step.
 
+    Of each number along an observation's last axis: the clients of a view share theirs. Leaves that
+    hold no floats pass as they are.
+
     Attributes:
         count: f32[], observations seen; nothing is normalised before the first.
-        mean: f32[O].
-        m2: f32[O], sum of squared deviations.
+        mean: of the observation's structure, f32[O] a leaf.
+        m2: likewise, sum of squared deviations.
     """
 
     count: jax.Array
-    mean: jax.Array
-    m2: jax.Array
+    mean: Any
+    m2: Any
 
-    def __call__(self, obs: jax.Array) -> jax.Array:
+    def __call__(self, obs: Any) -> Any:
         """(obs - mean) / std, cut to [-5, 5]."""
-        std = jnp.sqrt(self.m2 / jnp.maximum(self.count, 1.0))
-        scaled = (obs - self.mean) / jnp.maximum(std, 1e-3)
-        return jnp.where(self.count > 0, jnp.clip(scaled, -5.0, 5.0), obs)
 
-    def update(self, obs: jax.Array, weights: jax.Array) -> "Normalizer":
-        """Takes in observations f32[E, O] with weights f32[E] >= 0."""
+        def scale(leaf, mean, m2):
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
+                return leaf
+            std = jnp.sqrt(m2 / jnp.maximum(self.count, 1.0))
+            scaled = (leaf - along_last(mean, leaf)) / along_last(jnp.maximum(std, 1e-3), leaf)
+            return jnp.where(self.count > 0, jnp.clip(scaled, -5.0, 5.0), leaf)
+
+        return jax.tree.map(scale, obs, self.mean, self.m2)
+
+    def update(self, obs: Any, weights: jax.Array) -> "Normalizer":
+        """Takes in observations, leaves f32[E, .., O], with weights f32[E] >= 0."""
         total = weights.sum()
-        share = weights / jnp.maximum(total, 1e-12)
-        mean = share @ obs
-        m2 = weights @ (obs - mean[None]) ** 2
         count = self.count + total
-        delta = mean - self.mean
         part = total / jnp.maximum(count, 1e-12)
-        return Normalizer(
-            count=count,
-            mean=self.mean + delta * part,
-            m2=self.m2 + m2 + delta**2 * self.count * part,
-        )
+
+        def learn(leaf, old_mean, old_m2):
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
+                return old_mean, old_m2
+            rows = leaf.reshape(-1, leaf.shape[-1])
+            several = rows.shape[0] // weights.shape[0]
+            each = jnp.repeat(weights / several, several)
+            mean = each / jnp.maximum(total, 1e-12) @ rows
+            m2 = each @ (rows - mean[None]) ** 2
+            delta = mean - old_mean
+            return old_mean + delta * part, old_m2 + m2 + delta**2 * self.count * part
+
+        treedef = jax.tree.structure(obs)
+        learned = [
+            learn(*leaves)
+            for leaves in zip(*map(jax.tree.leaves, (obs, self.mean, self.m2)), strict=True)
+        ]
+        means, m2s = zip(*learned, strict=True)
+        return Normalizer(count, treedef.unflatten(means), treedef.unflatten(m2s))
 
 
-def init_normalizer(size: int) -> Normalizer:
-    """A normaliser that has seen nothing."""
-    return Normalizer(jnp.zeros(()), jnp.zeros((size,)), jnp.zeros((size,)))
+def along_last(values: jax.Array, like: jax.Array) -> jax.Array:
+    """f32[O] with as many axes as ``like`` has, along its last."""
+    return values.reshape((1,) * (like.ndim - 1) + values.shape)
+
+
+def init_normalizer(spec: Any) -> Normalizer:
+    """A normaliser that has seen nothing, for observations of these shapes.
+
+    Args:
+        spec: O of an observation f32[O], or a pytree of ShapeDtypeStructs.
+    """
+    if isinstance(spec, int):
+        spec = jax.ShapeDtypeStruct((spec,), jnp.float32)
+
+    def nothing():
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[-1:]), spec)
+
+    return Normalizer(jnp.zeros(()), nothing(), nothing())
 
 
 class Player(Struct):
@@ -123,6 +158,7 @@ def rollout(
     num_rounds: int | None = None,
     schedule: jax.Array | None = None,
     later: tuple[Any, jax.Array] | None = None,
+    override: Callable[[Any, Any, jax.Array], jax.Array] | None = None,
 ) -> tuple[Any, Trajectory]:
     """Plays an episode, or a part of one.
 
@@ -141,6 +177,9 @@ def rollout(
         later: (another type, i32[] the round from which the attacker is that one), its indices not
             batched either; the attacks' own states go on.
 
+        override: ``(state, xi, action) -> action``, what is played in place of the defender's
+            choice, by somebody who sees the whole state: a control that is told the truth.
+
     Returns:
         (final state, trajectory).
     """
@@ -155,8 +194,11 @@ def rollout(
         key_a, key_d = jax.random.split(jax.random.fold_in(key_policies, t))
         obs_a = game.observe_attacker(state, xi)
         action_a, raw_a, seen_a = attacker.act(key_a, obs_a)
+        before = state
         received, obs_d, state = game.attack(key_attack, state, xi, action_a)
         action_d, raw_d, seen_d = defender.act(key_d, obs_d)
+        if override is not None:
+            action_d = override(before, xi, action_d)
         if schedule is not None:
             action_d = schedule[t]
         state, step = game.defend(key_defend, state, xi, received, action_d)

@@ -26,6 +26,7 @@ class AttackType(Struct):
         backdoor: likewise, i32[2].
         num_backdoor: i32[], M1: clients 0 .. M1 - 1.
         num_untargeted: i32[], M2: clients M1 .. M1 + M2 - 1.
+        onset: i32[], the first round in which they attack; honest before.
         trigger_mask: f32[h, w, c].
         trigger_pattern: f32[h, w, c].
         target: i32[].
@@ -36,6 +37,7 @@ class AttackType(Struct):
     backdoor: jax.Array
     num_backdoor: jax.Array
     num_untargeted: jax.Array
+    onset: jax.Array
     trigger_mask: jax.Array
     trigger_pattern: jax.Array
     target: jax.Array
@@ -50,6 +52,10 @@ class AttackType(Struct):
     def has_backdoor(self) -> jax.Array:
         """bool[]."""
         return self.num_backdoor > 0
+
+    def active(self, round) -> jax.Array:
+        """bool[]: whether its clients attack in a round i32[]."""
+        return round >= self.onset
 
 
 class TypeTable(Struct):
@@ -94,7 +100,10 @@ class Prior(TypeTable):
     def squads(self, xi: AttackType) -> tuple[Squad, Squad]:
         """The backdoor's and the untargeted attack's clients of type ``xi``."""
         trigger = dict(
-            trigger_mask=xi.trigger_mask, trigger_pattern=xi.trigger_pattern, target=xi.target
+            onset=xi.onset,
+            trigger_mask=xi.trigger_mask,
+            trigger_pattern=xi.trigger_pattern,
+            target=xi.target,
         )
         kind, slot = xi.backdoor
         first = jnp.zeros((), jnp.int32)
@@ -126,6 +135,7 @@ class TypeSpec:
         backdoor: an attack of :data:`~metasg_jax.attacks.BACKDOOR`.
         num_untargeted: M2, clients of all N.
         num_backdoor: M1.
+        onset: the first round of the attack.
     """
 
     name: str
@@ -133,6 +143,7 @@ class TypeSpec:
     backdoor: Attack = NoAttack()
     num_untargeted: int = 0
     num_backdoor: int = 0
+    onset: int = 0
 
     @property
     def adaptive(self) -> bool:
@@ -141,10 +152,11 @@ class TypeSpec:
 
 
 def parse_type(text: str, num_clients: int) -> TypeSpec:
-    """Reads ``attack[:knob=value,..]@share[+attack[:..]@share]``.
+    """Reads ``attack[:knob=value,..]@share[@onset][+attack[:..]@share]``.
 
     A share is of all clients, rounded to whole ones; only ``none`` goes without. The knobs are the
-    fields of the attack's class.
+    fields of the attack's class. ``bfl@0.2@30`` is honest until round 30; of a mixed attack the
+    later onset counts for both.
 
     Raises:
         UnknownNameError: for an attack that is not registered.
@@ -158,8 +170,14 @@ def parse_type(text: str, num_clients: int) -> TypeSpec:
     """
     known = {**UNTARGETED, **BACKDOOR}
     parts: dict[str, tuple[Attack, int]] = {}
+    onset = 0
     for part in text.split("+"):
-        head, _, share_text = part.partition("@")
+        head, _, rest = part.partition("@")
+        share_text, _, onset_text = rest.partition("@")
+        if onset_text:
+            if not onset_text.isdigit():
+                raise ConfigError(f"types: onset {onset_text!r} in {text!r}: a round, 0 or later")
+            onset = max(onset, int(onset_text))
         name = head.strip().partition(":")[0]
         if name not in known:
             (BACKDOOR if "untargeted" in parts else UNTARGETED)[name]  # raises, with a near match
@@ -179,7 +197,7 @@ def parse_type(text: str, num_clients: int) -> TypeSpec:
         raise ConfigError(
             f"types: {text!r} has {m1 + m2} attackers but num_clients is {num_clients}"
         )
-    return TypeSpec(text, untargeted, backdoor, m2, m1)
+    return TypeSpec(text, untargeted, backdoor, m2, m1, onset)
 
 
 def make_prior(
@@ -215,6 +233,7 @@ def make_prior(
         backdoor=integers(list(zip(kinds_b, slots_b, strict=True))),
         num_backdoor=integers([s.num_backdoor for s in specs]),
         num_untargeted=integers([s.num_untargeted for s in specs]),
+        onset=integers([s.onset for s in specs]),
         trigger_mask=jnp.broadcast_to(mask[None], (k, *mask.shape)),
         trigger_pattern=jnp.broadcast_to(pattern[None], (k, *pattern.shape)),
         target=jnp.full((k,), target, jnp.int32),

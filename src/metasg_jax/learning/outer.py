@@ -1,5 +1,7 @@
 """What both algorithms share: weights of the types, the outer update, what is reported."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -74,11 +76,13 @@ def learn_normalizers(
     if not config.normalize:
         return state.normalizer, state.normalizer_A
 
+    shape = played.defender.reward.shape  # [K, E, G, H]
+    several = math.prod(shape[1:])
+    each = jnp.repeat(weights, several)
+
     def learn(normalizer, obs):
-        size = obs.shape[-1]
-        flat = obs.reshape(weights.shape[0], -1, size)
-        each = jnp.broadcast_to(weights[:, None], flat.shape[:2])
-        return normalizer.update(flat.reshape(-1, size), each.reshape(-1))
+        flat = jax.tree.map(lambda a: a.reshape(-1, *a.shape[len(shape) :]), obs)
+        return normalizer.update(flat, each)
 
     return (
         learn(state.normalizer, played.defender.raw_obs),

@@ -53,7 +53,7 @@ class RealTrajectory(Struct):
 
     def begin(self, key: Key, own: OwnWorld, meta: Player) -> SoFar:
         """Nothing so far."""
-        h, o, a = own.game.horizon, own.game.observation_size, own.game.action_size
+        h, o, a = own.game.horizon, own.game.observation_spec, own.game.action_size
         return SoFar(jnp.zeros((h, o)), jnp.zeros((h, a)), jnp.zeros((h,)), jnp.zeros((h,)))
 
     def __call__(

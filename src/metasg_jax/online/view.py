@@ -11,10 +11,10 @@ import jax.numpy as jnp
 
 from metasg_jax.config import RunConfig
 from metasg_jax.data import Dataset
-from metasg_jax.evaluation.worlds import of_shared_shape
 from metasg_jax.game.bsmg import FLGame, GameState
 from metasg_jax.game.make import make_game, simulated_clients
 from metasg_jax.game.rollout import Player
+from metasg_jax.game.shapes import of_shared_shape
 from metasg_jax.learning.state import MetaSGState, attacker_player, init_state
 from metasg_jax.struct import Struct
 from metasg_jax.types import Key

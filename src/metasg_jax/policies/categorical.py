@@ -26,9 +26,9 @@ class Categorical:
     action_size: int
     hidden: tuple[int, ...] = ()
 
-    def init(self, key: Key, observation_size: int) -> Params:
+    def init(self, key: Key, observation_spec: int) -> Params:
         """Draws parameters; all actions are almost equally likely at first. ``key`` is consumed."""
-        return self._network().init(key, jnp.zeros((observation_size,)))["params"]
+        return self._network().init(key, jnp.zeros((observation_spec,)))["params"]
 
     def sample(self, key: Key, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(one-hot action f32[A], the same) for an observation f32[O]. ``key`` is consumed."""

@@ -18,7 +18,7 @@ class Fixed:
 
     action_size: int
 
-    def init(self, key: Key, observation_size: int) -> Params:
+    def init(self, key: Key, observation_spec: int) -> Params:
         """The centre action."""
         return jnp.zeros((self.action_size,))
 

@@ -31,10 +31,10 @@ class Gaussian:
     init_std: float = 0.5
     learn_std: bool = True
 
-    def init(self, key: Key, observation_size: int) -> Params:
+    def init(self, key: Key, observation_spec: int) -> Params:
         """Draws parameters; the mean is almost 0 everywhere at first. ``key`` is consumed."""
         network = Network(self.hidden, self.action_size)
-        mean = network.init(key, jnp.zeros((observation_size,)))["params"]
+        mean = network.init(key, jnp.zeros((observation_spec,)))["params"]
         if not self.learn_std:
             return {"mean": mean}
         return {"mean": mean, "log_std": self._initial_log_std()}

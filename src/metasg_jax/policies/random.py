@@ -18,7 +18,7 @@ class Random:
 
     action_size: int
 
-    def init(self, key: Key, observation_size: int) -> Params:
+    def init(self, key: Key, observation_spec: int) -> Params:
         """No parameters."""
         return ()
 

@@ -20,7 +20,7 @@ digits   0.452 +- 0.040  0.439 +- 0.043  0.240 (mean)    3       172,800
 fixed action is within its error. cifar10 was not run with this preset.
 """
 
-from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
+from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig, TeachConfig
 
 LEARNER = MetaConfig(
     algorithm="meta_sl",
@@ -43,13 +43,19 @@ LEARNER = MetaConfig(
     init_std=0.5,
 )
 
+TRUST = dict(rule="client_trust", observation="clients", post_defense="none")
+"""The game in which the defender decides about each client."""
+
 
 def get_config(dataset: str) -> RunConfig:
     """Settings for a data set: MLPs on pooled images; a small CNN and few rounds on cifar10."""
     if dataset == "digits":
-        game = GameConfig(dataset=dataset, hidden=(32,), num_root=100, num_validation=200)
+        game = GameConfig(dataset=dataset, hidden=(32,), num_root=100, num_validation=200, **TRUST)
         fl = FLConfig(num_clients=50, num_sampled=10, batch_size=16, horizon=60, local_lr=0.3)
-        return RunConfig(game, fl, LEARNER, steps=40, chunk=5)
+        return RunConfig(
+            game, fl, LEARNER, TeachConfig(worlds=12, own_play=12), ("teach",), num_simulated=2000,
+            clients="augmented",
+        )  # fmt: skip
     if dataset == "cifar10":
         game = GameConfig(
             dataset=dataset,

@@ -28,7 +28,7 @@ class BlindGame(Struct):
         return False
 
     @property
-    def observation_size(self) -> int:
+    def observation_spec(self) -> int:
         """1."""
         return 1
 

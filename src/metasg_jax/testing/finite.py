@@ -81,7 +81,7 @@ class FiniteGame(Struct):
         return self.prior.types.reward_D.shape[-1]
 
     @property
-    def observation_size(self) -> int:
+    def observation_spec(self) -> int:
         """S."""
         return self.num_states
 

@@ -104,10 +104,9 @@ def advantages(rewards: jax.Array, discount, config: MetaConfig) -> jax.Array:
 
 def log_probs(policy: Policy, params: Params, played: Played) -> jax.Array:
     """Log densities f32[E, G, H] of the draws under ``params``."""
-    flat = jax.tree.map(
-        lambda a: a.reshape(-1, a.shape[-1]), {"obs": played.obs, "raw": played.raw}
-    )
-    out = jax.vmap(policy.log_prob, in_axes=(None, 0, 0))(params, flat["obs"], flat["raw"])
+    lead = played.reward.ndim
+    obs, raw = jax.tree.map(lambda a: a.reshape(-1, *a.shape[lead:]), (played.obs, played.raw))
+    out = jax.vmap(policy.log_prob, in_axes=(None, 0, 0))(params, obs, raw)
     return out.reshape(played.reward.shape)
 
 

@@ -1,0 +1,74 @@
+"""Trains the defender that is shipped: the teacher on federations of many shapes.
+
+``python experiments/defender.py --seed 0 --out runs/defender-0`` takes some twenty minutes on a
+core; ``--resume`` goes on. The weights are then in ``OUT/defender``. Clients of all worlds hold
+augmented copies of the server's own root images, drawn anew for each world.
+"""
+
+import argparse
+from pathlib import Path
+
+import jax
+from rich.console import Console
+
+from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig, TeachConfig
+from metasg_jax.data import load
+from metasg_jax.game.make import make_game
+from metasg_jax.learning.state import init_state
+from metasg_jax.presets.cpu import TRUST
+from metasg_jax.program import enable_compilation_cache
+from metasg_jax.teaching import teach_program
+
+
+def kind(dataset, pool, hidden, clients, sampled, steps, batch, lr, horizon, root=100, model="mlp"):
+    """A shape of worlds."""
+    game = GameConfig(
+        dataset=dataset, pool=pool, model=model, hidden=hidden, num_root=root, num_validation=300,
+        num_test=300, **TRUST,
+    )  # fmt: skip
+    fl = FLConfig(
+        num_clients=clients, num_sampled=sampled, batch_size=batch, local_steps=steps,
+        horizon=horizon, local_lr=lr,
+    )  # fmt: skip
+    return RunConfig(game, fl, MetaConfig(), clients="augmented", num_simulated=4000)
+
+
+SMALL = kind("mnist", 2, (64,), 100, 10, 1, 64, 0.2, 60)
+FASHION = kind("fashion_mnist", 2, (64, 32), 50, 10, 1, 32, 0.2, 60)
+DIGITS = kind("digits", 1, (32,), 30, 5, 2, 16, 0.2, 60, root=40)
+WHOLE = kind("mnist", 1, (100,), 40, 8, 10, 32, 0.08, 40, root=200)
+WHOLE_FASHION = kind("fashion_mnist", 1, (128,), 40, 10, 5, 32, 0.08, 40)
+TWENTY = kind("fashion_mnist", 2, (32,), 60, 20, 3, 32, 0.1, 40, root=50)
+FIFTY = kind("mnist", 2, (64,), 100, 50, 1, 32, 0.2, 40)
+CNN = kind("mnist", 1, (8, 16, 32), 40, 8, 5, 32, 0.08, 25, root=200, model="cnn")
+CNN_FASHION = kind("fashion_mnist", 1, (8, 8, 16), 40, 10, 5, 32, 0.08, 25, model="cnn")
+
+KINDS = (
+    SMALL, FASHION, DIGITS, WHOLE, WHOLE_FASHION, TWENTY, CNN,
+    SMALL, FASHION, DIGITS, WHOLE, WHOLE_FASHION, FIFTY, CNN_FASHION,
+)  # fmt: skip
+"""Taken in turn: worlds of convolutional networks are dear, and come half as often."""
+
+TEACHER = TeachConfig(worlds=28, own_play=28, passes=2, steps=2500, trims=(-1.0, -0.33))
+
+
+def main() -> None:
+    """Trains and writes ``OUT/defender``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--resume", action="store_true")
+    args = parser.parse_args()
+    enable_compilation_cache()
+    first, *rest = KINDS
+    import dataclasses
+
+    first = dataclasses.replace(first, seed=args.seed, teach=TEACHER)
+    datasets = {name: load(name) for name in {k.game.dataset for k in KINDS}}
+    game = make_game(first.game, first.fl, datasets[first.game.dataset])
+    state = init_state(jax.random.key(args.seed), game, first.meta)
+    teach_program([first, *rest], datasets, state, game, args.out, args.resume, Console())
+
+
+if __name__ == "__main__":
+    main()

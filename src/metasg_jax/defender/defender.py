@@ -1,0 +1,412 @@
+"""A defender for a server of one's own: which client to believe, and what to make of the rest."""
+
+import functools
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metasg_jax.aggregators import ClientTrust
+from metasg_jax.defender.files import find, read_defender
+from metasg_jax.defender.models import ModelForm
+from metasg_jax.defender.slots import assign
+from metasg_jax.errors import ConfigError
+from metasg_jax.features import FEATURES, NAMES, ServerData, layout_of
+from metasg_jax.features.base import MOST_IMAGES
+from metasg_jax.features.memory import ClientMemory
+from metasg_jax.features.view import NUM_FEATURES, begin, describe
+from metasg_jax.fl.receive import check_weights
+from metasg_jax.game.rollout import Player
+from metasg_jax.policies import SetPolicy
+from metasg_jax.struct import Struct, field
+from metasg_jax.types import Info, Params, Received
+
+_STRANGE = 0.2
+"""Share of inputs outside of the range of training from which a report warns."""
+
+
+class DefenderState(Struct):
+    """What a defender carries from round to round; a pytree of arrays, checkpoint it as you like.
+
+    Attributes:
+        memory: of the clients, by slot.
+        ids: u32[N, 2], whose slot it is, by a fingerprint of the id; 0 where it is free.
+        last_seen: i32[N], the round in which that client answered last; -1 where it is free.
+        round: i32[].
+        form: static, of the model that it was begun for.
+    """
+
+    memory: ClientMemory
+    ids: jax.Array
+    last_seen: jax.Array
+    round: jax.Array
+    form: str = field(static=True)
+
+
+class Defender:
+    """Decides about each client of a round with a policy that was trained in simulation.
+
+    Holds no state of a federation: that is in :class:`DefenderState`. Make it by
+    :func:`load_defender`.
+
+    Attributes:
+        card: what it was trained on, judged on and not meant for.
+    """
+
+    def __init__(
+        self,
+        player: Player,
+        card: dict[str, Any],
+        apply: Callable[[Params, Any], Any] | None = None,
+        root: tuple[Any, Any] | None = None,
+        last: str | None = None,
+        num_slots: int = 4096,
+    ):
+        if (apply is None) != (root is None):
+            given = "root" if apply is None else "apply"
+            raise ConfigError(
+                f"{given} is of use with the other only: give apply and root, or none"
+            )
+        self.card = card
+        self._player, self._apply, self._last = player, apply, last
+        self._root = None if root is None else _root_images(*root)
+        self._num_slots = num_slots
+        self._servers: dict[str, tuple[ModelForm, ServerData]] = {}
+        ranges = card.get("ranges", {})
+        low, high = (np.asarray(ranges.get(k, []), np.float32) for k in ("low", "high"))
+        fits = low.shape == high.shape == (NUM_FEATURES,)
+        nowhere = np.full(NUM_FEATURES, np.inf, np.float32)
+        self._ranges = (jnp.asarray(low), jnp.asarray(high)) if fits else (-nowhere, nowhere)
+
+    def init(self, params: Params) -> DefenderState:
+        """The state before the first round of a federation that trains this model.
+
+        Args:
+            params: any pytree of arrays: NumPy, JAX or PyTorch.
+
+        Raises:
+            ConfigError: for a model without floating leaves; where ``apply`` fails on it, or the
+                matrix named ``last`` is not there.
+        """
+        form, _ = self._server(params)
+        n = self._num_slots
+        return DefenderState(
+            memory=begin(n),
+            ids=jnp.zeros((n, 2), jnp.uint32),
+            last_seen=jnp.full((n,), -1, jnp.int32),
+            round=jnp.zeros((), jnp.int32),
+            form=form.key,
+        )
+
+    def aggregate(
+        self,
+        state: DefenderState,
+        params: Params,
+        client_params: Sequence[Params],
+        *,
+        client_ids: Sequence[Hashable] | None = None,
+        weights: Sequence[float] | None = None,
+        root_params: Params | None = None,
+    ) -> tuple[Params, DefenderState, dict[str, Any]]:
+        """The next global model of a round.
+
+        A client whose model has another structure, other shapes or entries that are no finite
+        numbers is left out and named in the report; it is never an error.
+
+        Args:
+            state: of :meth:`init` or of the round before.
+            params: the model that was sent out.
+            client_params: n models, at least one.
+            client_ids: n different integers of any size, strings or bytes; None where clients can't
+                be known again: then nothing is remembered of them.
+            weights: n non-negative numbers, of images for instance; equal by default. They count
+                where no rows are trimmed, and no client for more than twice the median.
+            root_params: the model that the server trained on its own images from ``params``, as a
+                client would; None if there is none.
+
+        Returns:
+            (params, state, report). The report has ``trust`` (how likely each client is to be worth
+            keeping, by id), ``kept`` and ``left_out`` (ids), ``rejected`` (id -> why), ``knobs``,
+            ``outside`` (share of inputs outside of the range of training), ``missing`` (feature
+            families that were off) and ``note``, a sentence.
+
+        Raises:
+            ConfigError: for a state of another model, no clients, ids or weights that don't fit.
+        """
+        form, server = self._server(params)
+        if state.form != form.key:
+            raise ConfigError(
+                "params: not the model that the state was begun for (structure or shapes differ); "
+                "begin anew with init(params)"
+            )
+        n = len(client_params)
+        if not n:
+            raise ConfigError("client_params = []: at least one model")
+        names = list(range(n)) if client_ids is None else list(client_ids)
+        if len(names) != n:
+            raise ConfigError(f"client_ids: {len(names)} of them, not one for each of {n} clients")
+        claimed = check_weights(weights, n)
+        sent = form.arrays(params, "params")
+        w_global = form.row(sent)
+        if not np.isfinite(w_global).all():
+            raise ConfigError("params: entries that are not finite")
+
+        models, rows, rejected = [], np.zeros((_padded(n), form.size), np.float32), {}
+        for i, each in enumerate(client_params):
+            try:
+                models.append(form.arrays(each, "model"))
+            except ConfigError as error:
+                models.append(None)
+                rejected[names[i]] = str(error)
+                continue
+            with np.errstate(over="ignore", invalid="ignore"):
+                rows[i] = w_global - form.row(models[i])
+                squares = np.vdot(rows[i], rows[i])
+            if not np.isfinite(squares):
+                rejected[names[i]] = "entries that are not finite, or too large"
+        there = np.array([name not in rejected for name in names])
+        counted = claimed[there & (claimed > 0)]
+        most = 2 * np.median(counted) if len(counted) else 1.0
+        padded = np.zeros(len(rows), np.float32)
+        # a weight of 0 is an absent row; a claim of many images must not buy a round
+        padded[:n] = np.where(there, np.minimum(claimed, most), 0.0) / max(most, 1e-30)
+
+        slots, state = self._assign(state, names, client_ids is not None, len(rows))
+        root_update = None
+        if root_params is not None:
+            root_update = jnp.asarray(w_global - form.row(form.arrays(root_params, "root_params")))
+        received = Received(
+            updates=jnp.asarray(rows),
+            weights=jnp.asarray(padded),
+            client_ids=slots,
+            w_global=jnp.asarray(w_global),
+            root_update=root_update,
+            round=state.round,
+        )
+        update, state, info = _step(
+            self._player, server, self._ranges, state, received, remembers=client_ids is not None
+        )
+        trust, kept = np.asarray(info["trust"])[:n], np.asarray(info["kept"])[:n] & (padded[:n] > 0)
+        others = _counters(form, sent, [m for m, k in zip(models, kept, strict=True) if k])
+        new = form.unrow(w_global - np.asarray(update), others)
+        return new, state, self._report(names, trust, kept, rejected, info)
+
+    def step(
+        self,
+        state: DefenderState,
+        received: Received,
+        *,
+        server: ServerData,
+        remembers: bool = True,
+    ) -> tuple[jax.Array, DefenderState, Info]:
+        """The same beneath, pure and jitted: (update f32[d] to subtract, state, info).
+
+        Args:
+            state: of :meth:`init`.
+            received: its ``client_ids`` are slots of the memory.
+            server: the server's own images and model, of :meth:`server`.
+            remembers: static; whether the slots are the same clients round after round.
+
+        Returns:
+            info has ``trust`` f32[n], ``kept`` bool[n], ``outside`` f32[], the knobs, ``rejected``.
+        """
+        return _step(self._player, server, self._ranges, state, received, remembers=remembers)
+
+    def server(self, params: Params) -> ServerData:
+        """What this defender's server has beside the updates of such a model, for :meth:`step`."""
+        return self._server(params)[1]
+
+    def _server(self, params: Params) -> tuple[ModelForm, ServerData]:
+        form = ModelForm(params)
+        if form.key not in self._servers:
+            self._servers[form.key] = form, self._look_over(form)
+        return form, self._servers[form.key][1]
+
+    def _look_over(self, form: ModelForm) -> ServerData:
+        leaves, last = form.float_leaves(), None
+        if self._last is not None:
+            if self._last not in form.float_names():
+                raise ConfigError(f"last = {self._last!r}: one of {', '.join(form.float_names())}")
+            last = str(form.float_names().index(self._last))
+        if self._apply is None or self._root is None:
+            return ServerData(None, None, layout_of(leaves, last=last))
+        apply, (x, y) = self._apply, self._root
+
+        def by_leaves(leaves, x):
+            return jnp.asarray(apply(form.tree_of(leaves), x), jnp.float32)
+
+        try:
+            logits = jax.eval_shape(by_leaves, leaves, x)
+        except Exception as error:
+            raise ConfigError(
+                f"apply: it fails on this model and these root images, traced by JAX: {error}; "
+                "a model that JAX can't run goes without apply and root"
+            ) from error
+        if logits.ndim != 2 or logits.shape[0] != len(y):
+            raise ConfigError(f"apply: logits of shape {logits.shape}, not ({len(y)}, classes)")
+        if int(y.max()) >= logits.shape[1]:
+            raise ConfigError(f"root: a label {int(y.max())}, but {logits.shape[1]} classes")
+        layout = layout_of(leaves, by_leaves, x[:4], last=last)
+        cuts = np.cumsum([a.size for a in leaves])[:-1]
+        shapes = [a.shape for a in leaves]
+
+        def by_row(w, x):
+            parts = jnp.split(w, cuts)
+            return by_leaves([p.reshape(s) for p, s in zip(parts, shapes, strict=True)], x)
+
+        return ServerData(x, y, layout, by_row)
+
+    def _assign(self, state: DefenderState, names: list, known: bool, width: int):
+        """Slots i32[width], and the state with those of newcomers wiped."""
+        if not known:
+            return jnp.arange(width, dtype=jnp.int32) % self._num_slots, state
+        if width > self._num_slots:
+            raise ConfigError(f"client_ids: {len(names)} clients but {self._num_slots} slots")
+        found, fresh, ids, last_seen = assign(
+            np.asarray(state.ids), np.asarray(state.last_seen), names, int(state.round)
+        )
+        # rows that are not there get the slots of nobody in this round, and teach them nothing
+        spare = np.setdiff1d(np.arange(self._num_slots), found)[: width - len(found)]
+        wiped = jnp.asarray(found[fresh])
+        memory = state.memory.replace(
+            sums=jnp.asarray(state.memory.sums).at[wiped].set(0.0),
+            counts=jnp.asarray(state.memory.counts).at[wiped].set(0.0),
+        )
+        state = state.replace(memory=memory, ids=jnp.asarray(ids), last_seen=jnp.asarray(last_seen))
+        return jnp.asarray(np.concatenate([found, spare]), jnp.int32), state
+
+    def _report(self, names, trust, kept, rejected, info) -> dict[str, Any]:
+        outside = float(info["outside"])
+        known = np.asarray(info["known"])
+        missing = [name for name, k in zip([*FEATURES, "memory"], known, strict=True) if not k]
+        left = [name for name, k in zip(names, kept, strict=True) if not k]
+        note = f"{int(kept.sum())} of {len(names)} clients kept"
+        if rejected:
+            note += f", {len(rejected)} not usable"
+        if not kept.any():
+            note += "; the model stays as it was"
+        if outside > _STRANGE:
+            worst = ", ".join(
+                NAMES[i] for i in np.argsort(-np.asarray(info["outside_by_feature"]))[:3]
+            )
+            note += (
+                f"; {outside:.0%} of what is seen lies outside of what this defender was trained "
+                f"on ({worst} most of all): judge it in simulation before you rely on it"
+            )
+        if missing:
+            note += f"; without {', '.join(missing)}"
+        return {
+            "trust": {name: float(t) for name, t in zip(names, trust, strict=True)},
+            "kept": [name for name, k in zip(names, kept, strict=True) if k],
+            "left_out": left,
+            "rejected": rejected,
+            "knobs": {k: float(info[k]) for k in ("clip_multiple", "trim_share", "own_share")},
+            "outside": outside,
+            "missing": missing,
+            "note": note,
+        }
+
+
+@functools.partial(jax.jit, static_argnames="remembers")
+def _step(player: Player, server: ServerData, ranges, state: DefenderState, received, *, remembers):
+    view, memory = describe(received, server, state.memory, remembers=remembers)
+    obs = player.normalizer(view)
+    policy = player.policy
+    assert isinstance(policy, SetPolicy)
+    action = policy.mode(player.params, obs)
+    n = view.present.shape[0]
+    some = view.present.any()
+    rule = ClientTrust()
+    update, _, info = rule(None, (), received, action)
+    update = jnp.where(some, update, 0.0)
+    now, (low, high) = view.clients[:, :NUM_FEATURES], ranges
+    beyond = ((now < low[None]) | (now > high[None])) & view.present[:, None]
+    by_feature = beyond.sum(axis=0) / jnp.maximum(view.present.sum(), 1)
+    info = {
+        **info,
+        "trust": policy.trust(player.params, obs),
+        "kept": (action[:n] > 0) & view.present,
+        "known": view.known,
+        "outside": by_feature.mean(),
+        "outside_by_feature": by_feature,
+    }
+    return update, state.replace(memory=memory, round=state.round + 1), info
+
+
+def load_defender(
+    name: str | Path,
+    apply: Callable[[Params, Any], Any] | None = None,
+    root: tuple[Any, Any] | None = None,
+    *,
+    last: str | None = None,
+    num_slots: int = 4096,
+) -> Defender:
+    """A defender that was trained in simulation, for a server of one's own.
+
+    Args:
+        name: a shipped one (``metasg defenders`` lists them), a directory that
+            :func:`save_defender` wrote, or one of a pre-training run.
+        apply: ``(params, x) -> logits [B, C]``, traceable by JAX, if the server can run its model.
+        root: (x [R, ...], y [R]), images of the server's own as ``apply`` takes them, labels from
+            0. Given together with ``apply``; without them the server's sight is worse, as the card
+            says.
+        last: path of the last matrix, as ``head/kernel``; searched by default.
+        num_slots: clients that are remembered; who was seen longest ago is forgotten first.
+
+    Raises:
+        UnknownNameError: for a name that is neither shipped nor a directory.
+        CheckpointError: for files that can't be read or belong to other features.
+        ConfigError: for root images that don't fit.
+
+    Example:
+        >>> defender = load_defender("v1")
+        >>> model = {"w": np.zeros((4, 2), np.float32), "b": np.zeros(2, np.float32)}
+        >>> state = defender.init(model)
+        >>> clients = [jax.tree.map(lambda leaf: leaf + 0.1, model) for _ in range(3)]
+        >>> clients.append({"w": model["w"] * np.nan, "b": model["b"]})
+        >>> model, state, report = defender.aggregate(state, model, clients)
+        >>> report["rejected"]
+        {3: 'entries that are not finite, or too large'}
+    """
+    player, card = read_defender(find(name))
+    return Defender(player, card, apply, root, last, num_slots)
+
+
+def _root_images(x, y) -> tuple[jax.Array, jax.Array]:
+    """At most :data:`MOST_IMAGES`, the classes taking turns."""
+    x, y = np.asarray(x), np.asarray(y)
+    if y.ndim != 1 or len(x) != len(y) or not len(y):
+        raise ConfigError(f"root: {x.shape} images with labels {y.shape}: one label an image, some")
+    if not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
+        raise ConfigError("root: labels are whole numbers from 0 on")
+    if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
+        raise ConfigError("root: images hold values that are not finite")
+    turn = np.empty(len(y), np.int64)
+    for c in np.unique(y):
+        mine = np.flatnonzero(y == c)
+        turn[mine] = np.arange(len(mine))
+    order = np.lexsort((y, turn))[:MOST_IMAGES]
+    return jnp.asarray(x[order]), jnp.asarray(y[order], jnp.int32)
+
+
+def _padded(n: int) -> int:
+    """Rows that a program is compiled for: few sizes serve all rounds."""
+    size = 4
+    while size < n and size < 64:
+        size *= 2
+    return size if n <= size else -(-n // 64) * 64
+
+
+def _counters(form: ModelForm, sent, kept: list) -> list[np.ndarray]:
+    """Leaves that are not floating: the rounded mean of the kept clients' own."""
+    out = []
+    for i, array in enumerate(sent):
+        if form.floating[i] or not kept:
+            out.append(array)
+            continue
+        mean = np.mean([np.asarray(m[i], np.float64) for m in kept], axis=0)
+        out.append(mean > 0.5 if array.dtype.kind == "b" else np.rint(mean).astype(array.dtype))
+    return out

@@ -1,0 +1,115 @@
+"""Who may be judged, and how one is named: a defender, a filter that is told, a rule, a constant.
+
+::
+
+    v1                          a shipped defender, or the directory of one or of a run
+    told                        the perfect filter: it is told who is malicious
+    root_only                   the model trained on the server's images alone
+    constant:clip=0,trim=-0.5   trusts everybody; knobs of client_trust that stand still
+    median                      any rule, [pre-aggregator+..]rule[:field=value,..]
+    median / fine_tune          with a post-training defence
+    median / warm               started from the root-only model
+    median / lr=2               with this factor on the aggregated update
+
+Options may be combined: ``clipping:max_norm=0.5+median / warm / lr=2 / fine_tune``.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from metasg_jax.aggregators import ClientTrust
+from metasg_jax.defender.files import find, read_defender, shipped
+from metasg_jax.errors import ConfigError
+from metasg_jax.game.make import check_rule, make_post_defense, make_rule
+from metasg_jax.game.rollout import Player
+from metasg_jax.post_defenses import POST_DEFENSES
+from metasg_jax.specs import number, parse_variant
+
+PERFECT_CLIP = 1.5
+"""Rows of the perfect filter are clipped at this many times the median norm of those it keeps."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Contestant:
+    """Somebody to be judged.
+
+    Attributes:
+        name: of the row.
+        kind: ``policy``, ``told``, ``constant``, ``root_only`` or ``rule``.
+        player: of a policy.
+        knobs: clip, trim and own in [-1, 1] that stand still; NaN where the policy turns them.
+        rule: its string, for a rule.
+        post: the post-training defence.
+        warm: whether it starts from the root-only model.
+        server_lr: factor on the aggregated update.
+    """
+
+    name: str
+    kind: str
+    player: Player | None = None
+    knobs: tuple[float, float, float] = (float("nan"),) * 3
+    rule: str = ""
+    post: str = "none"
+    warm: bool = False
+    server_lr: float = 1.0
+
+
+def knob_of_clip(multiple: float) -> float:
+    """The knob ``clip`` that stands for a multiple of the median norm."""
+    rule = ClientTrust()
+    span = np.log(rule.max_clip / rule.min_clip)
+    return float(2 * np.log(multiple / rule.min_clip) / span - 1)
+
+
+def knob_of_trim(share: float) -> float:
+    """The knob ``trim`` that stands for a share a side."""
+    return float(2 * share / ClientTrust().max_trim - 1)
+
+
+def parse_contestant(text: str, num_sampled: int) -> Contestant:
+    """Reads a contestant as the module says.
+
+    Raises:
+        UnknownNameError: for a rule or a post-training defence that is not registered.
+        ConfigError: for an option that is none, or numbers out of range.
+        CheckpointError: for a directory without a defender.
+
+    Example:
+        >>> parse_contestant("median / warm / fine_tune", 10).post
+        'fine_tune'
+    """
+    head, *options = (part.strip() for part in text.split(" / "))
+    post, warm, server_lr = "none", False, 1.0
+    for option in options:
+        if option == "warm":
+            warm = True
+        elif option.startswith("lr="):
+            server_lr = number(option[3:], f"contestant {text!r}: lr")
+            if not 0 < server_lr < np.inf:
+                raise ConfigError(f"contestant {text!r}: lr = {server_lr:g}: above 0 and finite")
+        elif option.split("+")[0].partition(":")[0] in POST_DEFENSES:
+            make_post_defense(option)  # raises
+            post = option
+        else:
+            raise ConfigError(
+                f"contestant {text!r}: option {option!r}: warm, lr=NUMBER or a post-training "
+                f"defence of {', '.join(POST_DEFENSES)}"
+            )
+    rest = dict(post=post, warm=warm, server_lr=server_lr)
+    name = head.partition(":")[0]
+    if name == "told":
+        return Contestant(text, "told", knobs=(knob_of_clip(PERFECT_CLIP), -1.0, -1.0), **rest)
+    if name == "root_only":
+        return Contestant(text, "root_only", post=post)
+    if name == "constant":
+        rule = parse_variant({"constant": ClientTrust}, head, "contestant")
+        check_rule(rule, num_sampled)
+        return Contestant(text, "constant", knobs=(rule.clip, rule.trim, rule.own), **rest)
+    if head in shipped() or Path(head).is_dir():
+        player, _ = read_defender(find(head))
+        policy = dataclasses.replace(player.policy, num_clients=num_sampled)  # pyrefly: ignore
+        return Contestant(text, "policy", player.replace(policy=policy), **rest)
+    make_rule(head, num_sampled, 0.2)  # raises
+    return Contestant(text, "rule", rule=head, **rest)

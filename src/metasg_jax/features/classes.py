@@ -1,0 +1,35 @@
+"""What an update does to each class in the last matrix: sorted, so that no class is special."""
+
+import jax.numpy as jnp
+
+from metasg_jax.features.base import TINY, Rows, ServerData
+from metasg_jax.rows import safe_sqrt
+
+NAMES = (
+    "class_largest", "class_second", "class_third", "class_median",
+    "bias_lowest", "bias_second_lowest", "bias_second_highest", "bias_highest",
+)  # fmt: skip
+
+
+def classes(rows: Rows, server: ServerData):
+    """Shares of the classes in the last matrix's update, and the ends of its sorted bias.
+
+    Fewer than four classes repeat the last one. One pass over the last matrix.
+    """
+    last = server.layout.last
+    assert last is not None
+    kernel = rows.updates[:, last.kernel.start : last.kernel.stop].reshape(-1, *last.shape)
+    lengths = safe_sqrt(jnp.sum(kernel**2, axis=2 if last.classes_first else 1))
+    shares = lengths / jnp.maximum(lengths.sum(axis=1, keepdims=True), TINY)
+    count = shares.shape[1]
+    # relative to an even share, so that the number of classes does not matter
+    shares = jnp.sort(shares, axis=1)[:, ::-1] * count / 10
+    largest = jnp.stack([shares[:, min(i, count - 1)] for i in (0, 1, 2, count // 2)], axis=1)
+    if last.bias is None:
+        bias = jnp.zeros((shares.shape[0], count))
+    else:
+        bias = rows.updates[:, last.bias.start : last.bias.stop]
+    bias = bias / jnp.maximum(jnp.abs(bias).sum(axis=1, keepdims=True), TINY)
+    bias = jnp.sort(bias, axis=1)
+    ends = jnp.stack([bias[:, i] for i in (0, min(1, count - 1), max(count - 2, 0), -1)], axis=1)
+    return jnp.concatenate([largest, ends], axis=1)

@@ -1,0 +1,45 @@
+"""Directions of updates beside each other: colluders resemble each other more than others do."""
+
+import jax.numpy as jnp
+
+from metasg_jax.features.base import Rows, ServerData, cosines_of, others, stack
+
+_KINDS = ("lowest", "quartile", "median", "second", "highest", "mean")
+NAMES = (
+    *(f"cosine_{kind}" for kind in _KINDS),
+    *(f"cosine_last_{kind}" for kind in _KINDS),
+    *(f"cosine_{kind}_{where}" for kind in ("highest", "mean") for where in ("least", "most")),
+    "residual_second", "residual_highest", "residual_mean", "residual_share",
+)  # fmt: skip
+
+
+def cosines(rows: Rows, server: ServerData):
+    """Sorted cosines to the other rows: over all parameters, the last layer, extremes over layers.
+
+    Residuals are what is left of a row of equal length without the round's mean: where all move
+    the same way, what two of them share beyond it stands out. Work is n x n beside the products.
+    """
+    whole = others(cosines_of(rows.gram), rows.present)
+    by_layer = [others(cosines_of(gram), rows.present) for gram in rows.grams]
+    last = by_layer[-1]
+    extremes = {}
+    for kind in ("highest", "mean"):
+        values = jnp.stack([layer[kind] for layer in by_layer])
+        extremes[f"{kind}_least"] = values.min(axis=0)
+        extremes[f"{kind}_most"] = values.max(axis=0)
+    # cosines are the products of rows of length 1; centring these needs no pass over d
+    unit = cosines_of(rows.gram)
+    share = rows.present / jnp.maximum(rows.present.sum(), 1)
+    to_mean = unit @ share
+    centred = unit - to_mean[:, None] - to_mean[None, :] + share @ to_mean
+    residual = others(cosines_of(centred), rows.present)
+    columns = {
+        **whole,
+        **{f"last_{kind}": value for kind, value in last.items()},
+        **extremes,
+        "residual_second": residual["second"],
+        "residual_highest": residual["highest"],
+        "residual_mean": residual["mean"],
+        "residual_share": jnp.diagonal(centred),
+    }
+    return stack(columns)

@@ -1,0 +1,31 @@
+"""Lengths of updates, all of it and by layer."""
+
+import jax.numpy as jnp
+
+from metasg_jax.aggregators.norms import median_norm
+from metasg_jax.features.base import TINY, Rows, ServerData, stack
+from metasg_jax.rows import safe_sqrt
+
+NAMES = ("norm", "norm_first", "norm_last", "norm_least", "norm_most")
+
+
+def norms(rows: Rows, server: ServerData):
+    """Log of the norm over the round's median norm; for layers the same, first, last, extremes.
+
+    Costs nothing beside the products that :class:`~metasg_jax.features.base.Rows` holds.
+    """
+    whole = _log_ratio(rows.norms, rows.middle)
+    parts = []
+    for gram in rows.grams:
+        lengths = safe_sqrt(jnp.maximum(jnp.diagonal(gram), 0.0))
+        middle = jnp.maximum(median_norm(lengths, rows.present), TINY)
+        parts.append(_log_ratio(lengths, middle))
+    parts = jnp.stack(parts)
+    columns = dict(
+        whole=whole, first=parts[0], last=parts[-1], least=parts.min(0), most=parts.max(0)
+    )
+    return stack(columns)
+
+
+def _log_ratio(lengths, middle):
+    return jnp.clip(jnp.log(jnp.maximum(lengths, 1e-6 * middle) / middle), -6.0, 6.0)

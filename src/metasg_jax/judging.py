@@ -1,0 +1,127 @@
+"""Contestants on fresh worlds, as a program: progress, tables, JSON."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from metasg_jax.config import RunConfig
+from metasg_jax.data import Dataset
+from metasg_jax.errors import ConfigError
+from metasg_jax.evaluation.contestants import (
+    Contestant,
+    knob_of_clip,
+    knob_of_trim,
+    parse_contestant,
+)
+from metasg_jax.evaluation.judge import Judged, judge, summary
+from metasg_jax.evaluation.tables import markdown_table, rich_table
+from metasg_jax.evaluation.worlds import SELECTION
+from metasg_jax.program import progress
+from metasg_jax.runs import whole
+
+CONTROLS = (
+    "told",
+    "root_only",
+    "best_fixed",
+    "mean",
+    "median",
+    "median / fine_tune",
+    "fltrust",
+    "fltrust / fine_tune",
+    "multi_krum",
+)
+"""Who stands beside a learned defence by default; ``told`` is the perfect filter."""
+
+GRID = tuple((clip, trim) for clip in (None, 1.5, 1.0, 0.5) for trim in (0.0, 0.15, 0.3, 0.44))
+"""Clips, in median norms, and trims of the search for the best fixed knobs."""
+
+
+def judge_program(
+    names: Sequence[str],
+    config: RunConfig,
+    dataset: Dataset,
+    directory: Path,
+    num_worlds: int,
+    selection_worlds: int,
+    console: Console,
+    label: str = "",
+) -> Judged:
+    """Judges, prints the table and writes results.md and results.json into ``directory``.
+
+    Args:
+        names: see :mod:`~metasg_jax.evaluation.contestants`; also ``best_fixed``, the constant
+            knobs that scored best on selection worlds.
+        config: what is played.
+        dataset: its images.
+        directory: made where it is missing.
+        num_worlds: final worlds, from number 0.
+        selection_worlds: for ``best_fixed``; their validation images decide.
+        console: for progress.
+        label: what the first contestant is called, where its name is a path.
+
+    Raises:
+        ConfigError: for no worlds, or names that are no contestants.
+    """
+    if num_worlds < 1:
+        raise ConfigError(f"eval_seeds = {num_worlds}: at least 1")
+    begin, n = time.perf_counter(), config.fl.num_sampled
+    parsed = {name: parse_contestant(name, n) for name in names if name != "best_fixed"}
+    with progress(console, "plays") as bar:
+        task = bar.add_task("judging", total=None)
+
+        def on_progress(what, done, total):
+            bar.update(task, description=f"judging: {what}", completed=done, total=total)
+            if not console.is_terminal and done % len(names) == 0:
+                console.print(f"judging: {done}/{total}")
+
+        if "best_fixed" in names:
+            parsed["best_fixed"] = best_fixed(config, dataset, selection_worlds, on_progress)
+        contestants = [parsed[name] for name in names]
+        if label:
+            contestants[0] = dataclasses.replace(contestants[0], name=label)
+        judged = judge(contestants, config, dataset, range(num_worlds), on_progress=on_progress)
+    game = config.game
+    title = (
+        f"{game.dataset}, {game.partition} {game.level:g}, {config.fl.horizon} rounds, "
+        f"{num_worlds} fresh worlds, intervals of 95 % over worlds"
+    )
+    header, rows = summary(judged)
+    console.print(rich_table(f"score = accuracy - attack success: {title}", header, rows))
+    by_type = [[name, *(f"{v:.3f}" for v in judged.score[j].mean(axis=0))]
+               for j, name in enumerate(judged.names)]  # fmt: skip
+    console.print(rich_table("score by type", ["defence", *judged.types], by_type))
+    directory.mkdir(parents=True, exist_ok=True)
+    page = [f"# {title}\n", markdown_table(header, rows), "\n## Score by type\n"]
+    page.append(markdown_table(["defence", *judged.types], by_type))
+    (directory / "results.md").write_text("\n".join(page))
+    with whole(directory / "results.json") as part:
+        part.write_text(json.dumps(judged.to_json(), indent=1) + "\n")
+    console.print(
+        f"judged in {time.perf_counter() - begin:.0f} s; results.md and results.json are in "
+        f"{directory}"
+    )
+    return judged
+
+
+def best_fixed(config: RunConfig, dataset: Dataset, worlds: int, on_progress) -> Contestant:
+    """The constant knobs of :data:`GRID` with the best mean score on selection worlds.
+
+    Raises:
+        ConfigError: for no selection worlds.
+    """
+    if worlds < 1:
+        raise ConfigError(f"selection_seeds = {worlds}: at least 1 for best_fixed")
+    grid = [
+        Contestant(
+            f"best fixed: {'no clip' if clip is None else f'clip {clip:g}'}, trim {trim:g}",
+            "constant",
+            knobs=(1.0 if clip is None else knob_of_clip(clip), knob_of_trim(trim), -1.0),
+        )
+        for clip, trim in GRID
+    ]
+    judged = judge(grid, config, dataset, range(worlds), SELECTION, "validation", on_progress)
+    return max(zip(grid, range(len(grid)), strict=True), key=lambda g: judged.mean(g[1]).mean())[0]

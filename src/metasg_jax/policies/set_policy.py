@@ -1,0 +1,198 @@
+"""A policy over a set of clients: whom to believe, and knobs over those."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from metasg_jax.features.view import ClientView, known_columns
+from metasg_jax.types import Key, Params
+
+_MAX_LOG_STD, _MIN_LOG_STD = 0.0, -4.0
+
+
+class DeepSets(nn.Module):
+    """Tanh layers; from the second on a client also sees the mean of the present clients' units.
+
+    Zaheer et al. (NeurIPS 2017): equivariant, for any number of clients.
+
+    Attributes:
+        hidden: widths.
+    """
+
+    hidden: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, clients: jax.Array, present: jax.Array) -> jax.Array:
+        """Units f32[n, width] of clients f32[n, k], of which bool[n] are present."""
+        units = nn.tanh(nn.Dense(self.hidden[0])(clients))
+        for width in self.hidden[1:]:
+            mean = jnp.broadcast_to(pooled(units, present)[None], units.shape)
+            units = nn.tanh(nn.Dense(width)(jnp.concatenate([units, mean], axis=1)))
+        return units
+
+
+class Attention(nn.Module):
+    """Tanh layers; from the second on a client attends to the present clients.
+
+    One head a layer with a residual path; equivariant, for any number of clients. Memory and time
+    grow with n squared.
+
+    Attributes:
+        hidden: widths.
+    """
+
+    hidden: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, clients: jax.Array, present: jax.Array) -> jax.Array:
+        """As :class:`DeepSets`."""
+        units = nn.tanh(nn.Dense(self.hidden[0])(clients))
+        for width in self.hidden[1:]:
+            query, key, value = (nn.Dense(width)(units) for _ in range(3))
+            scores = query @ key.T / jnp.sqrt(float(width))
+            weights = jax.nn.softmax(jnp.where(present[None, :], scores, -1e9), axis=1)
+            seen = jnp.concatenate([units, weights @ value], axis=1)
+            units = nn.tanh(nn.Dense(width)(seen))
+        return units
+
+
+def pooled(units: jax.Array, present: jax.Array) -> jax.Array:
+    """Mean f32[k] over the present rows of f32[n, k]; 0 if there is none."""
+    total = jnp.where(present[:, None], units, 0.0).sum(axis=0)
+    return total / jnp.maximum(present.sum(), 1)
+
+
+class TrustNetwork(nn.Module):
+    """A set network with a logit for each client and a mean for each knob.
+
+    Attributes:
+        body: ``deep_sets`` or ``attention``.
+        hidden: widths.
+        knobs: where the knobs begin, in (-1, 1): tanh of their biases.
+    """
+
+    body: str
+    hidden: tuple[int, ...]
+    knobs: tuple[float, ...]
+
+    @nn.compact
+    def __call__(self, view: ClientView) -> tuple[jax.Array, jax.Array]:
+        """(logits f32[n], raw means of the knobs f32[k])."""
+        of_clients, of_round = known_columns(view.known)
+        clients = jnp.where(of_clients[None], view.clients, 0.0)
+        context = jnp.where(of_round, view.round, 0.0)
+        context = jnp.concatenate([context, view.known.astype(jnp.float32)])
+        # the first layer is linear in the context: computed once, not once a client
+        shared = nn.Dense(self.hidden[0], use_bias=False, name="context")(context)
+        shared = jnp.broadcast_to(shared[None], (clients.shape[0], shared.shape[0]))
+        body = BODIES[self.body](self.hidden, name="body")
+        units = body(jnp.concatenate([clients, shared], axis=1), view.present)
+        small = nn.initializers.normal(0.01)
+        logits = nn.Dense(1, kernel_init=small, name="trust")(units)[:, 0]
+        centre = jnp.arctanh(jnp.asarray(self.knobs))
+        summary = jax.lax.stop_gradient(pooled(units, view.present))
+        means = nn.Dense(
+            len(self.knobs), kernel_init=nn.initializers.zeros,
+            bias_init=lambda *_: centre, name="knobs",
+        )(summary)  # fmt: skip
+        return logits, means
+
+
+BODIES = {"deep_sets": DeepSets, "attention": Attention}
+
+
+@dataclasses.dataclass(frozen=True)
+class SetPolicy:
+    """Keeps or leaves each client (Bernoulli) and turns knobs (tanh-Gaussian).
+
+    An action is f32[n + k]: +1 or -1 for each client, then the knobs in [-1, 1]. The mode keeps
+    whoever is more likely than ``threshold`` to be worth keeping, and the likeliest present client
+    where that is nobody. Of one set of weights for any n: only :attr:`action_size` names n.
+
+    Attributes:
+        num_clients: n.
+        knobs: where a fresh policy's knobs stand, each in (-1, 1).
+        hidden: widths of the set network.
+        body: ``deep_sets`` or ``attention``.
+        init_std: of the knobs, before the tanh.
+        learn_std: whether that deviation is a parameter.
+        threshold: in (0, 1).
+    """
+
+    num_clients: int
+    knobs: tuple[float, ...]
+    hidden: tuple[int, ...] = (64, 64)
+    body: str = "deep_sets"
+    init_std: float = 0.3
+    learn_std: bool = False
+    threshold: float = 0.5
+
+    @property
+    def action_size(self) -> int:
+        """N + k."""
+        return self.num_clients + len(self.knobs)
+
+    def init(self, key: Key, observation_spec: Any) -> Params:
+        """Draws parameters for views of these shapes. ``key`` is consumed."""
+        blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), observation_spec)
+        params = {"network": self._network().init(key, blank)["params"]}
+        if self.learn_std:
+            params["log_std"] = self._initial_log_std()
+        return params
+
+    def sample(self, key: Key, params: Params, obs: ClientView) -> tuple[jax.Array, jax.Array]:
+        """(action f32[n + k], the same before the tanh). ``key`` is consumed."""
+        key_keep, key_knobs = jax.random.split(key)
+        logits, means = self.moments(params, obs)
+        kept = jax.random.bernoulli(key_keep, jax.nn.sigmoid(logits))
+        keep = jnp.where(kept, 1.0, -1.0)
+        noise = jnp.exp(self._log_std(params)) * jax.random.normal(key_knobs, means.shape)
+        raw = jnp.concatenate([keep, means + noise])
+        return jnp.concatenate([keep, jnp.tanh(means + noise)]), raw
+
+    def log_prob(self, params: Params, obs: ClientView, raw: jax.Array) -> jax.Array:
+        """Log density f32[] of ``raw``: summed over present clients, and the knobs' density."""
+        per_client, knobs = self.scores(params, obs, raw)
+        return per_client.sum() + knobs
+
+    def scores(self, params: Params, obs: ClientView, raw: jax.Array):
+        """(log probability of each client's decision f32[n], 0 if absent; that of the knobs)."""
+        logits, means = self.moments(params, obs)
+        n = logits.shape[0]
+        per_client = jnp.where(obs.present, jax.nn.log_sigmoid(raw[:n] * logits), 0.0)
+        log_std = self._log_std(params)
+        z = (raw[n:] - means) * jnp.exp(-log_std)
+        return per_client, jnp.sum(-0.5 * z**2 - log_std - 0.5 * jnp.log(2 * jnp.pi))
+
+    def mode(self, params: Params, obs: ClientView) -> jax.Array:
+        """F32[n + k]."""
+        logits, means = self.moments(params, obs)
+        kept = jax.nn.sigmoid(logits) > self.threshold
+        present = obs.present
+        best = jnp.argmax(jnp.where(present, logits, -jnp.inf))
+        only = jnp.arange(logits.shape[0]) == best
+        kept = jnp.where((kept & present).any(), kept, only)
+        return jnp.concatenate([jnp.where(kept, 1.0, -1.0), jnp.tanh(means)])
+
+    def trust(self, params: Params, obs: ClientView) -> jax.Array:
+        """How likely each client is to be worth keeping, f32[n] in [0, 1]; 0 if absent."""
+        logits, _ = self.moments(params, obs)
+        return jnp.where(obs.present, jax.nn.sigmoid(logits), 0.0)
+
+    def moments(self, params: Params, obs: ClientView) -> tuple[jax.Array, jax.Array]:
+        """Logits f32[n] and raw means of the knobs f32[k]."""
+        out: Any = self._network().apply({"params": params["network"]}, obs)
+        return out
+
+    def _network(self) -> TrustNetwork:
+        return TrustNetwork(self.body, self.hidden, self.knobs)
+
+    def _log_std(self, params: Params) -> jax.Array:
+        log_std = params["log_std"] if self.learn_std else self._initial_log_std()
+        return jnp.clip(log_std, _MIN_LOG_STD, _MAX_LOG_STD)
+
+    def _initial_log_std(self) -> jax.Array:
+        return jnp.full((len(self.knobs),), jnp.log(self.init_std), jnp.float32)

@@ -1,0 +1,95 @@
+"""Contestants meet the same worlds, and controls are what they are called."""
+
+import json
+
+import numpy as np
+import pytest
+
+from metasg_jax.config import FLConfig, GameConfig, RunConfig
+from metasg_jax.errors import ConfigError
+from metasg_jax.evaluation.contestants import knob_of_clip, knob_of_trim, parse_contestant
+from metasg_jax.evaluation.judge import judge, summary
+from metasg_jax.registry import UnknownNameError
+from metasg_jax.testing import tiny_dataset
+
+TYPES = ("none", "ipm:scale=9@0.4", "bfl@0.4")
+CONFIG = RunConfig(
+    GameConfig(types=TYPES, hidden=(6,), num_root=12, num_validation=30, partition="iid"),
+    FLConfig(num_clients=10, num_sampled=5, batch_size=8, horizon=12, local_lr=0.5),
+)
+NAMES = ("told", "root_only", "mean", "constant", "mean / fine_tune", "v1")
+
+
+@pytest.fixture(scope="module")
+def judged():
+    contestants = [parse_contestant(name, 5) for name in NAMES]
+    return judge(contestants, CONFIG, tiny_dataset(side=6), range(2))
+
+
+def of(judged, name):
+    return judged.score[judged.names.index(name)]
+
+
+def test_who_is_told_keeps_the_honest_and_nobody_else(judged):
+    kept = judged.kept[judged.names.index("told")]
+    assert (kept[:, :, 0] == 1).all() and (kept[:, 1:, 1] == 0).all()
+    assert np.isnan(kept[:, 0, 1]).all(), "no malicious client, no share of them"
+    assert of(judged, "told")[:, 1].mean() > of(judged, "mean")[:, 1].mean() + 0.2
+
+
+def test_trusting_everybody_with_open_knobs_is_the_mean(judged):
+    np.testing.assert_allclose(of(judged, "constant"), of(judged, "mean"), atol=0.02)
+
+
+def test_root_only_does_not_depend_on_who_attacks(judged):
+    accuracy = judged.accuracy[judged.names.index("root_only")]
+    assert (accuracy == accuracy[:, :1]).all() and accuracy.min() > 0.5
+
+
+def test_the_same_worlds_give_the_same_numbers(judged):
+    again = judge([parse_contestant("mean", 5)], CONFIG, tiny_dataset(side=6), range(2))
+    np.testing.assert_array_equal(again.score[0], of(judged, "mean"))
+
+
+def test_the_json_and_the_table_say_the_same(judged):
+    tree = json.loads(json.dumps(judged.to_json()))
+    header, rows = summary(judged)
+    assert [row["contestant"] for row in tree["rows"]] == list(NAMES)
+    assert tree["worlds"] == [0, 1] and tree["types"] == list(TYPES)
+    mean = tree["rows"][2]
+    assert mean["regret"] == pytest.approx(np.mean(judged.regret(2)))
+    assert rows[2][:2] == ["mean", f"{mean['mean']:.3f}"] and len(header) == len(rows[2])
+    assert rows[0][3] == "", "the perfect filter has no regret to itself"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("median / hot", "option 'hot': warm, lr=NUMBER"),
+        ("median / lr=0", "above 0"),
+        ("constant:clip=3", "clip = 3"),
+        ("median / fine_tune:lr=-1", "lr"),
+    ],
+)
+def test_a_contestant_that_is_none_is_told(text, error):
+    with pytest.raises(ConfigError, match=error):
+        parse_contestant(text, 5)
+
+
+def test_a_rule_that_is_none_lists_the_rules():
+    with pytest.raises(UnknownNameError, match="did you mean 'median'"):
+        parse_contestant("medium", 5)
+
+
+def test_options_are_read():
+    got = parse_contestant("clipping:max_norm=2+median / warm / lr=0.5 / fine_tune", 10)
+    assert (got.rule, got.warm, got.server_lr) == ("clipping:max_norm=2+median", True, 0.5)
+    assert got.post == "fine_tune"
+
+
+def test_knobs_stand_for_what_they_say():
+    from metasg_jax.aggregators import ClientTrust
+
+    rule = ClientTrust()
+    assert float(rule.clip_multiple(knob_of_clip(1.5))) == pytest.approx(1.5, rel=1e-5)
+    assert float(rule.trim_share(knob_of_trim(0.2))) == pytest.approx(0.2, rel=1e-5)
