@@ -1,5 +1,7 @@
 """Which stretch of a raveled model is which, for models of strangers."""
 
+import itertools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -60,4 +62,4 @@ def test_deep_models_are_looked_at_in_a_few_parts_that_cover_all():
     assert len(layout.layers) == MOST_LAYERS
     covered = sorted(span for layer in (*layout.layers, layout.rest) for span in layer)
     assert covered[0].start == 0 and covered[-1].stop == layout.size
-    assert all(a.stop == b.start for a, b in zip(covered[:-1], covered[1:], strict=True))
+    assert all(a.stop == b.start for a, b in itertools.pairwise(covered))

@@ -88,6 +88,15 @@ def test_future_gain_is_the_discounted_average_minus_the_previous_reward():
         assert np.isclose(got[t], average - rewards[t - 1], atol=1e-4)
 
 
+def test_the_first_action_is_credited_with_what_it_earns():
+    """Nothing was paid before it; an episode of one round has a gradient."""
+    assert np.isclose(step_weights(jnp.array([0.7]), 0.9, "future_gain")[0], 0.7)
+    steady, better = (
+        step_weights(jnp.array([first, *[0.2] * 60]), 0.9, "future_gain")[0] for first in (0.2, 1.2)
+    )
+    assert np.isclose(better - steady, 1 - 0.9)
+
+
 def test_group_advantages_sum_to_zero_within_a_group():
     rewards = jax.random.normal(jax.random.key(0), (2, 4, 5))
     out = advantages(rewards, 0.9, CONFIG)

@@ -68,7 +68,9 @@ def step_weights(rewards: jax.Array, discount, estimator: str) -> jax.Array:
     - ``return``: the whole discounted return at every step, (C1) as printed;
     - ``return_to_go``: ``discount^(t-1)`` times the discounted return from t on;
     - ``future_gain``: ``sum_k discount^k (r_{t+k} - r_{t+k-1})``: the discounted average of what is
-      still to come, minus the previous reward, which is a baseline known before the action.
+      still to come, minus the previous reward, which is a baseline known before the action. Before
+      the first action nothing was paid: r_0 = 0. (The first reward in its place would follow from
+      that action, and turn its credit from 1 - discount to -discount.)
     """
     powers = discount ** jnp.arange(rewards.shape[-1])
     powers = powers.reshape((1,) * (rewards.ndim - 1) + powers.shape)
@@ -76,7 +78,7 @@ def step_weights(rewards: jax.Array, discount, estimator: str) -> jax.Array:
         return jnp.broadcast_to((powers * rewards).sum(-1, keepdims=True), rewards.shape)
     if estimator == "return_to_go":
         return powers * discounted_to_go(rewards, discount)
-    previous = jnp.concatenate([rewards[..., :1], rewards[..., :-1]], axis=-1)
+    previous = jnp.concatenate([jnp.zeros_like(rewards[..., :1]), rewards[..., :-1]], axis=-1)
     return discounted_to_go(rewards - previous, discount)
 
 
