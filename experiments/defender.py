@@ -1,11 +1,13 @@
 """Trains the defender that is shipped: the teacher on federations of many shapes.
 
-``python experiments/defender.py --seed 0 --out runs/defender-0`` takes some twenty minutes on a
-core; ``--resume`` goes on. The weights are then in ``OUT/defender``. Clients of all worlds hold
-augmented copies of the server's own root images, drawn anew for each world.
+``python experiments/defender.py --seed 0 --out runs/defender-0`` takes half an hour on a quiet
+core; ``--resume`` goes on. The weights are then in ``OUT/defender``. ``--join A B --out C`` fits
+one policy on the lessons of several such runs: ``v1`` is that of seeds 0 and 1. Clients of all
+worlds hold augmented copies of the server's own root images, drawn anew for each world.
 """
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -13,11 +15,12 @@ from rich.console import Console
 
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig, TeachConfig
 from metasg_jax.data import load
+from metasg_jax.defender import save_defender
 from metasg_jax.game.make import make_game
-from metasg_jax.learning.state import init_state
+from metasg_jax.learning.state import defender_player, init_state, policies
 from metasg_jax.presets.cpu import TRUST
 from metasg_jax.program import enable_compilation_cache
-from metasg_jax.teaching import teach_program
+from metasg_jax.teaching import card_of, learn_from, read_lessons, teach_program
 
 
 def kind(dataset, pool, hidden, clients, sampled, steps, batch, lr, horizon, root=100, model="mlp"):
@@ -58,16 +61,29 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--join", type=Path, nargs="+", help="runs whose lessons are put together")
     args = parser.parse_args()
     enable_compilation_cache()
     first, *rest = KINDS
-    import dataclasses
-
     first = dataclasses.replace(first, seed=args.seed, teach=TEACHER)
     datasets = {name: load(name) for name in {k.game.dataset for k in KINDS}}
     game = make_game(first.game, first.fl, datasets[first.game.dataset])
     state = init_state(jax.random.key(args.seed), game, first.meta)
+    if args.join:
+        join(args.join, args.out, first, game, state)
+        return
     teach_program([first, *rest], datasets, state, game, args.out, args.resume, Console())
+
+
+def join(runs: list[Path], out: Path, config: RunConfig, game, state) -> None:
+    """Fits a policy on the lessons of several runs and writes it to ``out``."""
+    config = dataclasses.replace(config, teach=config.teach.replace(steps=6000))
+    paths = [path for run in runs for path in sorted((run / "lessons").glob("*.npz"))]
+    lessons = [read_lessons(path) for path in paths]
+    policy = policies(game, config.meta)[0]
+    state = learn_from(state, lessons, policy, config, 0, Console())
+    player = defender_player(state, game, config.meta, greedy=True)
+    save_defender(out, player, card_of(KINDS, lessons))
 
 
 if __name__ == "__main__":

@@ -241,8 +241,13 @@ class TeachConfig(Struct):
     """Rounds in a step."""
     lr: float = 2e-3
     """Step size, falling to 0 over the steps."""
-    malicious_weight: float = 1.5
+    malicious_weight: float = 2.0
     """Weight of a malicious client in the loss; an honest one counts 1."""
+    clean_weight: float = 2.5
+    """Weight of a round in which nobody is malicious: rarer in lessons than in life."""
+    trim_premium: float = 0.015
+    """Score that the highest trim tried is worth, beside what it earned, against attacks that no
+    lesson has: so it is played where it costs less."""
     knob_weight: float = 3.0
     """Weight of what the trim misses, in score, beside the cross-entropy of trust."""
     weight_decay: float = 1e-5
@@ -262,6 +267,8 @@ class TeachConfig(Struct):
         _require(
             self.malicious_weight > 0, "teach.malicious_weight", self.malicious_weight, "above 0"
         )
+        _require(self.trim_premium >= 0, "teach.trim_premium", self.trim_premium, "at least 0")
+        _require(self.clean_weight > 0, "teach.clean_weight", self.clean_weight, "above 0")
         _require(self.weight_decay >= 0, "teach.weight_decay", self.weight_decay, "at least 0")
         _require(0 <= self.drop < 1, "teach.drop", self.drop, "in [0, 1)")
         _require(self.lr_spread >= 1, "teach.lr_spread", self.lr_spread, "at least 1")

@@ -90,7 +90,7 @@ def teach_program(
         for _ in range(count):
             path = folder / f"{number:04d}.npz"
             if path.is_file():
-                lessons.append(_read(path))
+                lessons.append(read_lessons(path))
             else:
                 begin = time.perf_counter()
                 kind = kinds[number % len(kinds)]
@@ -112,14 +112,14 @@ def teach_program(
             number += 1
         if stage < done:
             continue
-        state = _learn(state, lessons, policy, config, stage, console)
+        state = learn_from(state, lessons, policy, config, stage, console)
         checkpoint.save(passes, stage + 1, state, config)
         player = defender_player(state, game, config.meta, greedy=True)
         save_defender(directory / "defender", player, card_of(kinds, lessons))
     return state
 
 
-def _learn(state, lessons, policy, config: RunConfig, stage: int, console: Console):
+def learn_from(state, lessons, policy, config: RunConfig, stage: int, console: Console):
     """A pass over all lessons so far: the normaliser is of the first."""
     groups: dict[int, list[Lessons]] = {}
     for each in lessons:
@@ -195,7 +195,7 @@ def _write(path: Path, lessons: Lessons) -> None:
         np.savez(part, malicious=lessons.malicious, earned=lessons.earned, **view)
 
 
-def _read(path: Path) -> Lessons:
+def read_lessons(path: Path) -> Lessons:
     try:
         with np.load(path) as kept:
             view = ClientView(**{n: kept[f"view_{n}"] for n in ClientView.__dataclass_fields__})

@@ -34,8 +34,8 @@ class Lessons(Struct):
     Attributes:
         view: what the defender saw, not normalised.
         malicious: bool[L, n].
-        earned: f32[L, T], what each of T trims earned: the mean of the score at the end of this
-            round's episode and of that over all types; NaN where it was not tried.
+        earned: f32[L, T], what each of T trims earned: a third each of the score at the end of this
+            round's episode, of the mean over all types and of the worst; NaN where not tried.
     """
 
     view: ClientView
@@ -70,8 +70,9 @@ def collect_lessons(
         for trim in trims
     ]
     scores = np.stack([score for _, _, score in played], axis=-1)  # [K, T]
-    # which attack it is shows late: half of the credit is what the trim earns against all of them
-    scores = (scores + scores.mean(axis=0, keepdims=True)) / 2
+    # which attack it is shows late, and the worst one is the one to fear
+    mean, worst = scores.mean(axis=0, keepdims=True), scores.min(axis=0, keepdims=True)
+    scores = (scores + mean + worst) / 3
     kinds = len(game.prior)
     which = np.arange(kinds) % len(trims)
 
@@ -188,12 +189,16 @@ def teach(
             entropy = optax.sigmoid_binary_cross_entropy(logits, honest)
             present = view.present.astype(jnp.float32)
             weight = present * jnp.where(batch.malicious, config.malicious_weight, 1.0)
+            clean = ~batch.malicious.any(axis=1, keepdims=True)
+            weight = weight * jnp.where(clean, config.clean_weight, 1.0)
             # a round counts once, however many clients answered in it
             rounds = jnp.maximum(present.sum(axis=1, keepdims=True), 1.0)
             entropies += (weight * entropy / rounds).sum()
             weights += (weight / rounds).sum()
             right += (present / rounds * ((logits > 0) == (honest > 0))).sum()
-            regret += missed(jnp.tanh(means[:, _TRIM]), batch.earned, trims).sum()
+            regret += missed(
+                jnp.tanh(means[:, _TRIM]), insured(batch.earned, trims, config), trims
+            ).sum()
         kernels = [leaf for leaf in jax.tree.leaves(theta) if leaf.ndim > 1]
         decay = config.weight_decay * optax.tree.norm(kernels, squared=True)
         entropy, regret = entropies / weights, regret / sum(sizes)
@@ -216,6 +221,13 @@ def teach(
 
 _TRIM = 1
 """The place of ``trim`` among the knobs of ``client_trust``."""
+
+
+def insured(earned: jax.Array, trims: tuple[float, ...], config: TeachConfig) -> jax.Array:
+    """What trims f32[L, T] earned and, in proportion, the premium on the highest."""
+    knots = jnp.asarray(trims)
+    share = (knots - knots[0]) / jnp.maximum(knots[-1] - knots[0], 1e-6)
+    return earned + config.trim_premium * share[None]
 
 
 def missed(trim: jax.Array, earned: jax.Array, trims: tuple[float, ...]) -> jax.Array:

@@ -1,0 +1,178 @@
+"""A trust for each client: the shipped defender beside the perfect filter and every static rule.
+
+``python experiments/trust.py card-0.5 never-met-0.5 ..`` plays studies (all by default) and writes
+``docs/results/trust/STUDY.json``, one that is there is left; ``--page`` makes the page of what is
+there. What is played is registered here, before its worlds are opened: final worlds 100 and on,
+which no other page uses. Static rules choose their help (start, server step, fine-tuning) on
+selection worlds.
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+from metasg_jax.config import FLConfig, GameConfig, RunConfig
+from metasg_jax.data import load
+from metasg_jax.evaluation.contestants import parse_contestant
+from metasg_jax.evaluation.judge import judge
+from metasg_jax.evaluation.worlds import FINAL, SELECTION
+from metasg_jax.program import enable_compilation_cache
+
+OUT = Path("docs/results/trust")
+FIRST = 100
+
+CARD = (
+    "none", "ipm:scale=1@0.2", "ipm:scale=5@0.2", "alie:z=1.5@0.2", "lmp:z=2@0.2", "bfl@0.05",
+    "bfl:boost=5@0.05", "bfl@0.2", "ipm:scale=2@0.1+bfl:boost=3@0.05",
+)  # fmt: skip
+NEVER_MET = (
+    "min_max@0.2", "min_sum@0.2", "eb@0.2", "lmp_krum@0.2", "lmp_trim@0.2", "tailored@0.2",
+    "rl@0.2", "pgd@0.2", "neurotoxin@0.2", "tailored_bfl@0.2", "brl@0.2",
+)  # fmt: skip
+BESIDE = (
+    "mean", "median", "fltrust", *(
+        f"{rule}{start} / fine_tune"
+        for rule in ("median", "trimmed_mean", "multi_krum", "fltrust")
+        for start in ("", " / warm")
+    ),
+)  # fmt: skip
+RULES = ("mean", "median", "trimmed_mean", "multi_krum", "fltrust")
+"""With ``--tune`` each also gets the best of :data:`HELPS`, by selection worlds."""
+HELPS = tuple(
+    f"{start}{step}{post}"
+    for start in ("", " / warm")
+    for step in ("", " / lr=2")
+    for post in ("", " / fine_tune")
+)
+
+
+def federation(level=0.5, types=CARD, partition="q", root=100, dataset="mnist", pool=2,
+               hidden=(64,), model="mlp", **fl) -> RunConfig:  # fmt: skip
+    """The game card unless said otherwise, with 100 root images."""
+    game = GameConfig(
+        dataset=dataset, pool=pool, model=model, hidden=hidden, partition=partition, level=level,
+        num_root=root, num_validation=1000, num_test=2000, types=types,
+    )  # fmt: skip
+    return RunConfig(game, FLConfig(**fl))
+
+
+def with_share(share):
+    """The card's attacks by another share of the clients."""
+    return ("none", *(f"{a}@{share}" for a in ("ipm:scale=1", "ipm:scale=5", "alie:z=1.5",
+            "lmp:z=2", "bfl", "bfl:boost=5")))  # fmt: skip
+
+
+def unlike(types):
+    """The same attacks by colluders that send unlike rows; a mixed one stays."""
+
+    def noisy(text):
+        return text.replace("@", ",noise=1@" if ":" in text else ":noise=1@", 1)
+
+    return tuple(t if t == "none" or "+" in t else noisy(t) for t in types)
+
+
+WHOLE = dict(pool=1, hidden=(128,), local_steps=10, batch_size=32, local_lr=0.1, num_clients=40)
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What is played.
+
+    Attributes:
+        config: the federation.
+        worlds: final worlds.
+        rules: static rules beside it; each chooses its help.
+        extra: other contestants.
+    """
+
+    config: RunConfig
+    worlds: int = 6
+    rules: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+
+
+STUDIES = {
+    **{
+        f"card-{q}": Study(
+            federation(q), 6, RULES, BESIDE,
+        )
+        for q in (0.1, 0.5, 0.9)
+    },
+    **{
+        f"never-met-{q}": Study(
+            federation(q, NEVER_MET), 4, (), ("median / fine_tune", "fltrust / fine_tune")
+        )
+        for q in (0.5, 0.9)
+    },
+    **{f"share-{s}": Study(federation(0.5, with_share(s))) for s in (0.05, 0.1, 0.3, 0.4)},
+    "root-20": Study(federation(root=20)),
+    "unlike": Study(federation(types=unlike(CARD))),
+    "late": Study(federation(types=tuple(t if t == "none" else f"{t}@30" for t in CARD))),
+    "harmless": Study(federation(types=("mimic@0.2", "free_rider@0.2")), 6, (), ("mean",)),
+    "fashion": Study(federation(dataset="fashion_mnist")),
+    "dirichlet-0.1": Study(federation(0.1, partition="dirichlet")),
+    "dirichlet-0.5": Study(federation(0.5, partition="dirichlet")),
+    "n-5": Study(federation(num_sampled=5)),
+    "n-20": Study(federation(num_sampled=20)),
+    "n-50": Study(federation(num_sampled=50), 3),
+    "rounds-500": Study(federation(horizon=500), 2),
+    "mlp-784": Study(federation(**WHOLE), 3),
+    "cnn": Study(
+        federation(
+            **{**WHOLE, "hidden": (8, 16, 32), "horizon": 60, "local_steps": 5}, model="cnn"
+        ),
+        1,
+    ),
+}  # fmt: skip
+
+
+def main() -> None:
+    """Plays what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("studies", nargs="*", default=list(STUDIES))
+    parser.add_argument("--defender", nargs="+", default=["v1"], help="names or directories")
+    parser.add_argument("--tune", action="store_true", help="let static rules choose their help")
+    parser.add_argument("--page", action="store_true")
+    args = parser.parse_args()
+    if args.page:
+        from trust_page import write_page
+
+        write_page(OUT, STUDIES)
+        return
+    enable_compilation_cache()
+    OUT.mkdir(parents=True, exist_ok=True)
+    for name in args.studies:
+        path = OUT / f"{name}.json"
+        if path.is_file():
+            continue
+        path.write_text(json.dumps(play(STUDIES[name], args.defender, args.tune), indent=1) + "\n")
+
+
+def play(study: Study, defenders: list[str], tune: bool) -> dict:
+    """JSON of a study; with ``tune`` rules choose of :data:`HELPS` on three selection worlds."""
+    config, n = study.config, study.config.fl.num_sampled
+    dataset = load(config.game.dataset)
+
+    def say(what, done, total):
+        print(what, f"{done}/{total}", flush=True)
+
+    helped = []
+    for rule in study.rules if tune else ():
+        names = [rule + how for how in HELPS]
+        tried = judge(
+            [parse_contestant(x, n) for x in names], config, dataset, range(3), SELECTION,
+            "validation", say,
+        )  # fmt: skip
+        helped.append(names[int(np.argmax([tried.mean(j).mean() for j in range(len(names))]))])
+    names = [*defenders, "told", "root_only", *helped, *(x for x in study.extra if x not in helped)]
+    contestants = [parse_contestant(x, n) for x in names]
+    worlds = range(FIRST, FIRST + study.worlds)
+    judged = judge(contestants, config, dataset, worlds, FINAL, "test", say)
+    return {**judged.to_json(), "helped": helped}
+
+
+if __name__ == "__main__":
+    main()
