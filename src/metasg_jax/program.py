@@ -39,6 +39,7 @@ from metasg_jax.evaluation.tables import (
     write_csv,
 )
 from metasg_jax.game.bsmg import FLGame
+from metasg_jax.game.draw import draw_types
 from metasg_jax.game.make import make_game
 from metasg_jax.game.rollout import rollout_groups
 from metasg_jax.game.shapes import WIDTH, of_one_shape
@@ -94,6 +95,17 @@ def dry_run_program(config: RunConfig, dataset: Dataset, console: Console) -> No
     if config.clients != "real":
         console.print(f"as if clients were real: {config.clients} ones cost the same to play")
     game = make_game(config.game, config.fl, dataset)
+    if "teach" in config.stages:
+        teacher, kinds = config.teach, len(draw_types(np.random.default_rng(0), 10, 2))
+        played = teacher.worlds + teacher.own_play * len(teacher.trims)
+        console.print(
+            f"the teacher: {played * kinds * config.fl.horizon:,} FL rounds on "
+            f"{teacher.worlds + teacher.own_play} worlds, {teacher.steps * (teacher.passes + 1):,} "
+            "steps of Adam"
+        )
+        if "meta" not in config.stages:
+            console.print("nothing was written; leave out --dry-run to run")
+            return
     config = resolve_chunk(config, game)
     meta, cost = config.meta, budget.estimate(game, config)
     rows = [[name, _size(bytes_)] for name, bytes_ in dataclasses.asdict(cost.memory).items()]
@@ -217,6 +229,7 @@ def pretrain_program(
     """
     config.check()
     checkpoints = directory / "checkpoints"
+    make_game(config.game, config.fl, dataset)  # refuses bad settings before anything is written
     games = training_games(config, dataset, own_images(config, dataset, directory, console))
     game = games[0]
     begun = resume and checkpoint.latest_step(checkpoints) is not None

@@ -161,10 +161,10 @@ def card_of(kinds: Sequence[RunConfig], lessons: Sequence[Lessons]) -> dict:
     ]
     return {
         "trained_on": {
-            "worlds": worlds,
+            "worlds": list(dict.fromkeys(worlds)),
             "drawn": len(lessons),
             "rounds": int(sum(len(each) for each in lessons)),
-            "root_images": [k.game.num_root for k in kinds],
+            "root_images": sorted({k.game.num_root for k in kinds}),
         },
         "ranges": {"low": low.tolist(), "high": high.tolist()},
     }
