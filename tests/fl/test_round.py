@@ -133,5 +133,5 @@ def test_an_honest_round_lowers_the_loss():
 
 def test_a_squad_is_a_range_of_client_ids():
     one = squad([IPM()], 0, first=2, count=3)
-    members = one.members(np.array([5, 4, 0, 2, 7, 3], np.int32))
+    members = one.members(np.array([5, 4, 0, 2, 7, 3], np.int32), np.int32(0))
     np.testing.assert_array_equal(members, [False, True, False, True, False, True])

@@ -103,3 +103,13 @@ def test_absent_clients_have_no_density():
     view = a_view(3, present=[1, 0, 1])
     per_client, _ = policy.scores(params, view, jnp.ones(6))
     assert per_client[1] == 0 and (np.asarray(per_client)[[0, 2]] < 0).all()
+
+
+def test_jit_equals_eager_and_equal_policies_are_one_static_argument():
+    policy, same, other = (SetPolicy(n, KNOBS, (4, 4)) for n in (3, 3, 4))
+    assert policy == same and hash(policy) == hash(same) and policy != other
+    params, view = policy.init(jax.random.key(1), view_spec(3)), a_view(3)
+    raw = jnp.array([1.0, -1.0, 1.0, 0.2, -0.3, 0.1])
+    eager = policy.log_prob(params, view, raw)
+    np.testing.assert_allclose(jax.jit(policy.log_prob)(params, view, raw), eager, rtol=1e-5)
+    assert np.isfinite(eager)
