@@ -117,8 +117,29 @@ def trusted_trimmed_mean(rows, weights, root, clip, trim, min_clip, max_clip, ma
     return (1 - share) * steered + share * fltrust(rows, weights, root)
 
 
+def client_trust(rows, weights, root, clip, trim, own, min_clip, max_clip, max_trim):
+    """Without an action everybody is trusted; the weighted mean where nothing is trimmed."""
+    if trim > -1:
+        steered = clipped_trimmed_mean(
+            rows, weights, root, clip, trim, min_clip, max_clip, max_trim
+        )
+    else:
+        steered = np.average(
+            rows
+            if clip >= 1
+            else clip_rows(
+                rows, np.geomspace(min_clip, max_clip, 2001)[_step(clip)] * np.median(norms(rows))
+            ),
+            axis=0,
+            weights=weights,
+        )
+    share = (own + 1) / 2
+    return (1 - share) * steered + share * root
+
+
 RULES = {
     "mean": mean,
+    "client_trust": client_trust,
     "median": median,
     "trimmed_mean": trimmed_mean,
     "clipped_trimmed_mean": clipped_trimmed_mean,
