@@ -79,7 +79,10 @@ class RealTrajectory(Struct):
         there = jnp.arange(len(state.reward)) < start + count
         # after the last round nothing is known: a reward that stays gains nothing
         last = state.reward[start + count - 1]
-        weights = step_weights(jnp.where(there, state.reward, last), self.discount, "future_gain")
+        # one run has nothing to compare its beginning with: its first reward stands for what was
+        # paid before, so that rewards that never change teach nothing
+        rewards = jnp.where(there, state.reward, last)
+        weights = step_weights(rewards, self.discount, "future_gain", before=rewards[0])
         mean = (weights * there).sum() / there.sum()
         weights = jnp.where(there, weights - mean, 0.0)
         weights = weights / jnp.maximum(jnp.sqrt((weights**2).sum() / there.sum()), 1e-8)

@@ -60,7 +60,9 @@ def discounted_to_go(rewards: jax.Array, discount) -> jax.Array:
     return jnp.moveaxis(out[::-1], 0, -1)
 
 
-def step_weights(rewards: jax.Array, discount, estimator: str) -> jax.Array:
+def step_weights(
+    rewards: jax.Array, discount, estimator: str, before: jax.Array | float = 0.0
+) -> jax.Array:
     """The weight of each step's score, before any baseline: f32[..., H] from rewards f32[..., H].
 
     With ``J = E sum_t discount^(t-1) r_t`` (t from 1):
@@ -69,8 +71,8 @@ def step_weights(rewards: jax.Array, discount, estimator: str) -> jax.Array:
     - ``return_to_go``: ``discount^(t-1)`` times the discounted return from t on;
     - ``future_gain``: ``sum_k discount^k (r_{t+k} - r_{t+k-1})``: the discounted average of what is
       still to come, minus the previous reward, which is a baseline known before the action. Before
-      the first action nothing was paid: r_0 = 0. (The first reward in its place would follow from
-      that action, and turn its credit from 1 - discount to -discount.)
+      the first action ``before`` f32[...] was paid, by default nothing. (The first reward in its
+      place would follow from that action, and turn its credit from 1 - discount to -discount.)
     """
     powers = discount ** jnp.arange(rewards.shape[-1])
     powers = powers.reshape((1,) * (rewards.ndim - 1) + powers.shape)
@@ -78,7 +80,8 @@ def step_weights(rewards: jax.Array, discount, estimator: str) -> jax.Array:
         return jnp.broadcast_to((powers * rewards).sum(-1, keepdims=True), rewards.shape)
     if estimator == "return_to_go":
         return powers * discounted_to_go(rewards, discount)
-    previous = jnp.concatenate([jnp.zeros_like(rewards[..., :1]), rewards[..., :-1]], axis=-1)
+    first = jnp.broadcast_to(jnp.asarray(before)[..., None], rewards[..., :1].shape)
+    previous = jnp.concatenate([first, rewards[..., :-1]], axis=-1)
     return discounted_to_go(rewards - previous, discount)
 
 
