@@ -12,6 +12,8 @@ BIN    := $(VENV)/bin
 METASG := $(BIN)/metasg
 PEERS_VENV := .venv-bench
 TEST_PEERS_VENV := .venv-peers
+# A worker a core, each with neighbouring tests: they share fixtures and compiled programs.
+PARALLEL := -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install data pretrain evaluate test test-all test-peers test-peers-torch lint type format bench accelerator notebooks clean
@@ -40,10 +42,10 @@ evaluate: install  ## table of the newest run of DATASET against fixed defences
 	$(METASG) evaluate --dataset $(DATASET) $(ARGS)
 
 test: $(BIN)/.installed-dev  ## the fast tests
-	$(BIN)/python -m pytest -n auto -m "not slow and not data" $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not data" $(ARGS)
 
 test-all: $(BIN)/.installed-dev  ## every test (minutes; needs `make data DATASET=mnist`)
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 # Peers that compute with NumPy, in an environment of their own: ByzFL asks for torch, but its rules
 # need none on arrays (see tests/peers/calls.py). torch would bring 6 GB of CUDA libraries.
@@ -55,7 +57,7 @@ $(TEST_PEERS_VENV)/.installed: benchmarks/requirements-peers.txt
 
 test-peers: $(BIN)/.installed-dev $(if $(PEERS_PYTHON),,$(TEST_PEERS_VENV)/.installed)  ## rules and attacks against ByzFL and Flower, on inputs of SEED
 	$(or $(PEERS_PYTHON),$(TEST_PEERS_VENV)/bin/python) -m tests.peers.record --seed $(SEED) --out build/peers.json
-	PEERS_RECORD=build/peers.json $(BIN)/python -m pytest -n auto tests/peers $(ARGS)
+	PEERS_RECORD=build/peers.json $(BIN)/python -m pytest $(PARALLEL) tests/peers $(ARGS)
 
 test-peers-torch: $(PEERS_VENV)/.installed  ## the same with TorchJD, and ByzFL on tensors (installs 6 GB)
 	$(MAKE) test-peers PEERS_PYTHON=$(PEERS_VENV)/bin/python

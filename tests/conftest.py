@@ -16,13 +16,16 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 # Tiny arrays: nearly all time is compilation, and LLVM's optimiser is three quarters of that.
 jax.config.update("jax_disable_most_optimizations", True)
+# And half of the rest: what MLIR does to each fusion. Child processes inherit the flag.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 
 
 def pytest_configure(config):
     if not hasattr(config, "cache"):  # -p no:cacheprovider
         return
     jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax-compilations")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    # small programs too: another worker, and `make test-peers` after `make test`, want the same
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     # another worker may be writing the entry that this one reads; it is then compiled again
     config.addinivalue_line(
         "filterwarnings", "ignore:Error reading persistent compilation cache entry"

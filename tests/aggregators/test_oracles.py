@@ -37,6 +37,8 @@ from tests.rounds import round_of
 
 # odd, even, powers of two or not
 SIZES = [3, 4, 7, 10, 11, 20]
+# a compilation of each rule a size
+SLOW_SIZES = {3, 4, 11, 20}
 
 
 def rows_of(kind, n, seed, d=6):
@@ -82,7 +84,9 @@ def test_every_registered_rule_has_an_oracle():
     assert set(RULES) == set(AGGREGATORS)
 
 
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize(
+    "n", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW_SIZES)) for n in SIZES]
+)
 @pytest.mark.parametrize("name", AGGREGATORS)
 def test_rule_equals_its_oracle(name, n):
     """One test for all kinds of rows: they share a compilation."""
@@ -133,6 +137,8 @@ def test_rule_equals_its_oracle(name, n):
         ("clipped_trimmed_mean", {"clip": 1.0, "trim": 1.0}),
         ("clipped_trimmed_mean", {"clip": -1.0, "trim": -0.3}),
         ("clipped_trimmed_mean", {"clip": 0.25, "trim": 0.6}),
+        ("client_trust", {"clip": -0.5}),
+        ("client_trust", {"clip": 0.25, "trim": 0.6, "own": -0.4}),
     ],
 )
 @pytest.mark.parametrize("n", [7, 10])
