@@ -21,6 +21,8 @@ PATTERN = np.full(IMAGE, 0.75, np.float32)
 TARGET = 2
 SAMPLED = np.arange(N, dtype=np.int32)
 ATTACKS = {**UNTARGETED, **BACKDOOR}
+# compiler options for tests of a program's very bits: tests/conftest.py turns this off
+WITH_FUSIONS = {"xla_cpu_use_fusion_emitters": True}
 
 
 def client_data(seed=0, sizes=None) -> ClientData:

@@ -1,5 +1,7 @@
 """A type that changes in mid-run is the first one before, and the second one afterwards."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from metasg_jax.game.rollout import Player, init_normalizer
 from metasg_jax.learning import init_state
 from metasg_jax.policies import Fixed
 from metasg_jax.testing import tiny_game
+from tests.worlds import WITH_FUSIONS
 
 GAME = tiny_game()
 H, K = GAME.horizon, len(GAME.prior)
@@ -24,6 +27,7 @@ OPEN = np.array([1.0, -1.0, 1.0], np.float32)
 PLAYER = Player(jnp.asarray(OPEN), init_normalizer(GAME.observation_spec), Fixed(3), True)
 
 
+@functools.partial(jax.jit, compiler_options=WITH_FUSIONS)
 def played(switch):
     return play_policy(KEY, GAME, PLAYER, ATTACKERS, switch=switch)
 

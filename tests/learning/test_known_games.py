@@ -39,7 +39,12 @@ CONFIG = MetaConfig(
 )  # fmt: skip
 
 
-every_branch = pytest.mark.parametrize("outer", ["fomaml", "reptile", "debiased"])
+BRANCHES = ["fomaml", "reptile", "debiased"]
+every_branch = pytest.mark.parametrize("outer", BRANCHES)
+# every game meets the first branch in each run of the tests, leader_follower the others too
+every_branch_one_at_once = pytest.mark.parametrize(
+    "outer", [BRANCHES[0], *(pytest.param(each, marks=pytest.mark.slow) for each in BRANCHES[1:])]
+)
 
 
 def branch(outer):
@@ -89,13 +94,13 @@ def means(params):
     return np.asarray(params["mean"]["Dense_0"]["bias"])
 
 
-@every_branch
+@every_branch_one_at_once
 def test_bandit(outer):
     theta, _ = learn(bandit(), CONFIG.replace(outer=outer, defender_lr=1.0), 200)
     assert (jax.nn.sigmoid(logits(theta)) > 0.95).all()
 
 
-@every_branch
+@every_branch_one_at_once
 def test_matrix_game(outer):
     """V has a kink at the solution: play circles it, its mean comes to rest there."""
     game = matrix_game()
@@ -163,7 +168,7 @@ def test_leader_follower_without_adaptation(dial):
         np.testing.assert_allclose(means(phi)[:, k], response, atol=0.06)
 
 
-@every_branch
+@every_branch_one_at_once
 def test_quadratic_fl(outer):
     game = quadratic_fl(horizon=1)
     config, steps = branch(outer)
@@ -175,7 +180,7 @@ def test_quadratic_fl(outer):
     assert_near((1 + np.tanh(means(theta))) / 2, want)
 
 
-@every_branch
+@every_branch_one_at_once
 def test_double_well_up_to_its_threshold(outer):
     game = double_well(dial=1.0)
     config, steps = branch(outer)

@@ -31,6 +31,7 @@ from metasg_jax.online.guard import Trust, hold, no_promise
 from metasg_jax.online.misfit import STRANGE, misfit
 from metasg_jax.online.run import candidate_of
 from metasg_jax.testing import tiny_game
+from tests.worlds import WITH_FUSIONS
 
 TYPES = ("none", "ipm:scale=10@0.25", "bfl:boost=3@0.25")
 META = MetaConfig(hidden=(4,), group_size=2)
@@ -160,7 +161,8 @@ def test_a_plan_is_what_earns_most_ahead(made):
     belief, psi = jnp.eye(3)[1], SMALL["planned"]
     bare = meta.replace(params=meta.policy.constant(meta.params, jnp.array((1.0, -1.0, 1.0))))
     candidate, _, info = candidate_of(jax.random.key(5), (), own, bare, bare, view, belief, psi)
-    mode = np.asarray(candidate.policy.mode(candidate.params, view.observation[0]))
+    mode_of = jax.jit(candidate.policy.mode, compiler_options=WITH_FUSIONS)
+    mode = np.asarray(mode_of(candidate.params, view.observation[0]))
     assert np.abs(mode).min() == 1 and not np.array_equal(mode, (1.0, -1.0, 1.0))
     assert float(info["planned gain"]) > 0
     best = meta.replace(params=candidate.params)
