@@ -229,7 +229,9 @@ def pretrain_program(
     """
     config.check()
     checkpoints = directory / "checkpoints"
-    make_game(config.game, config.fl, dataset)  # refuses bad settings before anything is written
+    if config.clients != "real":
+        # refuses bad settings before images are made and written
+        make_game(config.game, config.fl, dataset)
     games = training_games(config, dataset, own_images(config, dataset, directory, console))
     game = games[0]
     begun = resume and checkpoint.latest_step(checkpoints) is not None

@@ -63,10 +63,7 @@ def teach_program(
     """
     config, teacher = kinds[0], kinds[0].teach
     for kind in kinds:
-        if (
-            kind.game.rule.partition(":")[0] != "client_trust"
-            or kind.game.observation.partition(":")[0] != "clients"
-        ):
+        if not kind.trusts_clients or kind.game.observation.partition(":")[0] != "clients":
             raise ConfigError(
                 f"stages: teach needs game.rule = 'client_trust' and game.observation = 'clients', "
                 f"not {kind.game.rule!r} and {kind.game.observation!r}"

@@ -3,14 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.aggregators.base import AggregatorBase
+from metasg_jax.aggregators.clipped_trimmed_mean import ClippedTrimmedMean
 from metasg_jax.aggregators.norms import clip_factors, median_norm
 from metasg_jax.aggregators.order import order_statistics, trimmed_window
 from metasg_jax.aggregators.presence import count_rejected, present_norms, present_rows
 from metasg_jax.rows import weighted_sum
 
 
-class ClientTrust(AggregatorBase):
+class ClientTrust(ClippedTrimmedMean):
     """Clips the trusted rows, takes their weighted or trimmed mean, blends in the server's own.
 
     Steered by an action in [-1, 1]^(n + 3): first ``trust`` for each row, linear to [0, 1]; then
@@ -46,9 +46,6 @@ class ClientTrust(AggregatorBase):
     clip: float = 1.0
     trim: float = -1.0
     own: float = -1.0
-    min_clip: float = 0.3
-    max_clip: float = 10.0
-    max_trim: float = 0.45
     action_spec = ("clip", "trim", "own")
     per_client = True
 
@@ -97,16 +94,6 @@ class ClientTrust(AggregatorBase):
             "rejected": count_rejected(received, present),
         }
         return update, state, info
-
-    def clip_multiple(self, clip):
-        """Multiple of the median norm that ``clip`` in [-1, 1] stands for; +inf from 1 on."""
-        span = jnp.log(self.max_clip / self.min_clip)
-        multiple = self.min_clip * jnp.exp(_unit(clip) * span)
-        return jnp.where(clip >= 1.0, jnp.inf, multiple)
-
-    def trim_share(self, trim):
-        """Share of rows trimmed at each side that ``trim`` in [-1, 1] stands for."""
-        return _unit(trim) * self.max_trim
 
 
 def _unit(knob):

@@ -5,7 +5,7 @@ import dataclasses
 import tyro
 from rich.console import Console
 
-from metasg_jax.defender.files import CARD, find, shipped
+from metasg_jax.defender.files import find, read_card, shipped
 from metasg_jax.evaluation.tables import rich_table
 
 
@@ -16,11 +16,9 @@ class Defenders:
 
 def run(argv: list[str], console: Console) -> int:
     """The command; returns the exit status."""
-    import json
-
     tyro.cli(Defenders, args=argv, prog="metasg defenders")
     for name in shipped():
-        card = json.loads((find(name) / CARD).read_text())
+        card = read_card(find(name))
         rows = [["trained on", "\n".join(card["trained_on"]["worlds"])]]
         rows += [[key.replace("_", " "), str(card[key])] for key in _SHOWN if key in card]
         console.print(rich_table(name, ["", card.get("summary", "")], rows, numbers=False))

@@ -8,11 +8,9 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from metasg_jax.cli.common import Judging, Source, load_images
+from metasg_jax.cli.common import Judging, Source, load_images, preset_of
 from metasg_jax.config import FLConfig, GameConfig, RunConfig
-from metasg_jax.data import DATASETS
 from metasg_jax.errors import ConfigError
-from metasg_jax.presets import PRESETS
 from metasg_jax.runs import DEFAULT_ROOT, newest
 
 
@@ -45,14 +43,12 @@ class Evaluate:
 def run(argv: list[str], console: Console) -> int:
     """The command; returns the exit status."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--dataset", default="digits")
     early.add_argument("--run", type=Path, default=None)
     known, _ = early.parse_known_args(argv)
-    DATASETS[known.dataset]
+    preset = preset_of(argv)
     from metasg_jax import judging as judges
     from metasg_jax import program
 
-    preset = PRESETS["cpu"].get_config(known.dataset)
     if known.run is not None:
         preset = program.load_run(known.run)[0]
     default = Evaluate(game=preset.game, fl=preset.fl)

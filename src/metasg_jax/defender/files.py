@@ -37,7 +37,7 @@ def save_defender(directory: Path, player: Player, card: dict[str, Any]) -> None
         directory: made where it is missing.
         player: with a :class:`~metasg_jax.policies.SetPolicy`.
         card: JSON; ``ranges`` and so on, see :mod:`metasg_jax.defender`. Format, feature version
-            and the policy's fields are added.
+            and the policy's fields are written whatever it says of them.
     """
     directory.mkdir(parents=True, exist_ok=True)
     named = {
@@ -47,14 +47,14 @@ def save_defender(directory: Path, player: Player, card: dict[str, Any]) -> None
     save_file(named, directory / WEIGHTS)
     policy = dataclasses.asdict(player.policy)  # pyrefly: ignore
     policy.pop("num_clients")
-    whole = {"format": FORMAT, "features": VERSION, "policy": policy, **card}
+    own = {"format": FORMAT, "features": VERSION, "policy": policy}
+    whole = own | {name: value for name, value in card.items() if name not in own}
     (directory / CARD).write_text(json.dumps(whole, indent=1) + "\n")
 
 
 def read_card(directory: Path) -> dict[str, Any]:
-    """What :func:`save_defender` was told of a defender."""
-    card = json.loads((directory / CARD).read_text())
-    return {k: v for k, v in card.items() if k not in ("format", "features", "policy")}
+    """All that is said of a defender."""
+    return json.loads((directory / CARD).read_text())
 
 
 def find(name: str | Path) -> Path:
@@ -87,7 +87,7 @@ def read_defender(directory: Path) -> tuple[Player, dict[str, Any]]:
             version's, or that don't fit their card.
     """
     try:
-        card = json.loads((directory / CARD).read_text())
+        card = read_card(directory)
         tensors = load_file(directory / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{directory}: the defender can't be read: {error}") from error

@@ -172,3 +172,9 @@ def held_out(game, split: str) -> tuple[jax.Array, jax.Array]:
     if split == "test":
         return game.test_x, game.test_y
     return game.validation_x, game.validation_y
+
+
+def standing_still(action_size: int, observation_spec) -> Player:
+    """Who plays the centre of its knobs, whatever it sees."""
+    action = jnp.zeros((action_size,))
+    return Player(action, init_normalizer(observation_spec), Fixed(action_size), greedy=True)

@@ -11,7 +11,7 @@ import numpy as np
 from metasg_jax.config import RunConfig
 from metasg_jax.data import Dataset
 from metasg_jax.evaluation.contestants import Contestant
-from metasg_jax.evaluation.episodes import held_out
+from metasg_jax.evaluation.episodes import held_out, standing_still
 from metasg_jax.evaluation.metrics import measure_deployed
 from metasg_jax.evaluation.root_only import train_on_root
 from metasg_jax.evaluation.statistics import t_interval
@@ -21,7 +21,7 @@ from metasg_jax.game.make import make_observation, make_post_defense, make_rule
 from metasg_jax.game.rollout import Player, init_normalizer, rollout
 from metasg_jax.game.shapes import of_shared_shape
 from metasg_jax.learning.state import KNOBS
-from metasg_jax.policies import Fixed, SetPolicy
+from metasg_jax.policies import SetPolicy
 from metasg_jax.types import Key
 
 
@@ -192,10 +192,7 @@ def _anybody(n: int) -> Player:
 
 def nobody(game) -> Player:
     """The attacker of types that do not respond: the centre of its knobs."""
-    size = game.attacker_action_size
-    return Player(
-        jnp.zeros((size,)), init_normalizer(game.attacker_observation_size), Fixed(size), True
-    )
+    return standing_still(game.attacker_action_size, game.attacker_observation_size)
 
 
 @jax.jit
@@ -222,52 +219,46 @@ def play_trust(key: Key, game, player: Player, role: jax.Array, knobs: jax.Array
         turned = jnp.where(jnp.isnan(knobs), action[n:], knobs)
         return jnp.concatenate([trust, turned])
 
-    def episode(_, i):
-        xi = game.prior[i]
-        key_environment, key_policies = jax.random.split(jax.random.clone(key))
+    def count(counts, state, xi, action):
+        malicious, kept = game.malicious(state, xi), action[:n] > 0
+        seen = jnp.stack([~malicious, malicious])
+        return counts + jnp.stack([(seen & kept[None]).sum(1), seen.sum(1)])
 
-        def counted(carry, t):
-            state, counts = carry
-            malicious = game.malicious(state, xi)
-            state, played = rollout(
-                jax.random.fold_in(key_environment, t), jax.random.fold_in(key_policies, t),
-                game, xi, player, nobody(game), state=state, num_rounds=1, override=decide,
-            )  # fmt: skip
-            kept = played.defender.action[0, :n] > 0
-            seen = jnp.stack([~malicious, malicious])
-            counts = counts + jnp.stack([(seen & kept[None]).sum(1), seen.sum(1)])
-            return (state, counts), None
-
-        state = game.reset(jax.random.fold_in(key_environment, game.horizon), xi)
-        (state, counts), _ = jax.lax.scan(
-            counted, (state, jnp.zeros((2, 2), jnp.int32)), jnp.arange(game.horizon)
-        )
-        share = jnp.where(counts[1] > 0, counts[0] / jnp.maximum(counts[1], 1), jnp.nan)
-        return None, (state.w, state.diverged, share)
-
-    return jax.lax.scan(episode, None, jnp.arange(len(game.prior), dtype=jnp.int32))[1]
+    zero = jnp.zeros((2, 2), jnp.int32)
+    finals, diverged, counts = _play_types(key, game, player, zero, count, decide)
+    kept, seen = counts[:, 0], counts[:, 1]
+    return finals, diverged, jnp.where(seen > 0, kept / jnp.maximum(seen, 1), jnp.nan)
 
 
 @jax.jit
 def play_rule(key: Key, game):
     """An episode a type of a rule that stands still: (final models f32[K, d], diverged bool[K])."""
-    size = game.action_size
-    defender = Player(jnp.zeros((size,)), init_normalizer(game.observation_spec), Fixed(size), True)
+    defender = standing_still(game.action_size, game.observation_spec)
+    finals, diverged, _ = _play_types(key, game, defender, (), lambda nothing, *_: nothing)
+    return finals, diverged
+
+
+def _play_types(key: Key, game, defender: Player, tally, count, override=None):
+    """An episode a type, the same random numbers for all: (f32[K, d], bool[K], tallies [K]).
+
+    ``count(tally, state before the round, type, action) -> tally`` after each round.
+    """
 
     def episode(_, i):
         xi = game.prior[i]
         key_environment, key_policies = jax.random.split(jax.random.clone(key))
 
-        def one(state, t):
-            state, _ = rollout(
+        def one(carry, t):
+            before, counts = carry
+            state, played = rollout(
                 jax.random.fold_in(key_environment, t), jax.random.fold_in(key_policies, t),
-                game, xi, defender, nobody(game), state=state, num_rounds=1,
+                game, xi, defender, nobody(game), state=before, num_rounds=1, override=override,
             )  # fmt: skip
-            return state, None
+            return (state, count(counts, before, xi, played.defender.action[0])), None
 
         state = game.reset(jax.random.fold_in(key_environment, game.horizon), xi)
-        state, _ = jax.lax.scan(one, state, jnp.arange(game.horizon))
-        return None, (state.w, state.diverged)
+        (state, counts), _ = jax.lax.scan(one, (state, tally), jnp.arange(game.horizon))
+        return None, (state.w, state.diverged, counts)
 
     return jax.lax.scan(episode, None, jnp.arange(len(game.prior), dtype=jnp.int32))[1]
 
@@ -279,7 +270,7 @@ def measure_finals(key: Key, game, finals: jax.Array, diverged: jax.Array, split
 
     def one(_, scanned):
         i, w, gone = scanned
-        trained = game.deploy_fixed(jax.random.fold_in(key, i), w)
+        trained, _ = game.deploy(jax.random.fold_in(key, i), w)
         return None, measure_deployed(game.model, trained, images, labels, game.prior[i], gone)
 
     counter = jnp.arange(len(game.prior), dtype=jnp.int32)

@@ -12,11 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metasg_jax.evaluation.episodes import held_out
+from metasg_jax.evaluation.episodes import held_out, standing_still
 from metasg_jax.evaluation.metrics import Metrics, measure_deployed
 from metasg_jax.evaluation.switching import Switch, second
-from metasg_jax.game.rollout import Player, init_normalizer, rollout
-from metasg_jax.policies import Fixed
+from metasg_jax.game.rollout import Player, rollout
 from metasg_jax.struct import Struct
 from metasg_jax.types import Key
 
@@ -122,10 +121,7 @@ def play_schedules(
     Returns:
         Metrics with leaves [K, J].
     """
-    size = game.action_size
-    nobody = Player(
-        jnp.zeros((size,)), init_normalizer(game.observation_spec), Fixed(size), greedy=True
-    )
+    nobody = standing_still(game.action_size, game.observation_spec)
 
     def against(_, scanned):
         i, params, mine = scanned

@@ -123,15 +123,6 @@ def others(cosines: jax.Array, present: jax.Array) -> dict[str, jax.Array]:
     }
 
 
-def masked_median(values: jax.Array, present: jax.Array) -> jax.Array:
-    """Median over the present rows, f32[k] of f32[n, k]; 0 where there is none."""
-    n, count = values.shape[0], present.sum()
-    ordered = jnp.sort(jnp.where(present[:, None], values, jnp.inf), axis=0)
-    low = jnp.clip((count - 1) // 2, 0, n - 1)
-    high = jnp.clip(count // 2, 0, n - 1)
-    return jnp.where(count > 0, 0.5 * (ordered[low] + ordered[high]), 0.0)
-
-
 def stack(columns: dict[str, Any]) -> jax.Array:
     """f32[n, k] of k columns f32[n]."""
     return jnp.stack(list(columns.values()), axis=1)

@@ -281,20 +281,20 @@ class FLGame(Struct):
         )
         return next_state, Step(r_defender, r_attacker, info)
 
-    def deploy(self, key: Key, w: jax.Array, action: jax.Array) -> tuple[Deployed, Info]:
-        """The post-training-defended copy of the global model f32[d] under an action f32[A]."""
+    def deploy(
+        self, key: Key, w: jax.Array, action: jax.Array | None = None
+    ) -> tuple[Deployed, Info]:
+        """The post-training-defended copy of the global model f32[d] under an action f32[A].
+
+        Without an action the defence's own fields act.
+        """
         trained = undefended(self.model, self.model.unravel(w))
         calibrated = self.post_defense.calibrate(self.model, trained, self.root_x, self.root_y)
-        first = self.num_trusted + len(self.rule.action_spec)
-        knobs = action[first:] if self.post_defense.action_spec else None
+        knobs = None
+        if action is not None and self.post_defense.action_spec:
+            knobs = action[self.num_trusted + len(self.rule.action_spec) :]
         deployed, _, info = self.post_defense(key, calibrated, trained, knobs)
         return deployed, info
-
-    def deploy_fixed(self, key: Key, w: jax.Array) -> Deployed:
-        """The copy of f32[d] behind the post-training defence as its own fields say."""
-        trained = undefended(self.model, self.model.unravel(w))
-        calibrated = self.post_defense.calibrate(self.model, trained, self.root_x, self.root_y)
-        return self.post_defense(key, calibrated, trained, None)[0]
 
     def losses(self, deployed: Deployed, xi: AttackType):
         """Root losses of a deployed model against a type."""

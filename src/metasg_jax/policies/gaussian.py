@@ -62,8 +62,7 @@ class Gaussian:
     def log_prob(self, params: Params, obs: jax.Array, raw: jax.Array) -> jax.Array:
         """Log density f32[] of ``raw`` f32[A]."""
         mean, log_std = self.moments(params, obs)
-        z = (raw - mean) * jnp.exp(-log_std)
-        return jnp.sum(-0.5 * z**2 - log_std - 0.5 * jnp.log(2 * jnp.pi))
+        return normal_log_density(raw, mean, log_std)
 
     def mode(self, params: Params, obs: jax.Array) -> jax.Array:
         """Tanh of the mean, f32[A]."""
@@ -74,7 +73,18 @@ class Gaussian:
         network = Network(self.hidden, self.action_size)
         mean: Any = network.apply({"params": params["mean"]}, obs)
         log_std = params["log_std"] if self.learn_std else self._initial_log_std()
-        return mean, jnp.clip(log_std, _MIN_LOG_STD, _MAX_LOG_STD)
+        return mean, bounded_log_std(log_std)
 
     def _initial_log_std(self) -> jax.Array:
         return jnp.full((self.action_size,), jnp.log(self.init_std), jnp.float32)
+
+
+def normal_log_density(raw: jax.Array, mean: jax.Array, log_std: jax.Array) -> jax.Array:
+    """Log density f32[] of independent normals, each f32[A]."""
+    z = (raw - mean) * jnp.exp(-log_std)
+    return jnp.sum(-0.5 * z**2 - log_std - 0.5 * jnp.log(2 * jnp.pi))
+
+
+def bounded_log_std(log_std: jax.Array) -> jax.Array:
+    """Within what a policy may explore with."""
+    return jnp.clip(log_std, _MIN_LOG_STD, _MAX_LOG_STD)

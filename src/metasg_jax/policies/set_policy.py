@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.features.view import ClientView, known_columns
+from metasg_jax.policies.gaussian import bounded_log_std, normal_log_density
 from metasg_jax.types import Key, Params
-
-_MAX_LOG_STD, _MIN_LOG_STD = 0.0, -4.0
 
 
 class DeepSets(nn.Module):
@@ -164,8 +163,7 @@ class SetPolicy:
         n = logits.shape[0]
         per_client = jnp.where(obs.present, jax.nn.log_sigmoid(raw[:n] * logits), 0.0)
         log_std = self._log_std(params)
-        z = (raw[n:] - means) * jnp.exp(-log_std)
-        return per_client, jnp.sum(-0.5 * z**2 - log_std - 0.5 * jnp.log(2 * jnp.pi))
+        return per_client, normal_log_density(raw[n:], means, log_std)
 
     def mode(self, params: Params, obs: ClientView) -> jax.Array:
         """F32[n + k]."""
@@ -192,7 +190,7 @@ class SetPolicy:
 
     def _log_std(self, params: Params) -> jax.Array:
         log_std = params["log_std"] if self.learn_std else self._initial_log_std()
-        return jnp.clip(log_std, _MIN_LOG_STD, _MAX_LOG_STD)
+        return bounded_log_std(log_std)
 
     def _initial_log_std(self) -> jax.Array:
         return jnp.full((len(self.knobs),), jnp.log(self.init_std), jnp.float32)
