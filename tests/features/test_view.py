@@ -132,8 +132,8 @@ def test_what_is_missing_is_known_to_be_missing():
     view, _ = seen(round_now(root=False), blind, begin(1), remembers=False)
     known = dict(zip([*FEATURES, "memory"], np.asarray(view.known), strict=True))
     assert known == {
-        "norms": True, "cosines": True, "root": False, "classes": False, "influence": False,
-        "memory": False,
+        "norms": True, "cosines": True, "root": False, "classes": False, "inputs": True,
+        "root_inputs": False, "influence": False, "memory": False,
     }  # fmt: skip
     of_clients, of_round = known_columns(view.known)
     assert of_clients.shape[0] == view.clients.shape[1] and of_round.shape[0] == view.round.shape[0]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from metasg_jax.features import classes as _classes
 from metasg_jax.features import cosines as _cosines
 from metasg_jax.features import influence as _influence
+from metasg_jax.features import inputs as _inputs
 from metasg_jax.features import norms as _norms
 from metasg_jax.features import root as _root
 from metasg_jax.features.base import ServerData
@@ -39,6 +40,8 @@ FEATURES = Registry(
         "cosines": Family(_cosines.cosines, _cosines.NAMES),
         "root": Family(_root.root, _root.NAMES, ("root_update",)),
         "classes": Family(_classes.classes, _classes.NAMES, ("last",)),
+        "inputs": Family(_inputs.inputs, _inputs.NAMES),
+        "root_inputs": Family(_inputs.root_inputs, _inputs.ROOT_NAMES, ("root_update",)),
         "influence": Family(_influence.influence, _influence.NAMES, ("apply",)),
     },
 )

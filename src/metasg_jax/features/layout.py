@@ -36,6 +36,20 @@ class LastMatrix(NamedTuple):
     bias: Span | None
 
 
+class Matrix(NamedTuple):
+    """A matrix, or a kernel with its inputs in one dimension.
+
+    Attributes:
+        span: where it lies.
+        inputs: how many it has; for a kernel its window times its channels.
+        inputs_first: whether an input is a row; not so in PyTorch.
+    """
+
+    span: Span
+    inputs: int
+    inputs_first: bool
+
+
 class Layout(NamedTuple):
     """Static. What is known of a model's parameters once they are one vector.
 
@@ -45,12 +59,14 @@ class Layout(NamedTuple):
             neighbours; the last one is the last matrix if that was found.
         rest: stretches of what is no matrix, biases for instance.
         last: the last matrix; None where it could not be found.
+        matrices: at most :data:`MOST_LAYERS`, the first and the last among them.
     """
 
     size: int
     layers: tuple[tuple[Span, ...], ...]
     rest: tuple[Span, ...]
     last: LastMatrix | None
+    matrices: tuple[Matrix, ...] = ()
 
     @property
     def num_classes(self) -> int | None:
@@ -94,7 +110,8 @@ def layout_of(
     layers = _layers(shapes, spans, found)
     inside = {span for layer in layers for span in layer}
     rest = tuple(span for span in spans if span not in inside and span.stop > span.start)
-    return Layout(stops[-1] if stops else 0, layers, rest, found)
+    matrices = _matrices(shapes, spans, found)
+    return Layout(stops[-1] if stops else 0, layers, rest, found, matrices)
 
 
 def path_name(path) -> str:
@@ -117,6 +134,28 @@ def _layers(shapes, spans, found: LastMatrix | None) -> tuple[tuple[Span, ...], 
     first, *inner, final = matrices
     parts = np.array_split(np.arange(len(inner)), MOST_LAYERS - 2)
     return ((first,), *(tuple(inner[i] for i in part) for part in parts), (final,))
+
+
+def _matrices(shapes, spans, found: LastMatrix | None) -> tuple[Matrix, ...]:
+    """Matrices and kernels in their order, some of the inner ones left out where there are many.
+
+    The last matrix tells whether outputs come first, as in PyTorch; by default they come last.
+    """
+    inputs_first = found is None or not found.classes_first
+
+    def of(shape, span):
+        outputs = shape[-1] if inputs_first else shape[0]
+        return Matrix(span, int(np.prod(shape)) // max(outputs, 1), inputs_first)
+
+    every = [
+        of(shape, span)
+        for shape, span in zip(shapes, spans, strict=True)
+        if len(shape) >= 2 and span.stop > span.start
+    ]
+    if not every:
+        return (Matrix(Span(0, max((s.stop for s in spans), default=0)), 1, True),)
+    places = np.unique(np.linspace(0, len(every) - 1, MOST_LAYERS).round().astype(int))
+    return tuple(every[i] for i in places)
 
 
 def _last(params, names, shapes, spans, apply, x, name) -> LastMatrix | None:

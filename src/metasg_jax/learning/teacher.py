@@ -270,8 +270,15 @@ def drop_families(key: Key, view: ClientView, config: TeachConfig) -> ClientView
     So one set of weights serves a server without a memory of its clients, without root images or
     with a model whose last matrix is not found. ``view`` has a leading axis L.
     """
-    lacking = [*(name in ("root", "classes", "influence") for name in FEATURES), True]
-    assert len(lacking) == MEMORY + 1
-    drawn = jax.random.uniform(key, view.known.shape)
-    dropped = (drawn < config.drop) & jnp.asarray(lacking)[None]
+    needs = sorted({need for family in FEATURES.values() for need in family.needs})
+    lacks = jax.random.uniform(key, (len(view.known), len(needs) + 1)) < config.drop
+    none = jnp.zeros((len(view.known),), bool)
+
+    def gone(family):
+        """Families of one need go together: a server without root images has none of them."""
+        return sum((lacks[:, needs.index(need)] for need in family.needs), none)
+
+    dropped = [gone(family) for family in FEATURES.values()]
+    assert len(dropped) == MEMORY
+    dropped = jnp.stack([*dropped, lacks[:, -1]], axis=1)
     return view.replace(known=view.known & ~dropped)

@@ -1,0 +1,62 @@
+"""Which of a matrix's inputs an update writes to: a trigger shows in those that it lights up."""
+
+import jax
+import jax.numpy as jnp
+
+from metasg_jax.aggregators.norms import median_norm
+from metasg_jax.features.base import TINY, Rows, ServerData
+from metasg_jax.features.layout import Matrix
+
+_KINDS = tuple(
+    f"{kind}_{where}" for kind in ("peak", "divergence", "excess") for where in ("first", "most")
+)
+NAMES = tuple(f"input_{kind}" for kind in _KINDS)
+ROOT_NAMES = tuple(f"root_input_{kind}" for kind in _KINDS)
+_FLOOR = 0.1
+"""Of an even share: inputs that nobody writes to are no surprise below it."""
+
+
+def inputs(rows: Rows, server: ServerData):
+    """A row's energy by input beside the round's median client: see :func:`_apart`."""
+
+    def usual(matrix, shares):
+        return jax.vmap(median_norm, in_axes=(1, None))(shares, rows.present)
+
+    return _apart(rows, server, usual)
+
+
+def root_inputs(rows: Rows, server: ServerData):
+    """The same beside the server's own update, which no client can move."""
+
+    def usual(matrix, shares):
+        return _shares(rows.root[None, matrix.span.start : matrix.span.stop], matrix)[0]
+
+    return _apart(rows, server, usual)
+
+
+def _apart(rows: Rows, server: ServerData, usual) -> jax.Array:
+    """How far shares of squared entries by input lie from ``usual(matrix, shares) -> f32[inputs]``.
+
+    ``peak``: the largest log ratio. ``divergence``: Kullback and Leibler's. ``excess``: what lies
+    above three times the usual. Of the first matrix, and the most over matrices. One pass over the
+    matrices that the layout names.
+    """
+    columns = {kind: [] for kind in ("peak", "divergence", "excess")}
+    for matrix in server.layout.matrices:
+        shares = _shares(rows.updates[:, matrix.span.start : matrix.span.stop], matrix)
+        normal, floor = usual(matrix, shares)[None], _FLOOR / matrix.inputs
+        ratio = jnp.log((shares + floor) / (normal + floor))
+        columns["peak"].append(ratio.max(axis=1))
+        columns["divergence"].append((shares * ratio).sum(axis=1))
+        columns["excess"].append(jnp.maximum(shares - 3 * normal, 0.0).sum(axis=1))
+    found = [jnp.stack(parts) for parts in columns.values()]
+    ends = [end for parts in found for end in (parts[0], parts.max(axis=0))]
+    return jnp.clip(jnp.stack(ends, axis=1), -8.0, 8.0)
+
+
+def _shares(rows: jax.Array, matrix: Matrix) -> jax.Array:
+    """Shares f32[n, inputs] of the squared entries of rows f32[n, size]; 0 for a row that is 0."""
+    shape = (matrix.inputs, -1) if matrix.inputs_first else (-1, matrix.inputs)
+    squares = rows.reshape(rows.shape[0], *shape) ** 2
+    energy = squares.sum(axis=2 if matrix.inputs_first else 1)
+    return energy / jnp.maximum(energy.sum(axis=1, keepdims=True), TINY)
