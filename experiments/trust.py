@@ -13,12 +13,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+from attack_adaptive import load_rival
 
 from metasg_jax.config import FLConfig, GameConfig, RunConfig
 from metasg_jax.data import load
-from metasg_jax.evaluation.contestants import parse_contestant
-from metasg_jax.evaluation.judge import judge
-from metasg_jax.evaluation.worlds import FINAL, SELECTION
+from metasg_jax.evaluation.contestants import Contestant, parse_contestant
+from metasg_jax.evaluation.judge import judge, trust_game
+from metasg_jax.evaluation.worlds import FINAL, SELECTION, world
 from metasg_jax.program import enable_compilation_cache
 
 OUT = Path("docs/results/trust")
@@ -39,6 +40,7 @@ BESIDE = (
         for start in ("", " / warm")
     ),
 )  # fmt: skip
+CONTROLS = ("v1 / shuffled", "untrained", "attack_adaptive")
 RULES = ("mean", "median", "trimmed_mean", "multi_krum", "fltrust")
 """With ``--tune`` each also gets the best of :data:`HELPS`, by selection worlds."""
 HELPS = tuple(
@@ -50,11 +52,13 @@ HELPS = tuple(
 
 
 def federation(level=0.5, types=CARD, partition="q", root=100, dataset="mnist", pool=2,
-               hidden=(64,), model="mlp", **fl) -> RunConfig:  # fmt: skip
+               hidden=(64,), model="mlp", observation="clients", root_class_share=None,
+               **fl) -> RunConfig:  # fmt: skip
     """The game card unless said otherwise, with 100 root images."""
     game = GameConfig(
         dataset=dataset, pool=pool, model=model, hidden=hidden, partition=partition, level=level,
-        num_root=root, num_validation=1000, num_test=2000, types=types,
+        num_root=root, num_validation=1000, num_test=2000, types=types, observation=observation,
+        root_class_share=root_class_share,
     )  # fmt: skip
     return RunConfig(game, FLConfig(**fl))
 
@@ -86,18 +90,20 @@ class Study:
         worlds: final worlds.
         rules: static rules beside it; each chooses its help.
         extra: other contestants.
+        switch: the round in which types switch to the next.
     """
 
     config: RunConfig
     worlds: int = 6
     rules: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    switch: int | None = None
 
 
 STUDIES = {
     **{
         f"card-{q}": Study(
-            federation(q), 6, RULES, BESIDE,
+            federation(q), 20, RULES, (*CONTROLS, *BESIDE),
         )
         for q in (0.1, 0.5, 0.9)
     },
@@ -110,6 +116,10 @@ STUDIES = {
     **{f"share-{s}": Study(federation(0.5, with_share(s))) for s in (0.05, 0.1, 0.3, 0.4)},
     "root-20": Study(federation(root=20)),
     "unlike": Study(federation(types=unlike(CARD))),
+    "root-missing": Study(federation(root_class_share=0.0)),
+    "root-half": Study(federation(root_class_share=0.5)),
+    "anonymous": Study(federation(observation="clients:memory=none")),
+    "switch": Study(federation(), switch=50),
     "late": Study(federation(types=tuple(t if t == "none" else f"{t}@30" for t in CARD))),
     "harmless": Study(federation(types=("mimic@0.2", "free_rider@0.2")), 6, (), ("mean",)),
     "fashion": Study(federation(dataset="fashion_mnist")),
@@ -168,10 +178,17 @@ def play(study: Study, defenders: list[str], tune: bool) -> dict:
         )  # fmt: skip
         helped.append(names[int(np.argmax([tried.mean(j).mean() for j in range(len(names))]))])
     names = [*defenders, "told", "root_only", *helped, *(x for x in study.extra if x not in helped)]
-    contestants = [parse_contestant(x, n) for x in names]
+    contestants = [contestant(x, config, dataset) for x in names]
     worlds = range(FIRST, FIRST + study.worlds)
-    judged = judge(contestants, config, dataset, worlds, FINAL, "test", say)
+    judged = judge(contestants, config, dataset, worlds, FINAL, "test", say, study.switch)
     return {**judged.to_json(), "helped": helped}
+
+
+def contestant(name: str, config: RunConfig, dataset) -> Contestant:
+    """Of its name; ``attack_adaptive`` is the rival that learned this model and task."""
+    if name != "attack_adaptive":
+        return parse_contestant(name, config.fl.num_sampled)
+    return Contestant(name, "rule", rule=load_rival(world(trust_game(config), dataset, 0)))
 
 
 if __name__ == "__main__":

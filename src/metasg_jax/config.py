@@ -292,6 +292,9 @@ class GameConfig:
     """Heterogeneity: q, Dirichlet alpha, or shards per client."""
     num_root: int = 200
     """Images the server holds: rewards, calibration and root gradients use only these."""
+    root_class_share: float | None = None
+    """Share of the server's images that are of one class, drawn at random; 0 leaves it out, None is
+    equal numbers of all (the bias probability of FLTrust: Cao et al., NDSS 2021)."""
     num_validation: int = 1000
     """Images for choosing anything (the best fixed action, say)."""
     num_test: int = 0
@@ -343,6 +346,10 @@ class GameConfig:
         """Raises ConfigError where a value is out of range."""
         _require(self.pool >= 1, "pool", self.pool, "an integer of at least 1")
         _require(self.num_root >= 1, "num_root", self.num_root, "at least 1")
+        _require(
+            self.root_class_share is None or 0 <= self.root_class_share <= 1,
+            "root_class_share", self.root_class_share, "in [0, 1], or none for all the same",
+        )  # fmt: skip
         _require(self.num_validation >= 1, "num_validation", self.num_validation, "at least 1")
         _require(self.seed >= 0, "seed", self.seed, "at least 0")
         weight = self.backdoor_weight

@@ -93,7 +93,7 @@ def judge_program(
     console.print(rich_table(f"score = accuracy - attack success: {title}", header, rows))
     by_type = [[name, *(f"{v:.3f}" for v in judged.score[j].mean(axis=0))]
                for j, name in enumerate(judged.names)]  # fmt: skip
-    console.print(rich_table("score by type", ["defence", *judged.types], by_type))
+    console.print(rich_table("score by type", *narrow(judged)))
     directory.mkdir(parents=True, exist_ok=True)
     page = [f"# {title}\n", markdown_table(header, rows), "\n## Score by type\n"]
     page.append(markdown_table(["defence", *judged.types], by_type))
@@ -105,6 +105,25 @@ def judge_program(
         f"{directory}"
     )
     return judged
+
+
+def narrow(judged: Judged) -> tuple[list[str], list[list[str]]]:
+    """Header and rows by type that fit a terminal: the first contestant, and the best other ones.
+
+    The perfect filter has a column of its own; of the rest only the best of each type is shown.
+    """
+    scores = judged.score.mean(axis=1)
+    shown = [0] + [j for j, name in enumerate(judged.names) if name == "told" and j]
+    rest = [j for j in range(len(judged.names)) if j not in shown]
+    header = ["type", *(judged.names[j] for j in shown), *(["best of the others"] if rest else [])]
+    rows = []
+    for k, name in enumerate(judged.types):
+        row = [name, *(f"{scores[j, k]:.3f}" for j in shown)]
+        if rest:
+            best = max(rest, key=lambda j, k=k: scores[j, k])
+            row.append(f"{scores[best, k]:.3f}  {judged.names[best]}")
+        rows.append(row)
+    return header, rows
 
 
 def best_fixed(config: RunConfig, dataset: Dataset, worlds: int, on_progress) -> Contestant:

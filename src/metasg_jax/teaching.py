@@ -193,8 +193,13 @@ def _write(path: Path, lessons: Lessons) -> None:
 
 
 def read_lessons(path: Path) -> Lessons:
+    """Lessons of a world.
+
+    Raises:
+        CheckpointError: where the file is damaged.
+    """
     try:
-        with np.load(path) as kept:
+        with path.open("rb") as file, np.load(file) as kept:
             view = ClientView(**{n: kept[f"view_{n}"] for n in ClientView.__dataclass_fields__})
             return Lessons(view, kept["malicious"], kept["earned"])
     except Exception as error:  # a damaged archive raises many kinds

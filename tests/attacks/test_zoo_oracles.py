@@ -14,6 +14,8 @@ from metasg_jax.attacks import (
     LMP,
     PGD,
     RL,
+    ConstantShift,
+    FreeRider,
     Gaussian,
     LabelFlip,
     LMPKrum,
@@ -169,6 +171,35 @@ def test_label_flip_counts_labels_from_the_other_end():
         np.tile(np.arange(3, dtype=np.int32), (N, 1, 1)),
     )
     np.testing.assert_array_equal(poison(jax.random.key(0), plan, x, y)[1][0, 0], [2, 1, 0])
+
+
+def test_label_flip_shifts_labels_by_one():
+    plan, _, _ = LabelFlip(map="shift").plan(None, (), context(), None)
+    want = (np.arange(CLASSES) + 1) % CLASSES
+    np.testing.assert_array_equal(plan.label_map, np.tile(want, (N, 1)))
+
+
+def test_free_riders_send_nothing_or_noise_of_their_own_length():
+    ctx = context()
+    assert not np.asarray(FreeRider().craft(jax.random.key(0), (), ctx, None)[0]).any()
+    rows, own = np.asarray(FreeRider(0.5).craft(jax.random.key(0), (), ctx, None)[0]), ctx.visible
+    lengths = np.linalg.norm(own[:2].astype(np.float64), axis=1)
+    np.testing.assert_allclose(np.linalg.norm(rows[:2], axis=1), 0.5 * lengths, rtol=1e-5)
+    assert abs(rows[0] @ rows[1]) < 0.5 * lengths[0] * lengths[1] * 0.5, "each has its own noise"
+    assert np.abs(np.corrcoef(rows[0], own[0])[0, 1]) < 0.9, "nothing was trained"
+
+
+def test_a_constant_shift_adds_one_direction_in_all_rounds():
+    """u + scale |u| v in float64, v the unit vector that the first round drew."""
+    attack, ctx = ConstantShift(0.7), context()
+    rows, v, _ = attack.craft(jax.random.key(0), attack.init(N, D), ctx, None)
+    v, own = np.asarray(v, np.float64), ctx.visible.astype(np.float64)
+    np.testing.assert_allclose(np.linalg.norm(v), 1.0, rtol=1e-5)
+    want = own + 0.7 * np.linalg.norm(own, axis=1, keepdims=True) * v[None]
+    np.testing.assert_allclose(np.asarray(rows)[:2], want[:2], rtol=1e-4, atol=1e-5)
+    later = context(seed=1)
+    rows, again, _ = attack.craft(jax.random.key(5), jnp.asarray(v, jnp.float32), later, None)
+    np.testing.assert_allclose(again, v, rtol=1e-6)
 
 
 def test_label_flip_is_boosted():

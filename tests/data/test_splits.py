@@ -88,3 +88,17 @@ def test_test_images():
 def test_out_of_range(arguments, said):
     with pytest.raises(ConfigError, match=said):
         split(np.random.default_rng(0), dataset(), *arguments)
+
+
+@pytest.mark.parametrize(("share", "of_it"), [(0.0, 0), (0.5, 30), (1.0, 60)])
+def test_a_biased_root_has_its_share_of_one_class(share, of_it):
+    data, classes = dataset(), set()
+    for seed in range(4):
+        splits = split(np.random.default_rng(seed), data, 60, 200, root_class_share=share)
+        assert disjoint_and_complete(splits, 1000)
+        counts = np.bincount(data.train_y[splits.root], minlength=10)
+        focus = int(counts.argmax() if share else counts.argmin())
+        rest = np.delete(counts, focus)
+        assert counts[focus] == of_it and rest.max() - rest.min() <= 1
+        classes.add(focus)
+    assert len(classes) > 1, "the class is drawn"

@@ -46,6 +46,26 @@ def test_root_only_does_not_depend_on_who_attacks(judged):
     assert (accuracy == accuracy[:, :1]).all() and accuracy.min() > 0.5
 
 
+def test_types_that_switch_begin_as_the_type_before():
+    """Switched in round 0 they never were another; in the last, the first is almost the last."""
+    told = [parse_contestant("mean", 5)]
+    never, at_once, late = (
+        judge(told, CONFIG, tiny_dataset(side=6), range(1), switch=switch).score[0, 0]
+        for switch in (None, 0, 12)
+    )
+    np.testing.assert_array_equal(never, at_once)
+    np.testing.assert_array_equal(never, late)
+    half = judge(told, CONFIG, tiny_dataset(side=6), range(1), switch=11).accuracy[0, 0]
+    assert half[2] < never[0] - 0.2, "eleven of twelve rounds under the strong sign flip"
+
+
+def test_decisions_dealt_at_random_keep_as_many_of_each():
+    names = [parse_contestant(name, 5) for name in ("v1", "v1 / shuffled", "untrained")]
+    got = judge(names, CONFIG, tiny_dataset(side=6), range(1)).kept[:, 0, 1]
+    assert got[0, 0] - got[0, 1] > 0.3, "the defender tells them apart"
+    assert abs(got[1, 0] - got[1, 1]) < 0.3 and abs(got[2, 0] - got[2, 1]) < 0.3
+
+
 def test_the_same_worlds_give_the_same_numbers(judged):
     again = judge([parse_contestant("mean", 5)], CONFIG, tiny_dataset(side=6), range(2))
     np.testing.assert_array_equal(again.score[0], of(judged, "mean"))
@@ -65,9 +85,10 @@ def test_the_json_and_the_table_say_the_same(judged):
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("median / hot", "option 'hot': warm, lr=NUMBER"),
+        ("median / hot", "option 'hot': warm, shuffled, lr=NUMBER"),
         ("median / lr=0", "above 0"),
         ("constant:clip=3", "clip = 3"),
+        ("median / shuffled", "decide about clients"),
         ("median / fine_tune:lr=-1", "lr"),
     ],
 )

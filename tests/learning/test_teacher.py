@@ -72,5 +72,8 @@ def test_what_servers_may_lack_is_dropped_and_nothing_else(lessons):
     _, got = lessons
     view = drop_families(jax.random.key(0), got.view, TeachConfig(drop=0.5))
     shares = dict(zip([*FEATURES, "memory"], np.asarray(view.known).mean(axis=0), strict=True))
-    assert shares["norms"] == shares["cosines"] == 1
+    assert shares["norms"] == shares["cosines"] == shares["inputs"] == 1
     assert all(0.1 < shares[name] < 0.9 for name in ("root", "classes", "influence", "memory"))
+    names = list(FEATURES)
+    together = view.known[:, names.index("root")] == view.known[:, names.index("root_inputs")]
+    assert together.all(), "without root images there is neither"

@@ -31,6 +31,7 @@ def split(
     num_root: int,
     num_validation: int,
     num_test: int | None = None,
+    root_class_share: float | None = None,
 ) -> Splits:
     """Draws the splits of one experiment.
 
@@ -40,6 +41,8 @@ def split(
         num_root: R; the same number of images of every class, as far as the counts allow.
         num_validation: V.
         num_test: How many test images; None is all of them, in order.
+        root_class_share: Share of the root images that are of one class, drawn at random, the
+            others in equal numbers; 0 leaves that class out. None is equal numbers of all.
 
     Returns:
         The splits; the clients get every train image that is neither root nor validation.
@@ -64,7 +67,10 @@ def split(
         )
     order = rng.permutation(num_train)
     in_root = np.zeros(num_train, bool)
-    in_root[_balanced(rng, order, dataset.train_y, num_root)] = True
+    if root_class_share is None:
+        in_root[_balanced(rng, order, dataset.train_y, num_root)] = True
+    else:
+        in_root[_biased(rng, order, dataset.train_y, num_root, root_class_share)] = True
     root, rest = order[in_root[order]], order[~in_root[order]]
     test = np.arange(all_test)
     if num_test is not None:
@@ -77,11 +83,21 @@ def split(
     )
 
 
+def _biased(
+    rng: np.random.Generator, order: np.ndarray, labels: np.ndarray, count: int, share: float
+) -> np.ndarray:
+    """``count`` images, a ``share`` of them of one class."""
+    focus = labels[order] == rng.choice(np.unique(labels))
+    of_it = order[focus][: round(share * count)]
+    rest = order[~focus]
+    return np.concatenate([of_it, _balanced(rng, rest, labels, count - len(of_it))])
+
+
 def _balanced(
     rng: np.random.Generator, order: np.ndarray, labels: np.ndarray, count: int
 ) -> np.ndarray:
     """The first ``count`` images when the classes take turns; ``order`` decides within a class."""
-    turn = np.empty(len(order), np.int64)
+    turn = np.full(len(labels), len(labels))  # What is not in ``order`` comes last.
     classes = rng.permutation(np.unique(labels))  # Who is first when ``count`` does not divide.
     rank = np.empty(int(labels.max()) + 1, np.int64)
     rank[classes] = np.arange(len(classes))

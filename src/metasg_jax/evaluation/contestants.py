@@ -3,6 +3,8 @@
 ::
 
     v1                          a shipped defender, or the directory of one or of a run
+    v1 / shuffled               its decisions, dealt to the round's clients at random
+    untrained                   the same network with the weights it begins with
     told                        the perfect filter: it is told who is malicious
     root_only                   the model trained on the server's images alone
     constant:clip=0,trim=-0.5   trusts everybody; knobs of client_trust that stand still
@@ -16,14 +18,19 @@ Options may be combined: ``clipping:max_norm=0.5+median / warm / lr=2 / fine_tun
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 
 from metasg_jax.aggregators import ClientTrust
 from metasg_jax.defender.files import find, read_defender, shipped
 from metasg_jax.errors import ConfigError
+from metasg_jax.features.view import view_spec
 from metasg_jax.game.make import check_rule, make_post_defense, make_rule
-from metasg_jax.game.rollout import Player
+from metasg_jax.game.rollout import Player, init_normalizer
+from metasg_jax.learning.state import KNOBS
+from metasg_jax.policies import SetPolicy
 from metasg_jax.post_defenses import POST_DEFENSES
 from metasg_jax.specs import number, parse_variant
 
@@ -37,10 +44,10 @@ class Contestant:
 
     Attributes:
         name: of the row.
-        kind: ``policy``, ``told``, ``constant``, ``root_only`` or ``rule``.
+        kind: ``policy``, ``shuffled``, ``told``, ``constant``, ``root_only`` or ``rule``.
         player: of a policy.
         knobs: clip, trim and own in [-1, 1] that stand still; NaN where the policy turns them.
-        rule: its string, for a rule.
+        rule: its string, or the rule itself.
         post: the post-training defence.
         warm: whether it starts from the root-only model.
         server_lr: factor on the aggregated update.
@@ -50,7 +57,7 @@ class Contestant:
     kind: str
     player: Player | None = None
     knobs: tuple[float, float, float] = (float("nan"),) * 3
-    rule: str = ""
+    rule: Any = ""
     post: str = "none"
     warm: bool = False
     server_lr: float = 1.0
@@ -81,10 +88,12 @@ def parse_contestant(text: str, num_sampled: int) -> Contestant:
         'fine_tune'
     """
     head, *options = (part.strip() for part in text.split(" / "))
-    post, warm, server_lr = "none", False, 1.0
+    post, warm, server_lr, kind = "none", False, 1.0, "policy"
     for option in options:
         if option == "warm":
             warm = True
+        elif option == "shuffled":
+            kind = "shuffled"
         elif option.startswith("lr="):
             server_lr = number(option[3:], f"contestant {text!r}: lr")
             if not 0 < server_lr < np.inf:
@@ -94,8 +103,8 @@ def parse_contestant(text: str, num_sampled: int) -> Contestant:
             post = option
         else:
             raise ConfigError(
-                f"contestant {text!r}: option {option!r}: warm, lr=NUMBER or a post-training "
-                f"defence of {', '.join(POST_DEFENSES)}"
+                f"contestant {text!r}: option {option!r}: warm, shuffled, lr=NUMBER or a "
+                f"post-training defence of {', '.join(POST_DEFENSES)}"
             )
     rest = dict(post=post, warm=warm, server_lr=server_lr)
     name = head.partition(":")[0]
@@ -107,9 +116,19 @@ def parse_contestant(text: str, num_sampled: int) -> Contestant:
         rule = parse_variant({"constant": ClientTrust}, head, "contestant")
         check_rule(rule, num_sampled)
         return Contestant(text, "constant", knobs=(rule.clip, rule.trim, rule.own), **rest)
+    if head == "untrained":
+        return Contestant(text, kind, untrained(num_sampled), **rest)
     if head in shipped() or Path(head).is_dir():
         player, _ = read_defender(find(head))
         policy = dataclasses.replace(player.policy, num_clients=num_sampled)  # pyrefly: ignore
-        return Contestant(text, "policy", player.replace(policy=policy), **rest)
+        return Contestant(text, kind, player.replace(policy=policy), **rest)
+    if kind == "shuffled":
+        raise ConfigError(f"contestant {text!r}: shuffled is for those that decide about clients")
     make_rule(head, num_sampled, 0.2)  # raises
     return Contestant(text, "rule", rule=head, **rest)
+
+
+def untrained(num_sampled: int, hidden: tuple[int, ...] = (64, 64)) -> Player:
+    """A policy that has learned nothing: about half of the clients are kept, whoever they are."""
+    policy, spec = SetPolicy(num_sampled, KNOBS, hidden), view_spec(num_sampled)
+    return Player(policy.init(jax.random.key(0), spec), init_normalizer(spec), policy, True)

@@ -10,18 +10,15 @@ import numpy as np
 
 from metasg_jax.config import RunConfig
 from metasg_jax.data import Dataset
-from metasg_jax.evaluation.contestants import Contestant
+from metasg_jax.evaluation.contestants import Contestant, untrained
 from metasg_jax.evaluation.episodes import held_out, standing_still
 from metasg_jax.evaluation.metrics import measure_deployed
 from metasg_jax.evaluation.root_only import train_on_root
 from metasg_jax.evaluation.statistics import t_interval
 from metasg_jax.evaluation.worlds import FINAL, world
-from metasg_jax.features.view import view_spec
 from metasg_jax.game.make import make_observation, make_post_defense, make_rule
-from metasg_jax.game.rollout import Player, init_normalizer, rollout
+from metasg_jax.game.rollout import Player, rollout
 from metasg_jax.game.shapes import of_shared_shape
-from metasg_jax.learning.state import KNOBS
-from metasg_jax.policies import SetPolicy
 from metasg_jax.types import Key
 
 
@@ -91,17 +88,22 @@ def judge(
     stream: int = FINAL,
     split: str = "test",
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    switch: int | None = None,
 ) -> Judged:
     """Plays each contestant on each world: same clients, batches, first models and triggers.
 
     Args:
         contestants: of :func:`~metasg_jax.evaluation.contestants.parse_contestant`.
-        config: what is played; its rule, observation and post-training defence are not read.
+        config: what is played; its rule and post-training defence are not read, its observation
+            only where it is of ``clients``.
         dataset: the images.
         worlds: their numbers within the stream.
         stream: ``FINAL`` or ``SELECTION``.
         split: ``test`` or ``validation``.
         on_progress: called with who played, how many of how many.
+        switch: the round before which each type's clients act as the type before it in the prior
+            (the first one's as the last); scores are of the type that they switch to. None: nobody
+            switches.
     """
     shape = (len(contestants), len(worlds))
     rows = np.empty(shape, object)
@@ -114,7 +116,7 @@ def judge(
         key = jax.random.key(number)
         played = {}
         for j, who in enumerate(contestants):
-            rows[j, s] = _judge_one(key, base, who, config, split, played)
+            rows[j, s] = _judge_one(key, base, who, config, split, played, switch)
             done += 1
             on_progress(who.name, done, total)
 
@@ -131,6 +133,9 @@ def judge(
         "clients": [config.fl.num_sampled, config.fl.num_clients],
         "rounds": config.fl.horizon,
         "local_steps": config.fl.local_steps,
+        "observation": trust_game(config).game.observation,
+        "root_class_share": config.game.root_class_share,
+        "switch": switch,
         "worlds": [int(w) for w in worlds],
         "stream": int(stream),
     }
@@ -142,13 +147,15 @@ def judge(
 
 def trust_game(config: RunConfig) -> RunConfig:
     """The same federation where the defender decides about each client."""
+    seen = config.game.observation
     game = dataclasses.replace(
-        config.game, rule="client_trust", observation="clients", post_defense="none"
-    )
+        config.game, rule="client_trust", post_defense="none",
+        observation=seen if seen.partition(":")[0] == "clients" else "clients",
+    )  # fmt: skip
     return dataclasses.replace(config, game=game)
 
 
-def _judge_one(key: Key, base, who: Contestant, config: RunConfig, split: str, played: dict):
+def _judge_one(key, base, who: Contestant, config: RunConfig, split: str, played: dict, switch):
     """Numbers of one contestant on one world. Runs that differ after the last round are shared."""
     model, kinds = base.model, len(base.prior)
     key_model, key_root = jax.random.split(jax.random.clone(key))
@@ -156,7 +163,8 @@ def _judge_one(key: Key, base, who: Contestant, config: RunConfig, split: str, p
         played["root"] = train_on_root(key_root, model, base.root_x, base.root_y)
         played["fresh"] = model.ravel(model.init(key_model))
     start = played["root" if who.warm or who.kind == "root_only" else "fresh"]
-    what = (who.kind, who.knobs, who.rule, who.warm, who.server_lr, id(who.player))
+    what = (who.kind, who.knobs, str(who.rule), who.warm, who.server_lr, id(who.player))
+    turn = jnp.int32(base.horizon if switch is None else switch)
     if who.kind == "root_only":
         finals = jnp.broadcast_to(start[None], (kinds, *start.shape))
         run = finals, jnp.zeros((kinds,), bool), np.full((kinds, 2), np.nan)
@@ -165,15 +173,17 @@ def _judge_one(key: Key, base, who: Contestant, config: RunConfig, split: str, p
     else:
         game = base.replace(start=start, fl=base.fl.replace(server_lr=who.server_lr))
         if who.kind == "rule":
-            rule = make_rule(who.rule, game.fl.num_sampled, config.game.assumed_share, model)
+            rule = who.rule
+            if isinstance(rule, str):
+                rule = make_rule(rule, game.fl.num_sampled, config.game.assumed_share, model)
             bare = game.replace(rule=rule, observation=make_observation("paper"))
-            finals, diverged = play_rule(jax.random.clone(key), bare)
+            finals, diverged = play_rule(jax.random.clone(key), bare, turn)
             run = finals, diverged, np.full((kinds, 2), np.nan)
         else:
-            player = who.player or _anybody(game.num_trusted)
+            player = who.player or untrained(game.num_trusted, (4, 4))
             knobs = jnp.asarray(who.knobs, jnp.float32)
-            role = jnp.int32({"policy": 0, "told": 1, "constant": 2}[who.kind])
-            run = play_trust(jax.random.clone(key), game, player, role, knobs)
+            role = jnp.int32(("policy", "told", "constant", "shuffled").index(who.kind))
+            run = play_trust(jax.random.clone(key), game, player, role, knobs, turn)
         played[what] = run
     finals, diverged, kept = run
     defended = base.replace(post_defense=make_post_defense(who.post))
@@ -182,29 +192,25 @@ def _judge_one(key: Key, base, who: Contestant, config: RunConfig, split: str, p
     return {**out, "kept": np.asarray(kept)}
 
 
-def _anybody(n: int) -> Player:
-    """Stands for the policy where none is asked."""
-    policy = SetPolicy(n, KNOBS, (4, 4))
-    return Player(
-        policy.init(jax.random.key(0), view_spec(n)), init_normalizer(view_spec(n)), policy, True
-    )
-
-
 def nobody(game) -> Player:
     """The attacker of types that do not respond: the centre of its knobs."""
     return standing_still(game.attacker_action_size, game.attacker_observation_size)
 
 
 @jax.jit
-def play_trust(key: Key, game, player: Player, role: jax.Array, knobs: jax.Array):
+def play_trust(
+    key: Key, game, player: Player, role: jax.Array, knobs: jax.Array, switch: jax.Array
+):
     """An episode a type of a defender that decides about each client.
 
     Args:
         key: consumed.
         game: with the rule ``client_trust``.
         player: the policy.
-        role: 0 the policy decides, 1 who is told, 2 everybody is trusted.
+        role: 0 the policy decides, 1 who is told, 2 everybody is trusted, 3 the policy's decisions
+            are dealt to the clients at random.
         knobs: f32[3] that stand still; NaN where the policy turns them.
+        switch: i32[], the round from which on types act as the next one.
 
     Returns:
         (final models f32[K, d], diverged bool[K], shares of honest and malicious rows kept
@@ -215,7 +221,8 @@ def play_trust(key: Key, game, player: Player, role: jax.Array, knobs: jax.Array
     def decide(state, xi, action):
         malicious = game.malicious(state, xi)
         told = jnp.where(malicious, -1.0, 1.0)
-        trust = jnp.stack([action[:n], told, jnp.ones((n,))])[role]
+        shuffled = jax.random.permutation(jax.random.key(state.round), action[:n])
+        trust = jnp.stack([action[:n], told, jnp.ones((n,)), shuffled])[role]
         turned = jnp.where(jnp.isnan(knobs), action[n:], knobs)
         return jnp.concatenate([trust, turned])
 
@@ -225,38 +232,41 @@ def play_trust(key: Key, game, player: Player, role: jax.Array, knobs: jax.Array
         return counts + jnp.stack([(seen & kept[None]).sum(1), seen.sum(1)])
 
     zero = jnp.zeros((2, 2), jnp.int32)
-    finals, diverged, counts = _play_types(key, game, player, zero, count, decide)
+    finals, diverged, counts = _play_types(key, game, player, zero, count, switch, decide)
     kept, seen = counts[:, 0], counts[:, 1]
     return finals, diverged, jnp.where(seen > 0, kept / jnp.maximum(seen, 1), jnp.nan)
 
 
 @jax.jit
-def play_rule(key: Key, game):
+def play_rule(key: Key, game, switch: jax.Array):
     """An episode a type of a rule that stands still: (final models f32[K, d], diverged bool[K])."""
     defender = standing_still(game.action_size, game.observation_spec)
-    finals, diverged, _ = _play_types(key, game, defender, (), lambda nothing, *_: nothing)
+    finals, diverged, _ = _play_types(key, game, defender, (), lambda nothing, *_: nothing, switch)
     return finals, diverged
 
 
-def _play_types(key: Key, game, defender: Player, tally, count, override=None):
+def _play_types(key: Key, game, defender: Player, tally, count, switch, override=None):
     """An episode a type, the same random numbers for all: (f32[K, d], bool[K], tallies [K]).
 
-    ``count(tally, state before the round, type, action) -> tally`` after each round.
+    ``count(tally, state before the round, type, action) -> tally`` after each round. From the round
+    ``switch`` on it is type i; before it, where there is a before and an after, the one before i.
     """
+    kinds = len(game.prior)
 
     def episode(_, i):
-        xi = game.prior[i]
+        first = jnp.where(switch < game.horizon, (i - 1) % kinds, i)
         key_environment, key_policies = jax.random.split(jax.random.clone(key))
 
         def one(carry, t):
             before, counts = carry
+            xi = game.prior[jnp.where(t < switch, first, i)]
             state, played = rollout(
                 jax.random.fold_in(key_environment, t), jax.random.fold_in(key_policies, t),
                 game, xi, defender, nobody(game), state=before, num_rounds=1, override=override,
             )  # fmt: skip
             return (state, count(counts, before, xi, played.defender.action[0])), None
 
-        state = game.reset(jax.random.fold_in(key_environment, game.horizon), xi)
+        state = game.reset(jax.random.fold_in(key_environment, game.horizon), game.prior[i])
         (state, counts), _ = jax.lax.scan(one, (state, tally), jnp.arange(game.horizon))
         return None, (state.w, state.diverged, counts)
 

@@ -202,7 +202,10 @@ def make_game(
 
 def splits_of(rng, config: GameConfig, dataset: Dataset) -> Splits:
     """The first draw of a game's randomness: who may see which images."""
-    return split(rng, dataset, config.num_root, config.num_validation, config.num_test or None)
+    return split(
+        rng, dataset, config.num_root, config.num_validation, config.num_test or None,
+        config.root_class_share,
+    )  # fmt: skip
 
 
 def simulated_clients(

@@ -1,0 +1,74 @@
+"""The teacher as a program: cut at any world or pass it goes on to the same bits."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from metasg_jax import teaching
+from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig, TeachConfig
+from metasg_jax.errors import CheckpointError
+from metasg_jax.game.make import make_game
+from metasg_jax.learning.state import init_state
+from metasg_jax.presets.cpu import TRUST
+from metasg_jax.testing import tiny_dataset
+
+CONFIG = RunConfig(
+    GameConfig(types=("none",), hidden=(6,), num_root=12, num_validation=30, **TRUST),
+    FLConfig(num_clients=8, num_sampled=4, batch_size=4, horizon=2),
+    MetaConfig(set_hidden=(8, 8)),
+    TeachConfig(worlds=2, own_play=2, passes=1, steps=10, batch=16, trims=(-1.0,)),
+    ("teach",),
+    clients="real",
+)
+DATASET = tiny_dataset(side=6)
+
+
+def run(directory, resume=False):
+    game = make_game(CONFIG.game, CONFIG.fl, DATASET)
+    state = init_state(jax.random.key(0), game, CONFIG.meta)
+    datasets, quiet = {CONFIG.game.dataset: DATASET}, Console(quiet=True)
+    return teaching.teach_program([CONFIG], datasets, state, game, directory, resume, quiet)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("whole")
+    return directory, run(directory)
+
+
+def same(a, b):
+    for left, right in zip(jax.tree.leaves(a.theta), jax.tree.leaves(b.theta), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("cut", ["a world of the first pass", "a world of own play", "a pass"])
+def test_a_run_that_was_cut_goes_on_to_the_same_weights(whole, cut, tmp_path):
+    source, state = whole
+    directory = tmp_path / "run"
+    shutil.copytree(source, directory)
+    if cut == "a pass":
+        shutil.rmtree(directory / "teaching" / "2")
+    else:
+        first = 1 if cut == "a world of the first pass" else 3
+        for number in range(first, 4):
+            (directory / "lessons" / f"{number:04d}.npz").unlink()
+        shutil.rmtree(directory / "teaching" / "2")
+        if first == 1:
+            shutil.rmtree(directory / "teaching" / "1")
+    same(run(directory, resume=True), state)
+
+
+def test_lessons_that_are_there_are_not_written_over(whole):
+    with pytest.raises(CheckpointError, match="go on with --resume"):
+        run(whole[0])
+
+
+def test_a_damaged_lesson_is_named(whole, tmp_path):
+    directory = tmp_path / "run"
+    shutil.copytree(whole[0], directory)
+    (directory / "lessons" / "0001.npz").write_bytes(b"PK\x03\x04 no archive")
+    with pytest.raises(CheckpointError, match=r"0001\.npz can't be read"):
+        run(directory, resume=True)
