@@ -4,12 +4,17 @@
 quiet core; ``--resume`` goes on. The weights are then in ``OUT/defender``. ``--join A B --out C``
 fits one policy on the lessons of several such runs: ``v1`` is that of seeds 0 to 4. Clients of all
 worlds hold augmented copies of the server's own root images, drawn anew for each world.
+
+Ablations: ``--leave-out own_play`` joins without the lessons of own play, ``breadth`` with those of
+one shape alone, ``context`` with a policy that sees each client by itself; ``--real`` plays worlds
+of real images.
 """
 
 import argparse
 import dataclasses
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 from rich.console import Console
 
@@ -17,7 +22,9 @@ from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig, Teach
 from metasg_jax.data import load
 from metasg_jax.defender import save_defender
 from metasg_jax.game.make import make_game
-from metasg_jax.learning.state import defender_player, init_state, policies
+from metasg_jax.learning.state import KNOBS, defender_player, init_state, policies
+from metasg_jax.policies import SetPolicy
+from metasg_jax.policies.set_policy import BODIES
 from metasg_jax.presets.cpu import TRUST
 from metasg_jax.program import enable_compilation_cache
 from metasg_jax.teaching import card_of, learn_from, read_lessons, teach_program
@@ -55,6 +62,22 @@ KINDS = (
 TEACHER = TeachConfig(worlds=14, own_play=14, passes=2, steps=2500, trims=(-1.0, -0.33))
 
 
+class Alone(nn.Module):
+    """Tanh layers; no client sees another."""
+
+    hidden: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, clients, present):
+        """As :class:`metasg_jax.policies.set_policy.DeepSets`."""
+        for width in self.hidden:
+            clients = nn.tanh(nn.Dense(width)(clients))
+        return clients
+
+
+BODIES["alone"] = Alone
+
+
 def main() -> None:
     """Trains and writes ``OUT/defender``."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -62,23 +85,32 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--join", type=Path, nargs="+", help="runs whose lessons are put together")
+    parser.add_argument("--leave-out", choices=("own_play", "breadth", "context"))
+    parser.add_argument("--real", action="store_true", help="clients hold real images")
     args = parser.parse_args()
     enable_compilation_cache()
-    first, *rest = KINDS
-    first = dataclasses.replace(first, seed=args.seed, teach=TEACHER)
+    kinds = [dataclasses.replace(k, clients="real" if args.real else k.clients) for k in KINDS]
+    meta = MetaConfig()
+    if args.leave_out == "context":
+        meta = MetaConfig(policy=SetPolicy(SMALL.fl.num_sampled, KNOBS, body="alone"))
+    first = dataclasses.replace(kinds[0], seed=args.seed, teach=TEACHER, meta=meta)
     datasets = {name: load(name) for name in {k.game.dataset for k in KINDS}}
     game = make_game(first.game, first.fl, datasets[first.game.dataset])
     state = init_state(jax.random.key(args.seed), game, first.meta)
     if args.join:
-        join(args.join, args.out, first, game, state)
+        join(args.join, args.out, first, game, state, args.leave_out)
         return
-    teach_program([first, *rest], datasets, state, game, args.out, args.resume, Console())
+    teach_program([first, *kinds[1:]], datasets, state, game, args.out, args.resume, Console())
 
 
-def join(runs: list[Path], out: Path, config: RunConfig, game, state) -> None:
+def join(runs: list[Path], out: Path, config: RunConfig, game, state, without=None) -> None:
     """Fits a policy on the lessons of several runs and writes it to ``out``."""
     config = dataclasses.replace(config, teach=config.teach.replace(steps=6000))
     paths = [path for run in runs for path in sorted((run / "lessons").glob("*.npz"))]
+    if without == "own_play":
+        paths = [p for p in paths if int(p.stem) < TEACHER.worlds]
+    if without == "breadth":
+        paths = [p for p in paths if KINDS[int(p.stem) % len(KINDS)] is SMALL]
     lessons = [read_lessons(path) for path in paths]
     policy = policies(game, config.meta)[0]
     state = learn_from(state, lessons, policy, config, 0, Console())
