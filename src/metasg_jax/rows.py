@@ -23,6 +23,16 @@ def weighted_sum(weights: jax.Array, rows: jax.Array | Sequence[jax.Array]) -> j
     return total
 
 
+def shares(weights: jax.Array) -> jax.Array:
+    """Weights f32[n], at least 0, divided by their sum; all 0 where that is 0.
+
+    A floor under the sum would be another rule for small weights: of two weights of 1e-20 nothing
+    would be left.
+    """
+    total = weights.sum()
+    return weights / jnp.where(total > 0, total, 1.0)
+
+
 def row_norms(rows: jax.Array) -> jax.Array:
     """Euclidean norms f32[n] of f32[n, d]."""
     return safe_sqrt(jnp.sum(rows**2, axis=1))

@@ -17,6 +17,7 @@ from metasg_jax.game.rollout import Player, init_normalizer
 from metasg_jax.learning.state import KNOBS
 from metasg_jax.policies import SetPolicy
 from metasg_jax.registry import UnknownNameError
+from tests.fl.hostile import HOSTILE_LEAVES, HOSTILE_TREES
 
 RNG = np.random.default_rng(0)
 MODEL = {
@@ -87,6 +88,47 @@ def test_a_hostile_client_is_left_out_and_named(blind, hostile, why):
     model, _, report = blind.aggregate(blind.init(MODEL), MODEL, clients)
     assert list(report["rejected"]) == [1] and why in report["rejected"][1]
     np.testing.assert_allclose(model["out/b"], 0.1, rtol=1e-4)
+
+
+def test_whatever_a_client_sends_is_named_and_raises_nothing(blind):
+    """All that ``receive`` refuses by name, at once; and what stands where a counter is."""
+    model = {"bias": np.zeros(3, np.float32), "seen": np.int32(5)}
+    hostile = [{**model, "bias": leaf} for leaf in HOSTILE_LEAVES.values()]
+    hostile += [{**model, "seen": bad} for bad in (np.nan, 3.0, 2**40, "5", HOSTILE_LEAVES["keys"])]
+    hostile += HOSTILE_TREES.values()
+    honest = [{"bias": np.full(3, 0.1, np.float32), "seen": np.int32(9)}] * 3
+    new, _, report = blind.aggregate(blind.init(model), model, [*honest, *hostile])
+    assert list(report["rejected"]) == list(range(3, 3 + len(hostile)))
+    assert all(why.startswith("model: ") for why in report["rejected"].values())
+    np.testing.assert_allclose(new["bias"], 0.1, rtol=1e-4)
+    assert new["seen"] == 9 and new["seen"].dtype == np.int32
+
+
+def test_a_root_model_that_diverged_is_left_out_and_said(blind):
+    clients = [moved(0.1)] * 3
+    model, _, report = blind.aggregate(
+        blind.init(MODEL), MODEL, clients, root_params=moved(np.float32(np.nan))
+    )
+    np.testing.assert_allclose(model["out/b"], 0.1, rtol=1e-4)
+    assert "root" in report["missing"] and "root_params not used" in report["note"]
+
+
+def test_a_model_of_float64_keeps_its_digits(blind):
+    """The row is float32, the model that it is taken from is not."""
+    model = {"w": np.full((3, 2), 1 + 1e-12)}
+    new, _, _ = blind.aggregate(blind.init(model), model, [model] * 3)
+    np.testing.assert_array_equal(new["w"], model["w"])
+
+
+def test_one_defender_serves_models_of_other_kinds(blind):
+    """Of the same names and shapes: what comes back is of the kind that was given."""
+    for kind in (np.float32, np.float64):
+        model = {"w": np.zeros((3, 2), kind), "n": np.array([1, 2])}
+        new, _, _ = blind.aggregate(blind.init(model), model, [model] * 2)
+        assert new["w"].dtype == kind and new["n"].dtype == np.int64
+    model = {"w": np.zeros((3, 2), np.float32), "n": np.array([1.0, 2.0])}
+    new, _, _ = blind.aggregate(blind.init(model), model, [model] * 2)
+    assert new["n"].dtype == np.float64
 
 
 def test_when_nothing_usable_came_the_model_stays(blind):
@@ -173,6 +215,9 @@ def test_a_state_is_a_pytree_of_arrays_and_goes_on(blind):
         (dict(client_ids=[1]), "1 of them, not one for each of 2"),
         (dict(client_ids=[1, 1]), "1 is given twice"),
         (dict(client_ids=[1.5, 2.5]), "an integer, a string, bytes"),
+        (dict(client_ids=[[1], [2]]), "an integer, a string, bytes"),
+        (dict(weights=["1", "2"]), "weights.0. = 1: a real number"),
+        (dict(weights=[1, 1e-46]), "weights.1. = 1e-46: 0 or at least"),
         (dict(weights=[1, -1]), "at least 0 and finite"),
         (dict(weights=[0, 0]), "all 0"),
         (dict(params={"other": np.ones(2)}), "not the model that the state was begun for"),
@@ -275,3 +320,13 @@ def test_the_pure_step_is_what_aggregate_takes(blind):
     assert info["kept"].all() and int(state.round) == 1
     flat = np.concatenate([model[k].ravel() for k in sorted(model)])
     np.testing.assert_allclose(flat, got.w_global - update, rtol=1e-4, atol=1e-6)
+
+
+def test_the_pure_step_refuses_ids_that_are_no_slots(files):
+    """The memory would read and write another client's."""
+    from metasg_jax.fl import receive
+
+    defender = load_defender(files, num_slots=4)
+    got = receive(MODEL, [moved(0.1)] * 2, client_ids=[3, 4])
+    with pytest.raises(ConfigError, match="client_ids: 4 is no slot: from 0 to 3"):
+        defender.step(defender.init(MODEL), got, server=defender.server(MODEL))

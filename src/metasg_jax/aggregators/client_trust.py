@@ -7,7 +7,7 @@ from metasg_jax.aggregators.clipped_trimmed_mean import ClippedTrimmedMean
 from metasg_jax.aggregators.norms import clip_factors, median_norm
 from metasg_jax.aggregators.order import order_statistics, trimmed_window
 from metasg_jax.aggregators.presence import count_rejected, present_norms, present_rows
-from metasg_jax.rows import weighted_sum
+from metasg_jax.rows import shares, weighted_sum
 
 
 class ClientTrust(ClippedTrimmedMean):
@@ -76,7 +76,7 @@ class ClientTrust(ClippedTrimmedMean):
         share = self.trim_share(trim)
 
         def mean():
-            return weighted_sum(weights / jnp.maximum(weights.sum(), 1e-12) * factors, updates)
+            return weighted_sum(shares(weights) * factors, updates)
 
         def trimmed():
             window = trimmed_window(trusted, share * trusted.sum())

@@ -7,7 +7,7 @@ from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.geometry import products
 from metasg_jax.aggregators.presence import count_rejected, present_norms, present_rows
 from metasg_jax.errors import ConfigError
-from metasg_jax.rows import row_norms, weighted_sum
+from metasg_jax.rows import row_norms, shares, weighted_sum
 from metasg_jax.struct import field
 
 # Two rows this near to parallel are parallel: what is left is float32's rounding.
@@ -33,8 +33,9 @@ class FoolsGold(AggregatorBase):
 
     Attributes:
         num_clients: static: N, to keep a history f32[N, d] by ``received.client_ids``, in which an
-            update longer than 1 counts as a unit vector (as in the authors' code). 0 compares the
-            updates of one round and remembers nobody.
+            update longer than 1 counts as a unit vector (as in the authors' code). A client whose
+            id is none of 0 .. N - 1 has no history: it is judged by this round's update, as all are
+            with 0, which remembers nobody.
 
     Example:
         >>> from metasg_jax.testing import received
@@ -65,13 +66,17 @@ class FoolsGold(AggregatorBase):
         updates, present = present_rows(received)
         history = updates
         if self.num_clients:
+            ids = jnp.asarray(received.client_ids)
+            known = (ids >= 0) & (ids < self.num_clients)
+            # an index below 0 counts from the end, and one that is too large is the last
+            ids = jnp.where(known, ids, self.num_clients)
             lengths = jnp.maximum(present_norms(received, present), 1.0)
-            state = state.at[received.client_ids].add(updates / lengths[:, None])
-            history = state[received.client_ids]
+            now = updates / lengths[:, None]
+            state = state.at[ids].add(now, mode="drop")
+            history = jnp.where(known[:, None], state.at[ids].get(mode="clip"), now)
         alpha = jnp.where(present, foolsgold_weights(history, present), 0.0)
-        weights = alpha / jnp.maximum(alpha.sum(), 1e-12)
         info = {"alpha": alpha, "rejected": count_rejected(received, present)}
-        return weighted_sum(weights, updates), state, info
+        return weighted_sum(shares(alpha), updates), state, info
 
 
 def foolsgold_weights(history: jax.Array, present: jax.Array) -> jax.Array:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.presence import count_rejected, present_rows
-from metasg_jax.rows import weighted_sum
+from metasg_jax.rows import shares, weighted_sum
 
 
 class Mean(AggregatorBase):
@@ -23,6 +23,6 @@ class Mean(AggregatorBase):
     def __call__(self, key, state, received, action=None):
         """(f32[d], state, {rejected: i32[]}); zero where no row is present."""
         updates, present = present_rows(received)
-        weights = jnp.where(present, received.weights, 0.0)
-        update = weighted_sum(weights / jnp.maximum(weights.sum(), 1e-12), updates)
+        weights = shares(jnp.where(present, received.weights, 0.0))
+        update = weighted_sum(weights, updates)
         return update, state, {"rejected": count_rejected(received, present)}

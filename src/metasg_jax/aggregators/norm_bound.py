@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.norms import clip_factors
 from metasg_jax.aggregators.presence import count_rejected, present_norms, present_rows
-from metasg_jax.rows import weighted_sum
+from metasg_jax.rows import shares, weighted_sum
 
 
 class NormBound(AggregatorBase):
@@ -27,8 +27,7 @@ class NormBound(AggregatorBase):
         """(f32[d], state, {clipped: share of present rows, rejected: i32[]})."""
         updates, present = present_rows(received)
         factors = clip_factors(present_norms(received, present), self.max_norm)
-        weights = jnp.where(present, received.weights, 0.0)
-        weights = weights / jnp.maximum(weights.sum(), 1e-12)
+        weights = shares(jnp.where(present, received.weights, 0.0))
         clipped = jnp.sum((factors < 1) * present) / jnp.maximum(present.sum(), 1)
         info = {"clipped": clipped, "rejected": count_rejected(received, present)}
         return weighted_sum(weights * factors, updates), state, info

@@ -11,14 +11,14 @@ import numpy as np
 
 from metasg_jax.aggregators import ClientTrust
 from metasg_jax.defender.files import find, read_defender
-from metasg_jax.defender.models import ModelForm
 from metasg_jax.defender.slots import assign
 from metasg_jax.errors import ConfigError
 from metasg_jax.features import FEATURES, NAMES, ServerData, layout_of
 from metasg_jax.features.base import MOST_IMAGES
 from metasg_jax.features.memory import ClientMemory
 from metasg_jax.features.view import NUM_FEATURES, begin, describe
-from metasg_jax.fl.receive import check_weights
+from metasg_jax.fl.model_form import ModelForm
+from metasg_jax.fl.receive import check_sent, check_weights
 from metasg_jax.game.rollout import Player
 from metasg_jax.policies import SetPolicy
 from metasg_jax.struct import Struct, field
@@ -74,7 +74,7 @@ class Defender:
         self._player, self._apply, self._last = player, apply, last
         self._root = None if root is None else _root_images(*root)
         self._num_slots = num_slots
-        self._servers: dict[str, tuple[ModelForm, ServerData]] = {}
+        self._servers: dict[Hashable, ServerData] = {}
         ranges = card.get("ranges", {})
         low, high = (np.asarray(ranges.get(k, []), np.float32) for k in ("low", "high"))
         fits = low.shape == high.shape == (NUM_FEATURES,)
@@ -125,7 +125,8 @@ class Defender:
             weights: n non-negative numbers, of images for instance; equal by default. They count
                 where no rows are trimmed, and no client for more than twice the median.
             root_params: the model that the server trained on its own images from ``params``, as a
-                client would; None if there is none.
+                client would; None if there is none. One with entries that are not finite is left
+                out, and the note says so.
 
         Returns:
             (params, state, report). The report has ``trust`` (how likely each client is to be worth
@@ -149,12 +150,11 @@ class Defender:
         if len(names) != n:
             raise ConfigError(f"client_ids: {len(names)} of them, not one for each of {n} clients")
         claimed = check_weights(weights, n)
-        sent = form.arrays(params, "params")
-        w_global = form.row(sent)
-        if not np.isfinite(w_global).all():
-            raise ConfigError("params: entries that are not finite")
+        sent, w_global = check_sent(form, params, "params")
+        rows = np.zeros((_padded(n), form.size), np.float32)
+        slots, state = self._assign(state, names, client_ids is not None, len(rows))
 
-        models, rows, rejected = [], np.zeros((_padded(n), form.size), np.float32), {}
+        models, rejected = [], {}
         for i, each in enumerate(client_params):
             try:
                 models.append(form.arrays(each, "model"))
@@ -162,10 +162,7 @@ class Defender:
                 models.append(None)
                 rejected[names[i]] = str(error)
                 continue
-            with np.errstate(over="ignore", invalid="ignore"):
-                rows[i] = w_global - form.row(models[i])
-                squares = np.vdot(rows[i], rows[i])
-            if not np.isfinite(squares):
+            if not form.difference(sent, models[i], rows[i]):
                 rejected[names[i]] = "entries that are not finite, or too large"
         there = np.array([name not in rejected for name in names])
         counted = claimed[there & (claimed > 0)]
@@ -174,25 +171,30 @@ class Defender:
         # a weight of 0 is an absent row; a claim of many images must not buy a round
         padded[:n] = np.where(there, np.minimum(claimed, most), 0.0) / max(most, 1e-30)
 
-        slots, state = self._assign(state, names, client_ids is not None, len(rows))
-        root_update = None
+        root_update, root_used = None, True
         if root_params is not None:
-            root_update = jnp.asarray(w_global - form.row(form.arrays(root_params, "root_params")))
+            root_update = np.empty(form.size, np.float32)
+            own = form.arrays(root_params, "root_params")
+            root_used = form.difference(sent, own, root_update)
         received = Received(
             updates=jnp.asarray(rows),
             weights=jnp.asarray(padded),
             client_ids=slots,
             w_global=jnp.asarray(w_global),
-            root_update=root_update,
+            # a root model that diverged would spread to the next one, whatever the clients sent
+            root_update=jnp.asarray(root_update) if root_update is not None and root_used else None,
             round=state.round,
         )
         update, state, info = _step(
             self._player, server, self._ranges, state, received, remembers=client_ids is not None
         )
         trust, kept = np.asarray(info["trust"])[:n], np.asarray(info["kept"])[:n] & (padded[:n] > 0)
-        others = _counters(form, sent, [m for m, k in zip(models, kept, strict=True) if k])
-        new = form.unrow(w_global - np.asarray(update), others)
-        return new, state, self._report(names, trust, kept, rejected, info)
+        others = form.counters(sent, [m for m, k in zip(models, kept, strict=True) if k])
+        new = form.moved(sent, np.asarray(update), others)
+        report = self._report(names, trust, kept, rejected, info)
+        if not root_used:
+            report["note"] += "; root_params not used: entries that are not finite, or too large"
+        return new, state, report
 
     def step(
         self,
@@ -212,7 +214,16 @@ class Defender:
 
         Returns:
             info has ``trust`` f32[n], ``kept`` bool[n], ``outside`` f32[], the knobs, ``rejected``.
+
+        Raises:
+            ConfigError: for ids that are no slots; not where they are traced.
         """
+        slots = received.client_ids
+        if remembers and not isinstance(slots, jax.core.Tracer):
+            slots, most = np.asarray(slots), state.last_seen.shape[0]
+            wrong = slots[(slots < 0) | (slots >= most)]
+            if wrong.size:  # the memory would take another client's slot for it
+                raise ConfigError(f"client_ids: {wrong[0]} is no slot: from 0 to {most - 1}")
         return _step(self._player, server, self._ranges, state, received, remembers=remembers)
 
     def server(self, params: Params) -> ServerData:
@@ -221,9 +232,10 @@ class Defender:
 
     def _server(self, params: Params) -> tuple[ModelForm, ServerData]:
         form = ModelForm(params)
-        if form.key not in self._servers:
-            self._servers[form.key] = form, self._look_over(form)
-        return form, self._servers[form.key][1]
+        key = form.key, form.floating
+        if key not in self._servers:
+            self._servers[key] = self._look_over(form)
+        return form, self._servers[key]
 
     def _look_over(self, form: ModelForm) -> ServerData:
         leaves, last = form.float_leaves(), None
@@ -398,15 +410,3 @@ def _padded(n: int) -> int:
     while size < n and size < 64:
         size *= 2
     return size if n <= size else -(-n // 64) * 64
-
-
-def _counters(form: ModelForm, sent, kept: list) -> list[np.ndarray]:
-    """Leaves that are not floating: the rounded mean of the kept clients' own."""
-    out = []
-    for i, array in enumerate(sent):
-        if form.floating[i] or not kept:
-            out.append(array)
-            continue
-        mean = np.mean([np.asarray(m[i], np.float64) for m in kept], axis=0)
-        out.append(mean > 0.5 if array.dtype.kind == "b" else np.rint(mean).astype(array.dtype))
-    return out

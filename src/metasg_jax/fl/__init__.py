@@ -2,7 +2,7 @@
 
 from metasg_jax.fl.client import cross_entropy, local_updates, poison
 from metasg_jax.fl.data import ClientData, to_unit
-from metasg_jax.fl.receive import receive
+from metasg_jax.fl.receive import next_model, receive
 from metasg_jax.fl.round import Squad, aggregate, collect
 from metasg_jax.fl.sampling import sample_clients, sample_positions
 from metasg_jax.fl.simulate import SimulationState, simulate, start
@@ -15,6 +15,7 @@ __all__ = [
     "collect",
     "cross_entropy",
     "local_updates",
+    "next_model",
     "poison",
     "receive",
     "sample_clients",
