@@ -72,6 +72,11 @@ def differing_fields(a: RunConfig, b: RunConfig) -> list[str]:
     ]
 
 
+def lasting(config: RunConfig) -> dict:
+    """The settings that change what is computed, as plain JSON."""
+    return {name: value for name, value in config_to_json(config).items() if name not in _FREE}
+
+
 def _flatten(tree: dict, prefix: str = "") -> dict:
     flat = {}
     for k, v in tree.items():
@@ -91,12 +96,13 @@ def digest(tree) -> str:
 
 def _sealed(settings: dict, step: int, state) -> dict:
     """The metadata of a checkpoint: its settings and what tells whether they are still those."""
-    return settings | {_SEAL: {"settings": _digest_of(settings, step), "state": digest(state)}}
+    # with the step, so that a checkpoint which was renamed is noticed too
+    return settings | {_SEAL: {"settings": mark([step, settings]), "state": digest(state)}}
 
 
-def _digest_of(settings: dict, step: int) -> str:
-    """Of settings; with the step, so that a checkpoint which was renamed is noticed too."""
-    return hashlib.sha256(json.dumps([step, settings], sort_keys=True).encode()).hexdigest()
+def mark(tree) -> str:
+    """The sha256 (64 hex digits) of what JSON can hold."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def _open(directory: Path, keep: int = 0, **kwargs) -> ocp.training.Checkpointer:
@@ -179,7 +185,7 @@ def _settings(directory: Path, step: int) -> tuple[dict, str]:
                 f"{place} holds no digest of its contents: an older version made it, or its "
                 "metadata is damaged"
             )
-        if seal["settings"] != _digest_of(settings, step):
+        if seal["settings"] != mark([step, settings]):
             raise CheckpointError(f"{place}: its settings are not those that were saved: damaged")
         return settings, seal["state"]
     except CheckpointError:

@@ -5,7 +5,7 @@ import numpy as np
 
 from metasg_jax.aggregators import AGGREGATORS, Composed
 from metasg_jax.config import FLConfig, GameConfig
-from metasg_jax.data import PARTITIONS, TRIGGERS, Dataset, Splits, load, pool, split
+from metasg_jax.data import PARTITIONS, TRIGGERS, Dataset, Splits, load, pool, require_arrays, split
 from metasg_jax.data.simulated import Simulated, simulate, with_simulated_clients
 from metasg_jax.errors import ConfigError
 from metasg_jax.fl.data import ClientData
@@ -148,7 +148,8 @@ def make_game(
     Raises:
         UnknownNameError: for any name that is not registered.
         ConfigError: for a setting out of range.
-        DataError: where the data set can't be had.
+        DataError: where the data set can't be had, or holds what a game would misread (see
+            :func:`~metasg_jax.data.require_arrays`); of simulated images likewise.
 
     Example:
         >>> from metasg_jax.config import FLConfig, GameConfig
@@ -162,6 +163,7 @@ def make_game(
     fl.check()
     if dataset is None:
         dataset = load(config.dataset)
+    require_arrays(dataset)
     rng = np.random.default_rng(config.seed)
     splits = splits_of(rng, config, dataset)
     if simulated is None:
