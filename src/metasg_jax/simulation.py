@@ -24,6 +24,7 @@ from metasg_jax.game.bsmg import FLGame
 from metasg_jax.game.make import make_game, make_post_defense, make_rule
 from metasg_jax.game.shapes import of_one_shape
 from metasg_jax.game.types import parse_type
+from metasg_jax.limits import MOST
 from metasg_jax.lock import alone
 from metasg_jax.program import progress
 from metasg_jax.types import PostDefense
@@ -56,6 +57,8 @@ class Plan:
 
     def check(self) -> None:
         """Raises ConfigError where a setting is out of range, before anything is played."""
+        self.game.check()
+        self.fl.check()
         for name in ("attacks", "rules", "posts"):
             values = getattr(self, name)
             if not values:
@@ -63,8 +66,9 @@ class Plan:
             if len(set(values)) < len(values):
                 raise ConfigError(f"{name}: {', '.join(values)}: each only once")
         for name in ("rounds", "seeds"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)}: at least 1")
+            most = MOST if name == "rounds" else 10_000
+            if not 1 <= getattr(self, name) <= most:
+                raise ConfigError(f"{name} = {getattr(self, name)}: at least 1, at most {most:,}")
         for text in self.attacks:
             spec = parse_type(text, self.fl.num_clients)
             sides = (spec.untargeted, spec.num_untargeted), (spec.backdoor, spec.num_backdoor)

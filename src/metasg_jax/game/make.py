@@ -12,7 +12,7 @@ from metasg_jax.fl.data import ClientData
 from metasg_jax.game.bsmg import FLGame, owned_images
 from metasg_jax.game.observation import OBSERVATIONS, attacker_projection
 from metasg_jax.game.types import make_prior, parse_type
-from metasg_jax.limits import BOUND, COUNT, KNOB, NOT_NEGATIVE, POSITIVE, Limit, check_fields
+from metasg_jax.limits import BOUND, COUNT, KNOB, NOT_NEGATIVE, POSITIVE, STEPS, Limit, check_fields
 from metasg_jax.models import make_model
 from metasg_jax.post_defenses import POST_DEFENSES
 from metasg_jax.post_defenses import Composed as ComposedDefense
@@ -80,7 +80,7 @@ def check_rule(rule, num_sampled: int):
         noise=NOT_NEGATIVE,
         smoothing=(lambda v: 0 < v < 1, "in (0, 1)"),
         tolerance=POSITIVE,
-        iterations=COUNT,
+        iterations=STEPS,
         floor=(lambda v: 0 <= v < 1, "in [0, 1)"),
         clip=KNOB,
         trim=KNOB,
