@@ -1,7 +1,6 @@
 """An attacker that learns against one defence: its run, its gate, and what is refused."""
 
 import dataclasses
-import json
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from rich.console import Console
 from metasg_jax import attacker, checkpoint, cli, program, zoo
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
 from metasg_jax.errors import CheckpointError, ConfigError
+from metasg_jax.files import read_json
 from metasg_jax.game import make_game
 from metasg_jax.learning.state import attacker_player, defender_player, init_state
 from metasg_jax.post_defenses import FineTune
@@ -53,7 +53,7 @@ def test_against_a_rule_it_learns_is_judged_and_goes_on(tmp_path):
     result = learn(opponent, tmp_path, steps=1)
     assert result["strongest fixed attack"] == "ipm:scale=2@0.25"
     assert result["passed"] == (result["score"] <= result["its score"])
-    assert json.loads((tmp_path / "attack.json").read_text()) == result
+    assert read_json(tmp_path / "attack.json") == result
     text = (tmp_path / "attack.md").read_text()
     assert "rl:max_steps=2@0.25 against krum" in text and "nan" not in text
     first = state_of(tmp_path)

@@ -114,3 +114,75 @@ def test_a_damaged_checkpoint_is_named(tmp_path, state):
             path.write_bytes(b"x")
     with pytest.raises(CheckpointError):
         checkpoint.load(tmp_path, state, CONFIG)
+
+
+def flipped(path, seed=0):
+    """One bit of a file, somewhere."""
+    rng, content = np.random.default_rng(seed), bytearray(path.read_bytes())
+    content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+    path.write_bytes(bytes(content))
+
+
+def same(a, b):
+    return all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_flipped_bit_is_refused_or_means_nothing_and_the_last_good_one_is_named(
+    tmp_path, state, seed
+):
+    checkpoint.save(tmp_path, 1, state, CONFIG)
+    checkpoint.save(tmp_path, 2, state, CONFIG)
+    files = sorted(each for each in (tmp_path / "2" / "state").rglob("*") if each.is_file())
+    flipped(max(files, key=lambda each: each.stat().st_size), seed)
+    try:
+        found = checkpoint.load(tmp_path, state, CONFIG)
+    except CheckpointError as error:
+        assert str(tmp_path / "2") in str(error) and "checkpoint 1 is the last good" in str(error)
+    else:
+        assert same(found, state)
+
+
+def test_values_that_are_not_those_saved_are_refused(tmp_path, state, monkeypatch):
+    """What a flip does to a large array, which Orbax keeps without a checksum."""
+    other = state.replace(step=state.step + 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "digest", lambda tree, was=checkpoint.digest: was(other))
+        checkpoint.save(tmp_path, 1, state, CONFIG)
+    with pytest.raises(CheckpointError, match=r"1: its state is not what was saved"):
+        checkpoint.load(tmp_path, state, CONFIG)
+
+
+def test_settings_that_are_not_those_saved_are_refused(tmp_path, state):
+    checkpoint.save(tmp_path, 1, state, CONFIG)
+    checkpoint.save(tmp_path, 2, state, CONFIG)
+    path = tmp_path / "2" / "_CHECKPOINT_METADATA"
+    path.write_text(path.read_text().replace('"discount": 0.99', '"discount": 0.98'))
+    with pytest.raises(CheckpointError, match=r"2: its settings are not .*checkpoint 1 is"):
+        checkpoint.load_config(tmp_path)
+    path.write_text("{")
+    with pytest.raises(CheckpointError, match="checkpoint 1 is the last good one"):
+        checkpoint.load_config(tmp_path)
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_refused(tmp_path, state):
+    checkpoint.save(tmp_path, 1, state, CONFIG)
+    (tmp_path / "1").rename(tmp_path / "5")
+    with pytest.raises(CheckpointError, match="5: its settings are not"):
+        checkpoint.load_config(tmp_path)
+
+
+def test_a_checkpoint_without_a_digest_is_refused(tmp_path, state, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_sealed", lambda settings, step, state: settings)
+    checkpoint.save(tmp_path, 1, state, CONFIG)
+    with pytest.raises(CheckpointError, match="holds no digest of its contents: an older version"):
+        checkpoint.load(tmp_path, state, CONFIG)
+
+
+def test_refused_restores_print_no_screens(tmp_path, state):
+    checkpoint.save(tmp_path, 1, state, CONFIG)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load(tmp_path, {"other": np.zeros((3,))}, CONFIG)
+    assert len(str(caught.value)) < 700

@@ -221,9 +221,14 @@ def test_new_directories_never_collide(tmp_path):
 
 
 def test_metrics_cut_off_in_the_middle_of_a_line_are_mended(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
-    assert [row["step"] for row in runs.keep_metrics_until(tmp_path, 2)] == [1, 2]
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+    rows = [{"step": step, "return_D": step / 3} for step in (1, 2, 3)]
+    runs.append_metrics(tmp_path, rows[:2])
+    path = tmp_path / "metrics.jsonl"
+    two = path.read_text()
+    runs.append_metrics(tmp_path, rows[2:])
+    path.write_text(path.read_text() + '{"st')
+    assert runs.keep_metrics_until(tmp_path, 2) == rows[:2]
+    assert path.read_text() == two
 
 
 def test_a_reward_that_is_not_finite_names_the_type():

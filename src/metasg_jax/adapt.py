@@ -1,23 +1,23 @@
 """``metasg adapt`` as a program: one run against a hidden type, with adaptation online."""
 
-import csv
 import dataclasses
-import json
 from pathlib import Path
 
 import jax
 import numpy as np
 from rich.console import Console
 
-from metasg_jax import checkpoint, runs
+from metasg_jax import checkpoint, files, runs
 from metasg_jax.config import Adaptation, RunConfig
 from metasg_jax.data import Dataset
+from metasg_jax.errors import CheckpointError
 from metasg_jax.evaluation.plots import adaptation
 from metasg_jax.evaluation.tables import rich_table
 from metasg_jax.evaluation.worlds import world_settings
 from metasg_jax.game.make import make_game
 from metasg_jax.game.shapes import of_shared_shape
 from metasg_jax.learning.state import MetaSGState, defender_player
+from metasg_jax.lock import alone
 from metasg_jax.online import (
     PSI,
     Block,
@@ -55,14 +55,35 @@ def adapt_program(
         console: for a line a block.
 
     Raises:
-        UnknownNameError, ConfigError: for a Psi, a type or a number out of range.
-        CheckpointError: when resuming a run that was asked for otherwise.
+        UnknownNameError, ConfigError: for a Psi, a type or a number out of range, or where
+            ``directory`` can't be written to.
+        CheckpointError: when resuming a run that was asked for otherwise or is damaged, and where
+            another process writes there.
     """
     asked.check(config.fl.horizon)
     psi = parse_variant(PSI, asked.psi, "psi")
     real = dataclasses.replace(config.game, types=("none", asked.attack), probabilities=())
     settings = world_settings(dataclasses.replace(config, game=real), dataset, asked.world)
     game = of_shared_shape(make_game(settings, config.fl, dataset))
+    files.require_writable(directory)
+    with alone(directory):
+        return _adapt_alone(
+            state, config, dataset, asked, directory, resume, console, (psi, settings, game)
+        )
+
+
+def _adapt_alone(
+    state: MetaSGState,
+    config: RunConfig,
+    dataset: Dataset,
+    asked: Adaptation,
+    directory: Path,
+    resume: bool,
+    console: Console,
+    real: tuple,
+) -> dict:
+    """:func:`adapt_program` with its directory to itself; ``real`` is (psi, settings, game)."""
+    psi, settings, game = real
     about = dataclasses.asdict(asked)
     runs.begin(directory / "adapt.json", about, resume)
     checkpoints = directory / "checkpoints"
@@ -88,7 +109,7 @@ def adapt_program(
     while standing.blocks < total:
         standing, block = next_block(key_run, standing, hidden, server)
         rows.append(_row(block, names, game.action_names, config.game.backdoor_weight))
-        _write(rows, directory / "adapt.csv")
+        files.write_lines(directory / "adapt.csv", [*rows[0]], rows)
         checkpoint.save(checkpoints, standing.blocks, _arrays(standing), config)
         console.print(_line(rows[-1], names, game.action_names))
     adaptation(rows, names, game.action_names, f"{asked.attack}, {asked.psi}",
@@ -96,7 +117,7 @@ def adapt_program(
     metrics = final_metrics(jax.random.fold_in(key, 4), hidden, standing)
     found = {name: float(getattr(metrics, name)) for name in ("score", "accuracy", "asr")}
     result = about | {k: None if np.isnan(v) else v for k, v in found.items()}
-    (directory / "adapt.json").write_text(json.dumps(result, indent=1) + "\n")
+    files.write_json(directory / "adapt.json", result)
     cells = ["" if np.isnan(v) else f"{v:.3f}" for v in found.values()]
     console.print(rich_table(f"{asked.attack}, after {game.horizon} rounds", [*found], [cells]))
     return result
@@ -113,8 +134,12 @@ def _resumed(checkpoints: Path, standing: Standing, config: RunConfig, directory
     step = checkpoint.latest_step(checkpoints)
     assert step is not None
     kept = checkpoint.load(checkpoints, _arrays(standing), config, step)
-    with (directory / "adapt.csv").open() as file:
-        rows = [{k: _value(v) for k, v in row.items()} for row in csv.DictReader(file)][:step]
+    path = directory / "adapt.csv"
+    rows = files.read_lines(path, None, lambda row: {k: _value(v) for k, v in row.items()})[:step]
+    if len(rows) < step:
+        raise CheckpointError(
+            f"{path} is damaged: it holds {len(rows)} of {step} blocks; put it back from a copy"
+        )
     player = standing.player.replace(params=kept["params"])
     return Standing(kept["run"], player, kept["psi"], kept["trust"], step), rows
 
@@ -144,13 +169,6 @@ def _row(block: Block, names, knobs, weight: float) -> dict:
         "misfit": "" if np.isnan(block.misfit) else block.misfit,
         "seconds": block.seconds,
     }
-
-
-def _write(rows: list[dict], path: Path) -> None:
-    with runs.whole(path) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _line(row: dict, names, knobs) -> str:

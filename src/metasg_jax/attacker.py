@@ -5,7 +5,6 @@ What it leaves is a run like any other: checkpoints of the learner's state, of w
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from metasg_jax import runs
+from metasg_jax import files, runs
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
 from metasg_jax.data import Dataset
 from metasg_jax.errors import ConfigError
@@ -24,13 +23,15 @@ from metasg_jax.evaluation.statistics import mean_se
 from metasg_jax.evaluation.tables import markdown_table, rich_table, with_error
 from metasg_jax.evaluation.worlds import FINAL, SELECTION, world
 from metasg_jax.evaluation.worst import as_strong
+from metasg_jax.game.make import make_game
 from metasg_jax.game.rollout import Player
 from metasg_jax.game.shapes import of_shared_shape
 from metasg_jax.game.types import parse_type
 from metasg_jax.learning.search import best_constant
 from metasg_jax.learning.state import MetaSGState, attacker_player, defender_player, policies
+from metasg_jax.lock import alone
 from metasg_jax.policies import Gaussian
-from metasg_jax.program import load_run, load_state, pretrain_program
+from metasg_jax.program import load_run, load_state, pretrain_alone
 from metasg_jax.types import Key
 from metasg_jax.zoo import FIXED, rivals
 
@@ -159,25 +160,47 @@ def attack_program(
     ``passed`` is None.
 
     Raises:
-        CheckpointError: when resuming from other settings.
+        ConfigError: where ``directory`` can't be written to.
+        CheckpointError: when resuming from other settings, and where another process writes there.
     """
     config = opponent.config
     about = {
         "against": opponent.name, "attack": config.game.types[0], "seed": config.seed,
         "tries": num_tries, "steps": config.steps,
     }  # fmt: skip
+    config.check()
+    make_game(config.game, config.fl, dataset)  # refuses bad settings before anything is written
+    files.require_writable(directory)
+    with alone(directory):
+        return _attack_alone(
+            opponent, dataset, directory, resume, num_worlds, console, num_tries, about
+        )
+
+
+def _attack_alone(
+    opponent: Opponent,
+    dataset: Dataset,
+    directory: Path,
+    resume: bool,
+    num_worlds: int,
+    console: Console,
+    num_tries: int,
+    about: dict,
+) -> dict:
+    """:func:`attack_program` with its directory to itself; ``about`` is what attack.json says."""
+    config = opponent.config
     runs.begin(directory / "attack.json", about, resume, free=("steps",))
 
     def prepare(state: MetaSGState, game) -> MetaSGState:
         state = opponent.lead(state, game)
         return begin_at_best(state, game, config, num_tries, console) if num_tries else state
 
-    state = pretrain_program(config, dataset, directory, resume, console, prepare)
+    state = pretrain_alone(config, dataset, directory, resume, console, prepare)
     result = about | {"worlds": num_worlds, "passed": None}
     if num_worlds:
         title = f"{about['attack']} against {opponent.name}"
         result |= report(state, config, dataset, num_worlds, title, directory, console)
-    (directory / "attack.json").write_text(json.dumps(result, indent=1) + "\n")
+    files.write_json(directory / "attack.json", result)
     return result
 
 
@@ -215,7 +238,7 @@ def report(
     console.print(rich_table(title, header, rows))
     console.print(verdict)
     text = f"# {title}\n\nMean ± standard error over {num_worlds} worlds.\n\n"
-    (directory / "attack.md").write_text(f"{text}{markdown_table(header, rows)}\n{verdict}\n")
+    files.write_text(directory / "attack.md", f"{text}{markdown_table(header, rows)}\n{verdict}\n")
     return found
 
 

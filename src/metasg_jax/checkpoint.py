@@ -1,11 +1,16 @@
 """Checkpoints by Orbax; the only file that imports it.
 
 A checkpoint holds the learner's state and the settings it was made with. Saving is atomic: a run
-killed in the middle of it, or a full disk, leaves the previous checkpoint good.
+killed in the middle of it, or a full disk, leaves the previous checkpoint good. Orbax has no
+checksum of large arrays, so a checkpoint is sealed: digests of its settings and of its state lie in
+its metadata, and are compared whenever one of the two is read.
 """
 
+import contextlib
 import dataclasses
+import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,8 @@ from orbax.checkpoint import v1 as ocp
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig, TeachConfig
 from metasg_jax.errors import CheckpointError
 
+# where the metadata keeps the digests, beside the settings
+_SEAL = "seal"
 # settings that may differ between a checkpoint and the run that goes on from it
 _FREE = ("steps", "chunk", "keep", "memory_gib")
 
@@ -36,7 +43,7 @@ def config_from_json(tree: dict) -> RunConfig:
         parts = {k: _build(cls, tree[k]) for k, cls in rooms.items()}
         rest = {k: _tupled(v) for k, v in tree.items() if k not in rooms}
         return RunConfig(**parts, **rest)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(
             f"the checkpoint's settings are not those of this version: {error}"
         ) from error
@@ -65,11 +72,37 @@ def differing_fields(a: RunConfig, b: RunConfig) -> list[str]:
     ]
 
 
+def lasting(config: RunConfig) -> dict:
+    """The settings that change what is computed, as plain JSON."""
+    return {name: value for name, value in config_to_json(config).items() if name not in _FREE}
+
+
 def _flatten(tree: dict, prefix: str = "") -> dict:
     flat = {}
     for k, v in tree.items():
         flat.update(_flatten(v, f"{prefix}{k}.") if isinstance(v, dict) else {f"{prefix}{k}": v})
     return flat
+
+
+def digest(tree) -> str:
+    """The sha256 (64 hex digits) of the leaves: dtype, shape and bytes of each, in tree order."""
+    total = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        array = np.asarray(leaf)
+        total.update(f"{array.dtype}{array.shape}".encode())
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
+
+
+def _sealed(settings: dict, step: int, state) -> dict:
+    """The metadata of a checkpoint: its settings and what tells whether they are still those."""
+    # with the step, so that a checkpoint which was renamed is noticed too
+    return settings | {_SEAL: {"settings": mark([step, settings]), "state": digest(state)}}
+
+
+def mark(tree) -> str:
+    """The sha256 (64 hex digits) of what JSON can hold."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def _open(directory: Path, keep: int = 0, **kwargs) -> ocp.training.Checkpointer:
@@ -92,12 +125,11 @@ def save(directory: Path, step: int, state, config: RunConfig) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with _open(directory, config.keep, cleanup_tmp_directories=True) as checkpointer:
-            checkpointer.save(
-                step, state, custom_metadata=config_to_json(config), force=True, overwrite=True
-            )
+            metadata = _sealed(config_to_json(config), step, state)
+            checkpointer.save(step, state, custom_metadata=metadata, force=True, overwrite=True)
     except Exception as error:  # Orbax wraps an OSError in many ways
         raise CheckpointError(
-            f"the checkpoint of step {step} could not be written to {directory}: {error}; "
+            f"the checkpoint of step {step} could not be written to {directory}: {_short(error)}; "
             "the previous one is still good, go on from it with --resume"
         ) from error
 
@@ -109,22 +141,80 @@ def latest_step(directory: Path) -> int | None:
 
 
 def saved_steps(directory: Path) -> list[int]:
-    """The steps of all complete checkpoints, in order."""
-    if not directory.is_dir() or not any(directory.iterdir()):
-        return []
-    with _open(directory) as checkpointer:
-        return sorted(saved.step for saved in checkpointer.checkpoints)
+    """The steps of all complete checkpoints, in order.
+
+    Raises:
+        CheckpointError: where the directory can't be read.
+    """
+    try:
+        if not directory.is_dir() or not any(directory.iterdir()):
+            return []
+        with _open(directory) as checkpointer:
+            return sorted(saved.step for saved in checkpointer.checkpoints)
+    except Exception as error:  # one damaged entry makes Orbax refuse the directory, in many ways
+        raise CheckpointError(f"{directory} can't be read: {_short(error)}") from error
 
 
 def load_config(directory: Path, step: int | None = None) -> RunConfig:
     """The settings that a checkpoint was made with, the newest by default.
 
     Raises:
-        CheckpointError: where there is none.
+        CheckpointError: where there is none, or they are damaged (names the last good one).
     """
     step = _require_step(directory, step)
-    with _open(directory) as checkpointer:
-        return config_from_json(checkpointer.metadata(step).custom_metadata)
+
+    def read(step: int) -> RunConfig:
+        settings = _settings(directory, step)[0]
+        try:
+            return config_from_json(settings)
+        except CheckpointError as error:
+            raise CheckpointError(f"{directory / str(step)}: {error}") from error
+
+    return _or_name_another(directory, step, read)
+
+
+def _settings(directory: Path, step: int) -> tuple[dict, str]:
+    """(the settings of a checkpoint, compared with their digest; the digest of its state)."""
+    place = directory / str(step)
+    try:
+        with _open(directory) as checkpointer:
+            settings = dict(checkpointer.metadata(step).custom_metadata or {})
+        seal = settings.pop(_SEAL, None)
+        if seal is None:
+            raise CheckpointError(
+                f"{place} holds no digest of its contents: an older version made it, or its "
+                "metadata is damaged"
+            )
+        if seal["settings"] != mark([step, settings]):
+            raise CheckpointError(f"{place}: its settings are not those that were saved: damaged")
+        return settings, seal["state"]
+    except CheckpointError:
+        raise
+    except Exception as error:  # what is damaged may be of any type
+        raise CheckpointError(f"{place}: its metadata can't be read: {_short(error)}") from error
+
+
+def _or_name_another(directory: Path, step: int, read: Callable[[int], Any]) -> Any:
+    """What ``read`` returns of a checkpoint; where that fails, the newest that can be is named."""
+    try:
+        return read(step)
+    except CheckpointError as error:
+        good = next(
+            (s for s in reversed(saved_steps(directory)) if s != step and _can(read, s)), None
+        )
+        if good is None:
+            raise
+        raise CheckpointError(
+            f"{error}; checkpoint {good} is the last good one, and the newest once "
+            f"{directory / str(step)} is moved away"
+        ) from error
+
+
+def _can(read: Callable[[int], Any], step: int) -> bool:
+    with contextlib.suppress(CheckpointError):
+        read(step)
+        return True
+    return False
 
 
 def load(directory: Path, abstract_state, config: RunConfig | None = None, step: int | None = None):
@@ -137,8 +227,8 @@ def load(directory: Path, abstract_state, config: RunConfig | None = None, step:
         step: which one.
 
     Raises:
-        CheckpointError: where there is none, it can't be read, or ``config`` differs (names the
-            fields).
+        CheckpointError: where there is none, it can't be read, it is not what was saved (names the
+            last good one), or ``config`` differs (names the fields).
     """
     step = _require_step(directory, step)
     if config is not None:
@@ -147,16 +237,30 @@ def load(directory: Path, abstract_state, config: RunConfig | None = None, step:
             raise CheckpointError(
                 f"the checkpoint in {directory} was made with other settings: {'; '.join(fields)}"
             )
+    state = _or_name_another(
+        directory, step, lambda each: _load_state(directory, abstract_state, each)
+    )
+    # arrays of our own: the learner donates its state, and may not donate Orbax's buffers
+    return jax.tree.map(lambda a: jax.numpy.array(np.asarray(a)), state)
+
+
+def _load_state(directory: Path, abstract_state, step: int):
+    place, (_, expected) = directory / str(step), _settings(directory, step)
     target = jax.tree.map(_on_first_device, abstract_state)
     try:
         with _open(directory) as checkpointer:
             state = checkpointer.load(step, target)
     except Exception as error:  # Orbax raises many kinds for a damaged file
-        raise CheckpointError(
-            f"the checkpoint of step {step} in {directory} can't be read: {error}"
-        ) from error
-    # arrays of our own: the learner donates its state, and may not donate Orbax's buffers
-    return jax.tree.map(lambda a: jax.numpy.array(np.asarray(a)), state)
+        raise CheckpointError(f"{place} can't be read: {_short(error)}") from error
+    if digest(state) != expected:
+        raise CheckpointError(f"{place}: its state is not what was saved: a file is damaged")
+    return state
+
+
+def _short(error: BaseException, most: int = 300) -> str:
+    """What an error says, without the screens of shapes that Orbax adds."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 def _require_step(directory: Path, step: int | None) -> int:

@@ -9,12 +9,27 @@ import dataclasses
 import math
 from typing import Literal
 
+import numpy as np
+
 from metasg_jax.errors import ConfigError
+from metasg_jax.limits import MOST, SEEDS, is_positive
 from metasg_jax.struct import Struct, field
 
 
 def _static(default):
     return field(static=True, default=default)
+
+
+def _require_count(name: str, value, least: int = 1, most: int = MOST) -> None:
+    """A whole number that arrays can be as long as."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    _require(whole and least <= value <= most, name, value, f"at least {least}, at most {most:,}")
+
+
+def _require_seed(name: str, value) -> None:
+    """JAX's keys keep 32 bits of a seed: beyond them another seed would be the same."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    _require(whole and 0 <= value < SEEDS, name, value, f"at least 0, below 2**32 = {SEEDS:,}")
 
 
 def _require(condition: bool, field: str, value, allowed: str) -> None:
@@ -45,23 +60,21 @@ class FLConfig(Struct):
 
     def check(self) -> None:
         """Raises ConfigError where a value is out of range."""
-        _require(self.num_clients >= 1, "num_clients", self.num_clients, "at least 1")
+        for name in ("num_clients", "num_sampled", "batch_size", "local_steps", "horizon"):
+            _require_count(name, getattr(self, name))
         _require(
             1 <= self.num_sampled <= self.num_clients,
             "num_sampled",
             self.num_sampled,
             f"between 1 and num_clients = {self.num_clients}",
         )
-        _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
-        _require(self.local_steps >= 1, "local_steps", self.local_steps, "at least 1")
-        _require(self.horizon >= 1, "horizon", self.horizon, "at least 1 round")
         allowed = ("float32", "tensorfloat32", "bfloat16")
         _require(
             self.precision in allowed, "precision", self.precision, f"one of {', '.join(allowed)}"
         )
         for name in ("local_lr", "server_lr"):
             value = getattr(self, name)
-            _require(0 < value < math.inf, name, value, "above 0 and finite")
+            _require(is_positive(value), name, value, "above 0 and finite, in float32 too")
 
 
 class MetaConfig(Struct):
@@ -156,9 +169,12 @@ class MetaConfig(Struct):
                 _require(value in choices, each.name, value, f"one of {', '.join(choices)}")
         _require(self.num_types >= 0, "num_types", self.num_types, "0 (all) or more")
         for name in ("num_groups", "epochs"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("adapt_steps", "attacker_steps"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+            _require_count(name, getattr(self, name))
+        for name in ("adapt_steps", "attacker_steps", "num_types"):
+            _require_count(name, getattr(self, name), least=0)
+        for name in ("hidden", "set_hidden"):
+            for width in getattr(self, name):
+                _require_count(name, width)
         _require(
             self.rollouts_at_once >= -1,
             "rollouts_at_once",
@@ -197,6 +213,7 @@ class MetaConfig(Struct):
             self.gradient,
             f"needs pairs: group_size x num_groups = {batch} is odd",
         )
+        _require_count("group_size", self.group_size)
         _require(self.window >= 0, "window", self.window, "at least 1, or 0 (the whole episode)")
         score_only = self.epochs > 1 or self.outer.startswith("debiased")
         _require(
@@ -219,9 +236,13 @@ class MetaConfig(Struct):
         )
         _require(0 < self.discount <= 1, "discount", self.discount, "in (0, 1]")
         for name in ("adapt_lr", "defender_lr", "attacker_lr", "outer_lr"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+            value = getattr(self, name)
+            allowed = "at least 0 and finite, in float32 too"
+            _require(value == 0 or is_positive(value), name, value, allowed)
         for name in ("perturbation", "ratio_clip", "max_grad_norm", "init_std"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+            value = getattr(self, name)
+            finite = is_positive(value) or (value == math.inf and name != "init_std")
+            _require(finite, name, value, "above 0, in float32 too")
 
 
 class TeachConfig(Struct):
@@ -260,10 +281,10 @@ class TeachConfig(Struct):
     def check(self) -> None:
         """Raises ConfigError where a value is out of range."""
         for name in ("worlds", "steps", "batch"):
-            _require(getattr(self, name) >= 1, f"teach.{name}", getattr(self, name), "at least 1")
+            _require_count(f"teach.{name}", getattr(self, name))
         for name in ("own_play", "passes"):
-            _require(getattr(self, name) >= 0, f"teach.{name}", getattr(self, name), "at least 0")
-        _require(self.lr > 0, "teach.lr", self.lr, "above 0")
+            _require_count(f"teach.{name}", getattr(self, name), least=0)
+        _require(is_positive(self.lr), "teach.lr", self.lr, "above 0 and finite, in float32 too")
         _require(
             self.malicious_weight > 0, "teach.malicious_weight", self.malicious_weight, "above 0"
         )
@@ -344,14 +365,17 @@ class GameConfig:
 
     def check(self) -> None:
         """Raises ConfigError where a value is out of range."""
-        _require(self.pool >= 1, "pool", self.pool, "an integer of at least 1")
-        _require(self.num_root >= 1, "num_root", self.num_root, "at least 1")
+        _require_count("pool", self.pool)
+        for name in ("num_root", "num_validation", "num_test"):
+            # no set has so many, which says itself how many it has
+            _require_count(name, getattr(self, name), int(name != "num_test"), 2**31 - 1)
+        for width in self.hidden:
+            _require_count("hidden", width)
+        _require_seed("seed", self.seed)
         _require(
             self.root_class_share is None or 0 <= self.root_class_share <= 1,
             "root_class_share", self.root_class_share, "in [0, 1], or none for all the same",
         )  # fmt: skip
-        _require(self.num_validation >= 1, "num_validation", self.num_validation, "at least 1")
-        _require(self.seed >= 0, "seed", self.seed, "at least 0")
         weight = self.backdoor_weight
         _require(0 <= weight < math.inf, "backdoor_weight", weight, "at least 0 and finite")
         _require(bool(self.types), "types", self.types, "at least one attacker type")
@@ -420,11 +444,16 @@ class RunConfig:
             _require(stage in ("teach", "meta"), "stages", self.stages, "of teach and meta")
         kinds = ("real", "repeated", "augmented", "generated")
         _require(self.clients in kinds, "clients", self.clients, f"one of {', '.join(kinds)}")
-        _require(self.num_simulated >= 1, "num_simulated", self.num_simulated, "at least 1")
-        _require(self.steps >= 1, "steps", self.steps, "at least 1")
-        _require(self.chunk >= 1, "chunk", self.chunk, "at least 1")
+        _require_count("num_simulated", self.num_simulated, most=10**8)
+        for name in ("steps", "chunk"):
+            _require_count(name, getattr(self, name), most=2**31 - 1)
         _require(self.keep >= 0, "keep", self.keep, "at least 1, or 0 (all)")
-        _require(self.memory_gib >= 0, "memory_gib", self.memory_gib, "0 (80 % of free) or more")
+        gib = self.memory_gib
+        _require(0 <= gib < 2**30, "memory_gib", gib, "0 (80 % of free) or more, and finite")
+        _require_seed("seed", self.seed)
+        if "teach" in self.stages:  # the teacher's worlds are numbered from 1,000 seeds on
+            most = SEEDS // 1000 - 1
+            _require(self.seed < most, "seed", self.seed, f"with a teacher, below {most:,}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -470,4 +499,5 @@ class Adaptation:
             self.conceal,
             f"a multiple of block = {self.block} below {horizon}",
         )
-        _require(self.world >= 0, "world", self.world, "at least 0")
+        _require_count("world", self.world, least=0, most=2**31 - 1)
+        _require_count("num_simulated", self.num_simulated, most=10**8)

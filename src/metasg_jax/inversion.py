@@ -14,7 +14,7 @@ import optax
 
 from metasg_jax.errors import ConfigError
 from metasg_jax.fl.data import stamp
-from metasg_jax.limits import ABOVE_ONE, COUNT, POSITIVE, SHARE
+from metasg_jax.limits import ABOVE_ONE, POSITIVE, SHARE, STEPS
 from metasg_jax.struct import Struct
 from metasg_jax.types import Deployed, Key, Model
 
@@ -113,7 +113,7 @@ def invert_triggers(
     if not jnp.issubdtype(root_x.dtype, jnp.floating):
         raise ConfigError(f"root_x: floats in [0, 1], not {root_x.dtype}; see fl.to_unit")
     numbers = dict(lr=lr, cost=cost, pace=pace, threshold=threshold, steps=steps)
-    limits = dict(lr=POSITIVE, cost=POSITIVE, pace=ABOVE_ONE, threshold=SHARE, steps=COUNT)
+    limits = dict(lr=POSITIVE, cost=POSITIVE, pace=ABOVE_ONE, threshold=SHARE, steps=STEPS)
     for name, (holds, allowed) in limits.items():
         if isinstance(numbers[name], (int, float)) and not holds(numbers[name]):
             raise ConfigError(f"{name} = {numbers[name]:g}: {allowed}")

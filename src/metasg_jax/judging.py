@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from metasg_jax import files
 from metasg_jax.config import RunConfig
 from metasg_jax.data import Dataset
 from metasg_jax.errors import ConfigError
@@ -21,7 +22,6 @@ from metasg_jax.evaluation.judge import Judged, judge, summary
 from metasg_jax.evaluation.tables import markdown_table, rich_table
 from metasg_jax.evaluation.worlds import SELECTION
 from metasg_jax.program import progress
-from metasg_jax.runs import whole
 
 CONTROLS = (
     "told",
@@ -64,11 +64,13 @@ def judge_program(
         label: what the first contestant is called, where its name is a path.
 
     Raises:
-        ConfigError: for no worlds, or names that are no contestants.
+        ConfigError: for no worlds, names that are no contestants, or a directory that can't be
+            written to.
     """
     if num_worlds < 1:
         raise ConfigError(f"eval_seeds = {num_worlds}: at least 1")
     begin, n = time.perf_counter(), config.fl.num_sampled
+    files.require_writable(directory)
     parsed = {name: parse_contestant(name, n) for name in names if name != "best_fixed"}
     with progress(console, "plays") as bar:
         task = bar.add_task("judging", total=None)
@@ -94,12 +96,10 @@ def judge_program(
     by_type = [[name, *(f"{v:.3f}" for v in judged.score[j].mean(axis=0))]
                for j, name in enumerate(judged.names)]  # fmt: skip
     console.print(rich_table("score by type", *narrow(judged)))
-    directory.mkdir(parents=True, exist_ok=True)
     page = [f"# {title}\n", markdown_table(header, rows), "\n## Score by type\n"]
     page.append(markdown_table(["defence", *judged.types], by_type))
-    (directory / "results.md").write_text("\n".join(page))
-    with whole(directory / "results.json") as part:
-        part.write_text(json.dumps(judged.to_json(), indent=1) + "\n")
+    files.write_text(directory / "results.md", "\n".join(page))
+    files.write_text(directory / "results.json", json.dumps(judged.to_json(), indent=1) + "\n")
     console.print(
         f"judged in {time.perf_counter() - begin:.0f} s; results.md and results.json are in "
         f"{directory}"

@@ -21,13 +21,14 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
-from metasg_jax import budget, checkpoint, runs
+from metasg_jax import budget, checkpoint, files, runs
+from metasg_jax.cgroup import memory_left
 from metasg_jax.config import RunConfig
 from metasg_jax.data import Dataset
 from metasg_jax.data import cache as data_cache
 from metasg_jax.data.simulated import Simulated
 from metasg_jax.defender.files import CARD, read_card, save_defender
-from metasg_jax.errors import CheckpointError, ConfigError, NonFinitePolicyError
+from metasg_jax.errors import CheckpointError, ConfigError, DataError, NonFinitePolicyError
 from metasg_jax.evaluation.evaluate import evaluate
 from metasg_jax.evaluation.plots import accuracy_curves, learning_curve
 from metasg_jax.evaluation.tables import (
@@ -38,6 +39,7 @@ from metasg_jax.evaluation.tables import (
     type_rows,
     write_csv,
 )
+from metasg_jax.files import require_writable
 from metasg_jax.game.bsmg import FLGame
 from metasg_jax.game.draw import draw_types
 from metasg_jax.game.make import make_game
@@ -50,27 +52,44 @@ from metasg_jax.learning.state import (
     defender_player,
     init_state,
 )
+from metasg_jax.lock import alone
 from metasg_jax.own_images import own_images
 from metasg_jax.policies import SetPolicy
 from metasg_jax.teaching import teach_program
 
 
 def enable_compilation_cache() -> None:
-    """Keeps compiled programs between runs, beside the data cache."""
-    folder = data_cache.directory(None) / "xla"
+    """Keeps compiled programs between runs, beside the data cache.
+
+    What the user has set stays. There is none where nothing can be kept, or where what is kept is
+    another user's, who could have it run anything.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    try:
+        folder = data_cache.directory(None) / "xla"
+        folder.mkdir(parents=True, exist_ok=True)
+        mine = not hasattr(os, "getuid") or folder.stat().st_uid in (os.getuid(), 0)
+    except (OSError, DataError):
+        return
+    if not (mine and os.access(folder, os.W_OK)):
+        return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def free_memory() -> int:
-    """Bytes that the first device has free: of the machine's memory on a CPU."""
+    """Bytes that the first device has free: of the machine's or container's memory on a CPU."""
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         table = dict(line.split(":", 1) for line in lines)
-        return int(table["MemAvailable"].split()[0]) * 1024
+        free = int(table["MemAvailable"].split()[0]) * 1024
+        left = memory_left()
+        return free if left is None else min(free, left)
     except (OSError, KeyError):  # not Linux: of all memory, half may well be taken
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
@@ -224,17 +243,34 @@ def pretrain_program(
         prepare: (state, game) -> state, what a fresh run begins with instead of a fresh state.
 
     Raises:
-        CheckpointError: when resuming from other settings, or a save fails (nothing is lost).
+        ConfigError: before anything is played, for settings out of range, or where ``directory``
+            can't be written to.
+        CheckpointError: when resuming from other settings or from damaged files, another process
+            writes there, or a save fails (nothing is lost).
         NonFinitePolicyError: names the meta-step after which the policy is no longer finite.
     """
     config.check()
+    make_game(config.game, config.fl, dataset)  # refuses bad settings before anything is written
+    require_writable(directory)
+    with alone(directory):
+        return pretrain_alone(config, dataset, directory, resume, console, prepare)
+
+
+def pretrain_alone(
+    config: RunConfig,
+    dataset: Dataset,
+    directory: Path,
+    resume: bool,
+    console: Console,
+    prepare: Callable[[MetaSGState, Any], MetaSGState] | None = None,
+) -> MetaSGState:
+    """:func:`pretrain_program` once ``directory`` is known to be writable, and held."""
     checkpoints = directory / "checkpoints"
-    if config.clients != "real":
-        # refuses bad settings before images are made and written
-        make_game(config.game, config.fl, dataset)
-    games = training_games(config, dataset, own_images(config, dataset, directory, console))
-    game = games[0]
     begun = resume and checkpoint.latest_step(checkpoints) is not None
+    if begun:
+        _require_settings(config, checkpoints)
+    games = training_games(config, dataset, own_images(config, dataset, directory, console, begun))
+    game = games[0]
     if begun and config.meta.rollouts_at_once == -1:
         # chosen once, when the run began: another choice would round otherwise
         chosen = checkpoint.load_config(checkpoints).meta.rollouts_at_once
@@ -255,6 +291,8 @@ def pretrain_program(
     rows: list[dict] = []
     if resume:
         if not begun:
+            # a run that was killed before its first checkpoint has the lines of one chunk at most
+            runs.forget_metrics(directory, config.chunk)
             console.print(f"nothing to resume in {directory}: beginning anew")
         else:
             state = checkpoint.load(checkpoints, state, config)
@@ -302,6 +340,17 @@ def pretrain_program(
     return state
 
 
+def _require_settings(config: RunConfig, checkpoints: Path) -> None:
+    """Refuses other settings than the checkpoint's before files are made for them."""
+    before = checkpoint.load_config(checkpoints)
+    if config.meta.rollouts_at_once == -1:  # chosen by memory, when the run began
+        chosen = before.meta.rollouts_at_once
+        config = dataclasses.replace(config, meta=config.meta.replace(rollouts_at_once=chosen))
+    fields = checkpoint.differing_fields(before, config)
+    if fields:
+        raise CheckpointError(f"{checkpoints.parent} was made with {'; '.join(fields)}")
+
+
 def training_games(
     config: RunConfig, dataset: Dataset, simulated: Simulated | None = None
 ) -> list[FLGame]:
@@ -341,6 +390,7 @@ def evaluate_program(
     console: Console,
 ) -> Results:
     """Evaluates, prints the tables and writes results.md, results.csv and accuracy.png."""
+    require_writable(directory)
     begin = time.perf_counter()
     with progress(console, "worlds") as bar:
         task = bar.add_task("evaluating", total=None)
@@ -377,8 +427,7 @@ def evaluate_program(
         )
         console.print(note)
         parts.append(f"\n{note}\n")
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "results.md").write_text("\n".join(parts))
+    files.write_text(directory / "results.md", "\n".join(parts))
     write_csv(results, directory / "results.csv")
     accuracy_curves(results, directory / "accuracy.png")
     console.print(

@@ -13,32 +13,35 @@
       certify.md, certify.csv, certify.png     of `metasg certify`
 """
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from metasg_jax.checkpoint import config_to_json, latest_step
 from metasg_jax.config import RunConfig
 from metasg_jax.errors import CheckpointError
+from metasg_jax.files import (
+    CHECK,
+    checksum,
+    read_json,
+    whole,
+    whole_lines,
+    write_json,
+    write_text,
+)
+
+__all__ = [
+    "DEFAULT_ROOT",
+    "append_metrics",
+    "begin",
+    "keep_metrics_until",
+    "new_directory",
+    "newest",
+    "whole",
+    "write_config",
+]
 
 DEFAULT_ROOT = Path("runs")
-
-
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Where to write a file that is to be there whole or not at all, whenever a run is killed.
-
-    Args:
-        path: of the file; the old one stays until the new one is complete.
-
-    Yields:
-        A path beside it, of the same suffix.
-    """
-    part = path.with_name(f"{path.stem}.{os.getpid()}.part{path.suffix}")
-    yield part
-    part.replace(path)
 
 
 def new_directory(root: Path, name: str) -> Path:
@@ -79,7 +82,7 @@ def begin(path: Path, about: dict, resume: bool, free: tuple[str, ...] = ()) -> 
     directory = path.parent
     directory.mkdir(parents=True, exist_ok=True)
     if resume and path.is_file():
-        before = json.loads(path.read_text())
+        before = read_json(path)
         about = json.loads(json.dumps(about))  # tuples are lists there
         other = [
             f"{name}: {before.get(name)!r}, not {value!r}"
@@ -88,49 +91,76 @@ def begin(path: Path, about: dict, resume: bool, free: tuple[str, ...] = ()) -> 
         ]
         if other:
             raise CheckpointError(f"{directory} was made with {'; '.join(other)}")
-    path.write_text(json.dumps(about, indent=1) + "\n")
+    write_json(path, about)
 
 
 def write_config(directory: Path, config: RunConfig) -> None:
     """Writes the settings for a person to read; checkpoints carry their own copy."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.json").write_text(json.dumps(config_to_json(config), indent=2) + "\n")
+    write_text(directory / "config.json", json.dumps(config_to_json(config), indent=2) + "\n")
 
 
 def keep_metrics_until(directory: Path, step: int) -> list[dict]:
-    """Drops the lines after ``step`` that a killed run left, and returns the others."""
+    """Drops the lines after ``step`` that a killed run left, and returns the others.
+
+    Raises:
+        CheckpointError: where the lines of steps 1 to ``step`` are not there as they were written;
+            the file stays as it is. Only a last line that was cut off may be damaged.
+    """
     path = directory / "metrics.jsonl"
     if not path.is_file():
-        return []
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            break  # cut off in the middle of a write
-        if row["step"] <= step:
-            kept.append(row)
-    path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        lines, rest = [], ""
+    else:
+        lines, rest = whole_lines(path)
+    rows = [_metrics_of(path, number, line) for number, line in enumerate(lines, 1)]
+    kept = [row for row in rows if row["step"] <= step]
+    if [row["step"] for row in kept] != list(range(1, step + 1)):
+        raise CheckpointError(
+            f"{path} is damaged: it holds {len(kept)} of the lines of {step} meta-steps; put it "
+            "back from a copy (the checkpoints are whole, and can be evaluated)"
+        )
+    if rest or len(kept) < len(rows):
+        write_text(path, "".join(map(_metrics_line, kept)))
     return kept
 
 
+def forget_metrics(directory: Path, most: int) -> None:
+    """Removes the lines of a run that has no checkpoint.
+
+    Raises:
+        CheckpointError: where there are more than ``most``: its checkpoints have been lost.
+    """
+    path = directory / "metrics.jsonl"
+    if path.is_file():
+        lines = path.read_bytes().count(b"\n")
+        if lines > most:
+            raise CheckpointError(
+                f"{directory} has no complete checkpoint, but the lines of {lines} meta-steps: put "
+                f"its checkpoints back, or move {path} away to begin anew"
+            )
+        path.unlink()
+
+
+def _metrics_of(path: Path, number: int, line: str) -> dict:
+    try:
+        row = json.loads(line)
+        if row.pop(CHECK) != checksum([json.dumps(row)]) or not isinstance(row["step"], int):
+            raise ValueError("it is not what was written")
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is damaged in line {number}: {error}; put it back from a copy (the "
+            "checkpoints are whole, and can be evaluated)"
+        ) from None
+    return row
+
+
+def _metrics_line(row: dict) -> str:
+    return json.dumps(row | {CHECK: checksum([json.dumps(row)])}) + "\n"
+
+
 def append_metrics(directory: Path, rows: list[dict]) -> None:
-    """Adds one line a meta-step."""
-    with (directory / "metrics.jsonl").open("a") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-
-
-@contextlib.contextmanager
-def alone(out: Path):
-    """Holds a lock on ``out`` that ends with the process, however it ends."""
-    with (out / ".lock").open("w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # no such locks on this system
-            pass
-        except OSError:
-            raise CheckpointError(f"{out}: another process is writing to it") from None
-        yield
-    (out / ".lock").unlink(missing_ok=True)
+    """Adds one line a meta-step; they are on the disk at its return."""
+    with (directory / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.writelines(map(_metrics_line, rows))
+        file.flush()
+        os.fsync(file.fileno())

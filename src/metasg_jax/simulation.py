@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from metasg_jax import __version__
-from metasg_jax import runs as files
+from metasg_jax import __version__, files
 from metasg_jax.attacks import NoAttack
 from metasg_jax.config import FLConfig, GameConfig
 from metasg_jax.data import Dataset
@@ -25,6 +24,8 @@ from metasg_jax.game.bsmg import FLGame
 from metasg_jax.game.make import make_game, make_post_defense, make_rule
 from metasg_jax.game.shapes import of_one_shape
 from metasg_jax.game.types import parse_type
+from metasg_jax.limits import MOST
+from metasg_jax.lock import alone
 from metasg_jax.program import progress
 from metasg_jax.types import PostDefense
 
@@ -56,6 +57,8 @@ class Plan:
 
     def check(self) -> None:
         """Raises ConfigError where a setting is out of range, before anything is played."""
+        self.game.check()
+        self.fl.check()
         for name in ("attacks", "rules", "posts"):
             values = getattr(self, name)
             if not values:
@@ -63,8 +66,9 @@ class Plan:
             if len(set(values)) < len(values):
                 raise ConfigError(f"{name}: {', '.join(values)}: each only once")
         for name in ("rounds", "seeds"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)}: at least 1")
+            most = MOST if name == "rounds" else 10_000
+            if not 1 <= getattr(self, name) <= most:
+                raise ConfigError(f"{name} = {getattr(self, name)}: at least 1, at most {most:,}")
         for text in self.attacks:
             spec = parse_type(text, self.fl.num_clients)
             sides = (spec.untargeted, spec.num_untargeted), (spec.backdoor, spec.num_backdoor)
@@ -116,7 +120,7 @@ def simulate_program(plan: Plan, dataset: Dataset, out: Path | None, console: Co
     worlds = plan.worlds(dataset)
     [rule], posts = plan.make_rules(worlds[0]).values(), plan.make_posts()
     if out is not None:
-        _make_directory(out)
+        files.require_writable(out)
     steps = _stretches(plan.rounds)
     begin, play, judge = (
         jax.jit(cells.begin),
@@ -184,26 +188,28 @@ def matrix_program(
     plan.check()
     worlds = plan.worlds(dataset)
     rules, posts = plan.make_rules(worlds[0]), plan.make_posts()
-    _make_directory(out)
-    with files.alone(out):
+    files.require_writable(out)
+    with alone(out):
         return _play_matrix(plan, worlds, rules, posts, out, console, command)
 
 
 def _play_matrix(plan: Plan, worlds, rules, posts, out: Path, console: Console, command: str):
     """:func:`matrix_program` once everything has been checked, with ``out`` to itself."""
     rows = _resume(plan, out)
-    runs = [(a, r, s) for r in plan.rules for a in plan.attacks for s in range(plan.seeds)]
+    asked = [(a, r, s) for r in plan.rules for a in plan.attacks for s in range(plan.seeds)]
     todo = [
-        (a, r, s) for a, r, s in runs if any((a, r, post, s) not in rows for post in plan.posts)
+        (a, r, s) for a, r, s in asked if any((a, r, post, s) not in rows for post in plan.posts)
     ]
-    (out / "matrix.json").write_text(json.dumps(plan.to_json(), indent=2) + "\n")
-    path = out / "matrix.csv"
-    _write_rows(path, list(rows.values()), FIELDS)
-    if len(todo) < len(runs):
-        console.print(f"{len(runs) - len(todo)} of {len(runs)} runs are in {out} already")
-    with progress(console, "{task.fields[note]}") as bar, path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        task = bar.add_task("runs", total=len(runs), completed=len(runs) - len(todo), note="")
+    files.write_json(out / "matrix.json", plan.to_json())
+    path, there = out / "matrix.csv", len(asked) - len(todo)
+    files.write_lines(path, FIELDS, rows.values())
+    if todo != asked:
+        console.print(f"{there} of {len(asked)} runs are in {out} already")
+    with (
+        progress(console, "{task.fields[note]}") as bar,
+        files.adding_lines(path, FIELDS) as add,
+    ):
+        task = bar.add_task("runs", total=len(asked), completed=there, note="")
         for number, (attack, rule, seed) in enumerate(todo, 1):
             bar.update(task, note=f"{rule} against {attack}")
             start = time.perf_counter()
@@ -221,16 +227,15 @@ def _play_matrix(plan: Plan, worlds, rules, posts, out: Path, console: Console, 
                 for p, post in enumerate(plan.posts)
                 if (attack, rule, post, seed) not in rows
             ]
-            writer.writerows(new)
-            file.flush()
+            add(new)
             rows |= {_place(row): row for row in new}
             bar.update(task, advance=1)
             last = number == len(todo) or todo[number][1] != rule
             if last and not console.is_terminal:
-                console.print(f"{rule}: done, {len(runs) - len(todo) + number}/{len(runs)} runs")
+                console.print(f"{rule}: done, {there + number}/{len(asked)} runs")
     result = cells.assemble(plan.attacks, plan.rules, plan.posts, plan.seeds, rows.values())
-    wall = sum(float(rows[a, r, plan.posts[0], s]["seconds"]) for a, r, s in runs)
-    (out / "matrix.md").write_text(_report(plan, result, wall, command))
+    wall = sum(float(rows[a, r, plan.posts[0], s]["seconds"]) for a, r, s in asked)
+    files.write_text(out / "matrix.md", _report(plan, result, wall, command))
     heat_map(result, out / "matrix.png")
     header, body = cells.defence_rows(result)
     shown = f"defences by their worst case, {min(20, len(body))} of {len(body)}"
@@ -274,8 +279,8 @@ def _resume(plan: Plan, out: Path) -> dict[tuple, dict]:
     if not path.is_file():
         return {}
     try:
-        before, now = json.loads((out / "matrix.json").read_text()), plan.to_json()
-    except (OSError, json.JSONDecodeError) as error:
+        before, now = files.read_json(out / "matrix.json"), plan.to_json()
+    except CheckpointError as error:
         raise CheckpointError(
             f"{out / 'matrix.json'}, the settings of the runs beside it, can't be read: {error}"
         ) from None
@@ -284,17 +289,7 @@ def _resume(plan: Plan, out: Path) -> dict[tuple, dict]:
         raise CheckpointError(
             f"{out} holds runs of other settings ({', '.join(differing)}): name another --out"
         )
-    with path.open(newline="") as file:
-        # a line that was cut off while it was written has no last field
-        return {_place(row): row for row in csv.DictReader(file) if row["seconds"]}
-
-
-def _make_directory(out: Path) -> None:
-    """Before anything is played, so that nothing is lost where it can't be."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"out = {out}: {error.strerror}") from None
+    return {_place(row): row for row in files.read_lines(path, FIELDS, _read_row)}
 
 
 def _differing(before: dict, now: dict) -> list[str]:
@@ -304,11 +299,17 @@ def _differing(before: dict, now: dict) -> list[str]:
         if key in ("attacks", "rules", "posts", "seeds"):
             continue
         if isinstance(value, dict):
-            old = before.get(key, {})
+            old = before.get(key) if isinstance(before.get(key), dict) else {}
             names += [f"{key}.{name}" for name in value if old.get(name) != value[name]]
         elif before.get(key) != value:
             names.append(key)
     return names
+
+
+def _read_row(row: dict[str, str]) -> dict[str, str]:
+    for name in ("seed", "accuracy", "asr", "score", "diverged", "seconds"):
+        float(row[name])  # raises ValueError
+    return row
 
 
 def _place(row: dict) -> tuple[str, str, str, int]:
@@ -322,7 +323,7 @@ def _row(attack: str, rule: str, post: str, seed: int, metrics, p: int, **more) 
 
 
 def _write_rows(path: Path, rows: list[dict], fields: tuple[str, ...]) -> None:
-    with path.open("w", newline="") as file:
+    with files.whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields)
         writer.writeheader()
         writer.writerows(rows)

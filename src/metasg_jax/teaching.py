@@ -17,6 +17,7 @@ from metasg_jax.data.simulated import Simulated
 from metasg_jax.defender import save_defender
 from metasg_jax.errors import CheckpointError, ConfigError
 from metasg_jax.features.view import NUM_FEATURES, ClientView
+from metasg_jax.files import whole
 from metasg_jax.game.draw import draw_game
 from metasg_jax.game.make import simulated_clients
 from metasg_jax.learning.state import MetaSGState, defender_player, policies
@@ -28,7 +29,6 @@ from metasg_jax.learning.teacher import (
     teach,
 )
 from metasg_jax.policies import SetPolicy
-from metasg_jax.runs import whole
 
 _CHUNK = 500
 """Steps of the teacher between two lines of progress."""
@@ -86,11 +86,12 @@ def teach_program(
         told = stage == 0
         for _ in range(count):
             path = folder / f"{number:04d}.npz"
+            kind = kinds[number % len(kinds)]
+            mark = _mark(kind, config.seed, number)
             if path.is_file():
-                lessons.append(read_lessons(path))
+                lessons.append(read_lessons(path, mark))
             else:
                 begin = time.perf_counter()
-                kind = kinds[number % len(kinds)]
                 world = _draw(kind, datasets[kind.game.dataset], config.seed, number)
                 trims = teacher.trims if not told else teacher.trims[:1]
                 got = collect_lessons(
@@ -98,7 +99,7 @@ def teach_program(
                     state, world, config.meta, trims, told,
                 )  # fmt: skip
                 got = got.replace(earned=_widened(got.earned, len(teacher.trims)))
-                _write(path, got)
+                _write(path, got, mark)
                 lessons.append(got)
                 who = "told filter" if told else f"own play {stage}"
                 console.print(
@@ -186,20 +187,31 @@ def _widened(earned, width: int):
     return np.pad(earned, ((0, 0), (0, width - earned.shape[1])), constant_values=np.nan)
 
 
-def _write(path: Path, lessons: Lessons) -> None:
+def _mark(kind: RunConfig, seed: int, number: int) -> str:
+    """Of a world's settings: lessons of other settings, or of another world, are not read."""
+    return checkpoint.mark([checkpoint.lasting(kind), seed, number])
+
+
+def _write(path: Path, lessons: Lessons, mark: str) -> None:
     view = {f"view_{name}": getattr(lessons.view, name) for name in ClientView.__dataclass_fields__}
     with whole(path) as part:
-        np.savez(part, malicious=lessons.malicious, earned=lessons.earned, **view)
+        np.savez(part, malicious=lessons.malicious, earned=lessons.earned, mark=mark, **view)
 
 
-def read_lessons(path: Path) -> Lessons:
-    """Lessons of a world.
+def read_lessons(path: Path, mark: str = "") -> Lessons:
+    """The lessons of a world.
+
+    Args:
+        path: of the file.
+        mark: of the settings that they must have been made with; empty takes any.
 
     Raises:
-        CheckpointError: where the file is damaged.
+        CheckpointError: where they can't be read, or were made with others.
     """
     try:
-        with path.open("rb") as file, np.load(file) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            if mark and str(kept["mark"]) != mark:
+                raise ValueError("it is of another world, or of other settings")
             view = ClientView(**{n: kept[f"view_{n}"] for n in ClientView.__dataclass_fields__})
             return Lessons(view, kept["malicious"], kept["earned"])
     except Exception as error:  # a damaged archive raises many kinds

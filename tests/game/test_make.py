@@ -1,10 +1,16 @@
 """Numbers of a rule are checked where the rule enters."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 
 from metasg_jax.aggregators import ClippedMedian, GeometricMedian, Krum, MultiKrum, TrimmedMean
-from metasg_jax.errors import ConfigError
-from metasg_jax.game.make import check_rule, make_rule
+from metasg_jax.config import FLConfig, GameConfig
+from metasg_jax.data.simulated import Simulated
+from metasg_jax.errors import ConfigError, DataError
+from metasg_jax.game.make import check_rule, make_game, make_rule
+from metasg_jax.testing import tiny_dataset
 
 
 @pytest.mark.parametrize(
@@ -29,3 +35,54 @@ def test_out_of_range(rule, message):
 def test_f_is_the_rounded_share():
     assert make_rule("krum", 10, 0.2).f == 2
     assert make_rule("krum", 10, 0.26).f == 3
+
+
+GAME = GameConfig(hidden=(6,), level=0.5, num_root=12, num_validation=30, target=1, types=("none",))
+FL = FLConfig(num_clients=8, num_sampled=4, batch_size=4, horizon=3)
+GOOD = tiny_dataset()
+
+
+def eye(labels):
+    return np.eye(3, dtype=np.int32)[labels]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(train_y=GOOD.train_y + 1), r"train split must have labels in 0..2, got 1..3"),
+        (dict(test_y=GOOD.test_y + 1), r"test split must have labels in 0..2, got 1..3"),
+        (dict(train_y=GOOD.train_y - 1), r"labels in 0..2, got -1..1"),
+        (dict(train_x=GOOD.train_x / np.float32(255)), "uint8 images .*, got float32"),
+        (dict(test_x=GOOD.test_x / np.float32(255)), "uint8 images .*, got float32"),
+        (dict(train_x=GOOD.train_x[..., 0]), r"images \[M, h, w, c\], .*got uint8 \[300, 4, 4\]"),
+        (dict(train_x=GOOD.train_x[:0], train_y=GOOD.train_y[:0]), r"got uint8 \[0, 4, 4, 1\]"),
+        (dict(train_y=GOOD.train_y.astype(np.float32)), "int32 labels .*, got float32"),
+        (dict(train_y=eye(GOOD.train_y)), r"int32 labels \[300\].*, got int32 \[300, 3\]"),
+        (dict(train_y=GOOD.train_y[:-1]), r"int32 labels \[300\].*, got int32 \[299\]"),
+        (dict(test_x=GOOD.test_x[:, :3]), r"test images are \[3, 4, 1\]"),
+        (dict(train_y=GOOD.train_y.tolist()), "must hold arrays, got list"),
+        (dict(num_classes=2), r"labels in 0..1, got 0..2"),
+        (dict(num_classes=0), "num_classes must be an integer above 0, got 0"),
+        (dict(num_classes=3.0), "num_classes must be an integer above 0, got 3.0"),
+    ],
+)
+def test_images_and_labels_handed_in_pass_the_checks_of_named_sets(changes, message):
+    make_game(GAME, FL, GOOD)
+    with pytest.raises(DataError, match=message):
+        make_game(GAME, FL, dataclasses.replace(GOOD, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(labels=GOOD.train_y + 1), r"labels in 0..2, got 1..3"),
+        (dict(labels=GOOD.train_y[1:]), "one an image"),
+        (dict(images=GOOD.train_x / np.float32(255)), "uint8 images"),
+        (dict(images=GOOD.train_x[:, :2, :2]), r"simulated images are \[2, 2, 1\]"),
+    ],
+)
+def test_simulated_images_handed_in_pass_them_too(changes, message):
+    simulated = Simulated(GOOD.train_x, GOOD.train_y)
+    make_game(GAME, FL, GOOD, simulated)
+    with pytest.raises(DataError, match=message):
+        make_game(GAME, FL, GOOD, dataclasses.replace(simulated, **changes))

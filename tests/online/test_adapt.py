@@ -13,6 +13,7 @@ from metasg_jax import adapt, cli, program
 from metasg_jax.adapt import adapt_program
 from metasg_jax.config import Adaptation, FLConfig, GameConfig, MetaConfig, RunConfig
 from metasg_jax.errors import CheckpointError, ConfigError
+from metasg_jax.game import parse_type
 from metasg_jax.registry import UnknownNameError
 from metasg_jax.testing import tiny_dataset
 
@@ -35,8 +36,8 @@ def trained(tmp_path_factory):
 
 
 def lines(folder):
-    """Of adapt.csv, but for the seconds."""
-    return [line.rsplit(",", 1)[0] for line in (folder / "adapt.csv").read_text().splitlines()]
+    """Of adapt.csv, but for the seconds and the checksum of the line."""
+    return [line.rsplit(",", 2)[0] for line in (folder / "adapt.csv").read_text().splitlines()]
 
 
 @pytest.mark.slow
@@ -122,3 +123,52 @@ def test_the_command_refuses_what_is_no_defender(trained, tmp_path, capsys):
     taken = ["--block", "2", "--out", str(trained[0])]
     assert cli.main(["adapt", "--run", str(trained[0]), *taken]) == 2
     assert "add --resume, or name another" in capsys.readouterr().err
+
+
+ADAPTIVE = ("none", "rl:max_steps=2@0.25", "brl:max_steps=2@0.25")
+
+
+@pytest.fixture(scope="module")
+def adaptive():
+    """(settings, state) of a pre-training whose table has attackers that learn."""
+    config = dataclasses.replace(CONFIG, game=dataclasses.replace(GAME, types=ADAPTIVE))
+    game = program.training_games(config, DATASET)[0]
+    return config, program.init_state(jax.random.key(3), game, config.meta)
+
+
+def actions(attackers, place, obs):
+    player = attackers.of(place)
+    return np.asarray(player.policy.mode(player.params, obs))
+
+
+@pytest.mark.parametrize(
+    "types", [("none", "bfl@0.25"), ("none", ADAPTIVE[2]), (ADAPTIVE[1], "ipm@0.25"), ADAPTIVE]
+)
+def test_a_type_of_the_pre_training_acts_the_same_in_a_table_of_other_knobs(adaptive, types):
+    config, state = adaptive
+    own = adapt.own_world(state, config, DATASET, 0, num_simulated=60, types=ADAPTIVE)
+    game = adapt.own_world(state, config, DATASET, 0, num_simulated=60, types=types)
+    obs = jax.random.normal(jax.random.key(0), (own.game.attacker_observation_size,))
+    num_untargeted = len(parse_type(ADAPTIVE[1], 8).untargeted.action_spec)
+    for text in set(types) & set(ADAPTIVE):
+        before = actions(own.attackers, ADAPTIVE.index(text), obs)
+        after = actions(game.attackers, types.index(text), obs)
+        if "brl" in text:  # its knobs are the last ones
+            count = len(before) - num_untargeted
+            before, after = before[-count:], after[-count:]
+        elif "rl" in text:
+            before, after = before[:num_untargeted], after[:num_untargeted]
+        else:
+            continue
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("attack", ["bfl@0.25", ADAPTIVE[1], "brl:max_steps=3@0.25"])
+def test_any_attack_hides_from_any_pre_training(adaptive, trained, tmp_path, attack):
+    """Its table has as many knobs as its own types read, whatever the pre-training's had."""
+    for config, state in (adaptive, (CONFIG, trained[1])):
+        game = dataclasses.replace(config.game, types=("none", attack), probabilities=())
+        made = adapt.make_game(game, config.fl, DATASET)
+        hidden = adapt.attackers_of(game.types, state, config, made)
+        obs = np.zeros(made.attacker_observation_size, np.float32)
+        assert actions(hidden, 1, obs).shape == (made.attacker_action_size,)

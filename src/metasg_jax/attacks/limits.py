@@ -7,6 +7,7 @@ from metasg_jax.limits import (
     NOT_NEGATIVE,
     POSITIVE,
     SHARE,
+    STEPS,
     Limit,
     check_fields,
 )
@@ -28,10 +29,10 @@ LIMITS: dict[str, Limit] = {
     "b": ABOVE_ONE,
     "max_scale": ABOVE_ONE,
     "max_lr": POSITIVE,
-    "max_steps": COUNT,
-    "steps": COUNT,
+    "max_steps": STEPS,
+    "steps": STEPS,
     "parts": COUNT,
-    "tries": COUNT,
+    "tries": STEPS,
 }
 
 

@@ -31,6 +31,7 @@ from metasg_jax.learning.equilibrium import (
     sample_gradients,
 )
 from metasg_jax.learning.state import MetaSGState, attacker_player, defender_player
+from metasg_jax.limits import SEEDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Budget:
         least = 2 * MIN_BATCHES
         if self.batches < least or self.batches % 2:
             raise ConfigError(f"batches = {self.batches}: an even number of at least {least}")
+        if not 0 <= self.seed < SEEDS:
+            raise ConfigError(f"seed = {self.seed}: at least 0, below 2**32 = {SEEDS:,}")
         if self.points < 0:
             raise ConfigError(f"points = {self.points}: at least 1, or 0 (no constants)")
         check_residuals(config, self.batches)

@@ -10,6 +10,7 @@ from metasg_jax.certificate.rows import PRIOR, Row, number, pick
 from metasg_jax.config import MetaConfig, RunConfig
 from metasg_jax.evaluation.plots import residual_course
 from metasg_jax.evaluation.tables import markdown_table, rich_table
+from metasg_jax.files import write_text
 from metasg_jax.learning.equilibrium import rollouts_per_batch
 
 
@@ -29,7 +30,7 @@ def report(
             parts.append(markdown_table(header, body))
         console.print(note)
         parts.append(f"{note}\n")
-    (directory / "certify.md").write_text("\n".join(parts))
+    write_text(directory / "certify.md", "\n".join(parts))
     residual_course(
         {
             (kind, quantity): [r for r in rows if (r.type, r.quantity) == (kind, quantity)]

@@ -14,6 +14,7 @@ from metasg_jax.certificate.rows import PRIOR, Row, pick, read_rows, write_rows
 from metasg_jax.config import RunConfig
 from metasg_jax.data import Dataset
 from metasg_jax.errors import CheckpointError
+from metasg_jax.files import require_writable
 from metasg_jax.game.make import make_game
 from metasg_jax.learning.state import init_state
 from metasg_jax.program import progress
@@ -63,8 +64,8 @@ def certify_program(
         ConfigError: where the run or the budget can't be certified.
     """
     budget.check(config.meta)
+    require_writable(directory)
     begin = time.perf_counter()
-    directory.mkdir(parents=True, exist_ok=True)
     file = directory / "certify.csv"
     game = make_game(config.game, config.fl, dataset)
     blank = init_state(jax.random.key(0), game, config.meta)

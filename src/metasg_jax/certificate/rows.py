@@ -1,12 +1,11 @@
 """A certificate's rows: one quantity of one checkpoint each, and the CSV that keeps them."""
 
-import csv
 import dataclasses
 import math
 from pathlib import Path
 
 from metasg_jax.errors import ConfigError
-from metasg_jax.runs import whole
+from metasg_jax.files import CHECK, read_lines, whole_lines, write_lines
 
 PRIOR = "prior"
 """Stands for the average over Q where a row's type does."""
@@ -80,28 +79,30 @@ def read_rows(file: Path) -> list[Row]:
 
     Raises:
         ConfigError: for a file that is something else.
+        CheckpointError: for one that is damaged.
     """
     if not file.is_file():
         return []
     fields = dataclasses.fields(Row)
-    with file.open(newline="") as lines:
-        reader = csv.DictReader(lines)
-        if reader.fieldnames != [f.name for f in fields]:
-            raise ConfigError(f"out: {file} is not a certificate of this version; move it away")
-        return [
-            Row(**{f.name: f.type(line[f.name] or "nan") for f in fields})  # pyrefly: ignore
-            for line in reader
-        ]
+    names = [f.name for f in fields]
+    header = whole_lines(file)[0][:1]
+    if header not in ([",".join(names)], [",".join([*names, CHECK])]):
+        raise ConfigError(f"out: {file} is not a certificate of this version; move it away")
+
+    def read(line: dict[str, str]) -> Row:
+        return Row(**{f.name: f.type(line[f.name] or "nan") for f in fields})  # pyrefly: ignore
+
+    return read_lines(file, names, read)
 
 
 def write_rows(rows: list[Row], file: Path) -> None:
     """Writes certify.csv; a run that is killed leaves the old one or the new one."""
-    with whole(file) as part, part.open("w", newline="") as lines:
-        writer = csv.writer(lines)
-        writer.writerow([f.name for f in dataclasses.fields(Row)])
-        for row in rows:
-            values = dataclasses.astuple(row)
-            writer.writerow(["" if v != v else v for v in values])
+    names = [f.name for f in dataclasses.fields(Row)]
+    filled = (
+        {name: "" if value != value else value for name, value in dataclasses.asdict(row).items()}
+        for row in rows
+    )
+    write_lines(file, names, filled)
 
 
 def pick(rows: list[Row], kind: str, quantity: str) -> Row:

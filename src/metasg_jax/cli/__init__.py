@@ -3,6 +3,8 @@
 A file a command: its arguments as a dataclass, and what runs it.
 """
 
+import io
+import os
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -65,6 +67,7 @@ def main(argv=None) -> int:
     Args:
         argv: arguments, by default those of the process.
     """
+    _print_anywhere()
     name, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
     console = Console(soft_wrap=True)
     if name in ("", "-h", "--help"):
@@ -73,15 +76,43 @@ def main(argv=None) -> int:
     try:
         if name not in COMMANDS:
             raise unknown_name("command", name, COMMANDS)
+        if any("\0" in argument for argument in rest):
+            raise ConfigError("arguments: one holds a null character")
         return COMMANDS[name].run(rest, console)
     except _ERRORS as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"metasg {name}: {error}", style="red", markup=False, highlight=False
-        )
+        _complain(name, str(error))
         return 2 if isinstance(error, (ConfigError, UnknownNameError)) else 1
+    except BrokenPipeError:  # who read the output has gone, as in `metasg list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _complain(name, f"{place}{error.strerror or error}")
+        return 1
+    except MemoryError as error:
+        _complain(name, f"not enough memory: {error}" if str(error) else "not enough memory")
+        return 1
+    except RuntimeError as error:  # JAX's own class is not imported for `metasg --help`
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        _complain(name, f"not enough memory: {str(error).splitlines()[0]}")
+        return 1
     except KeyboardInterrupt:
         console.print(f"\nstopped; {COMMANDS[name].stopped}")
         return 130
+
+
+def _complain(name: str, text: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(
+        f"metasg {name}: {text}", style="red", markup=False, highlight=False
+    )
+
+
+def _print_anywhere() -> None:
+    """A character that the terminal's encoding lacks is a question mark, and ends nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _usage(console: Console) -> None:

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from metasg_jax.config import RunConfig
 from metasg_jax.data import DATASETS, SOURCES, Dataset, load
+from metasg_jax.errors import ConfigError
 from metasg_jax.presets import PRESETS
 from metasg_jax.registry import unknown_name
 
@@ -31,6 +32,15 @@ class Judging:
     """Clips x trims x post-training levels searched for the best fixed action; 0 0 0 for none."""
     selection_seeds: int = 2
     """Worlds of that search; never those of the table."""
+
+    def check(self) -> None:
+        """Raises ConfigError where a number is out of range: before anything is trained."""
+        numbers = {"eval_seeds": (self.eval_seeds,), "grid": self.grid,
+                   "selection_seeds": (self.selection_seeds,)}  # fmt: skip
+        for name, values in numbers.items():
+            if not all(0 <= value <= 10_000 for value in values):
+                shown = " ".join(map(str, values))
+                raise ConfigError(f"{name} = {shown}: at least 0, at most 10,000")
 
 
 QUICK = Judging(eval_seeds=2, grid=(2, 2, 2), selection_seeds=1)

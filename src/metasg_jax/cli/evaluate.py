@@ -56,6 +56,7 @@ def run(argv: list[str], console: Console) -> int:
     if args.judging.eval_seeds < 1:
         raise ConfigError(f"eval_seeds = {args.judging.eval_seeds}: at least 1")
     judging = args.judging
+    judging.check()
     if args.contestants:
         game = args.game
         if args.level is not None:

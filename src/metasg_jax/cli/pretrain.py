@@ -60,6 +60,7 @@ def parse_pretrain(argv: list[str]) -> Pretrain:
     if given != args.dataset:
         raise ConfigError(f"game.dataset = {given!r}: name the data set by --dataset")
     args.config.check()
+    args.judging.check()
     return args
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from metasg_jax.data import cache, digits, mirror, prepare, prepared
 from metasg_jax.data.catalog import DATASETS, Description, check
 from metasg_jax.data.content import canonical, digest
-from metasg_jax.data.dataset import Dataset, pool
+from metasg_jax.data.dataset import Dataset, pool, require_arrays
 from metasg_jax.data.partition import PARTITIONS, Partition
 from metasg_jax.data.splits import Splits, split
 from metasg_jax.data.triggers import TRIGGERS
@@ -27,6 +27,7 @@ __all__ = [
     "digest",
     "load",
     "pool",
+    "require_arrays",
     "split",
 ]
 
@@ -93,7 +94,11 @@ def load(
     if data_dir is None and source != "tfds":
         cached, damage = cache.read(name, folder, expected.sha256)
         if cached is not None:
-            return cached
+            try:
+                check(cached, f"the cache in {folder}")
+                return cached
+            except DataError as error:
+                damage = str(error)
         if damage:
             tell(f"{name}: the cache in {folder} is not usable, {damage}: making it again")
     begin = time.perf_counter()

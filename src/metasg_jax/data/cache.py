@@ -10,6 +10,7 @@ from typing import IO
 
 import numpy as np
 
+from metasg_jax.data.catalog import DATASETS
 from metasg_jax.data.content import digest
 from metasg_jax.data.dataset import Dataset
 from metasg_jax.errors import DataError
@@ -19,9 +20,34 @@ ARRAYS = ("train_x", "train_y", "test_x", "test_y")
 
 
 def directory(cache_dir: str | os.PathLike | None = None) -> Path:
-    """``cache_dir``, else the environment's METASG_CACHE_DIR, else ~/.cache/metasg_jax."""
-    chosen = cache_dir or os.environ.get("METASG_CACHE_DIR") or Path("~/.cache/metasg_jax")
-    return Path(chosen).expanduser()
+    """``cache_dir``, else the environment's METASG_CACHE_DIR, else ~/.cache/metasg_jax.
+
+    A user without a home has a directory of his own beside other temporary files instead.
+
+    Raises:
+        DataError: where a home is named that does not exist, or that directory is another user's.
+    """
+    chosen = cache_dir or os.environ.get("METASG_CACHE_DIR")
+    try:
+        return Path(chosen or "~/.cache/metasg_jax").expanduser()
+    except RuntimeError as error:
+        if chosen:
+            raise DataError(f"cache_dir {chosen}: {error}") from None
+    return _homeless()
+
+
+def _homeless() -> Path:
+    """Made for its owner alone: what others could write there would be run (compiled programs)."""
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    folder = Path(tempfile.gettempdir()) / f"metasg_jax-{user}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise DataError(f"cache_dir {folder}: {error.strerror}; set METASG_CACHE_DIR") from None
+    if hasattr(os, "getuid") and (found.st_uid != user or found.st_mode & 0o022):
+        raise DataError(f"cache_dir {folder}: others can write to it; set METASG_CACHE_DIR")
+    return folder
 
 
 def read(name: str, cache_dir: Path, sha256: str = "") -> tuple[Dataset | None, str]:
@@ -41,7 +67,7 @@ def read(name: str, cache_dir: Path, sha256: str = "") -> tuple[Dataset | None, 
     if not os.path.lexists(arrays_path) and not os.path.lexists(sidecar_path):
         return None, ""
     try:
-        sidecar = json.loads(sidecar_path.read_text())
+        sidecar = json.loads(sidecar_path.read_text(encoding="utf-8"))
         if sidecar["version"] != VERSION:
             return None, f"{sidecar_path.name} has version {sidecar['version']}, not {VERSION}"
         if sidecar["name"] != name:
@@ -50,8 +76,13 @@ def read(name: str, cache_dir: Path, sha256: str = "") -> tuple[Dataset | None, 
             return None, f"{sidecar_path.name} describes other contents than the published set"
         # Opened here: NumPy leaves the file open when it is not an archive.
         with arrays_path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            # written without compression: contents that are larger than the file are none of ours
+            claimed = sum(member.file_size for member in stored.zip.infolist())
+            if claimed > arrays_path.stat().st_size:
+                return None, f"{arrays_path.name} claims to hold {claimed:,} bytes"
             arrays = {key: stored[key] for key in ARRAYS}
-        dataset = Dataset(name=name, num_classes=int(sidecar["num_classes"]), **arrays)
+        # known of the set itself: the sidecar's own number has no checksum
+        dataset = Dataset(name=name, num_classes=DATASETS[name].num_classes, **arrays)
         if digest(dataset) != sidecar["sha256"]:
             return None, f"{arrays_path.name} does not match its checksum"
     except FileNotFoundError as error:

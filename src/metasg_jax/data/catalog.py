@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from metasg_jax.data.content import digest
-from metasg_jax.data.dataset import Dataset
+from metasg_jax.data.dataset import Dataset, require_arrays
 from metasg_jax.errors import DataError
 from metasg_jax.registry import Registry
 
@@ -96,11 +96,12 @@ def check(dataset: Dataset, origin: str) -> None:
             raise DataError(
                 f"{what} must hold int32 labels [{count}], got {labels.dtype} {list(labels.shape)}"
             )
-        if labels.min() < 0 or labels.max() >= expected.num_classes:
-            raise DataError(
-                f"{what} must have labels in 0..{expected.num_classes - 1}, "
-                f"got {labels.min()}..{labels.max()}"
-            )
+    if dataset.num_classes != expected.num_classes:
+        raise DataError(
+            f"{dataset.name} from {origin} must have {expected.num_classes} classes, "
+            f"got {dataset.num_classes!r}"
+        )
+    require_arrays(dataset, origin)
     if expected.sha256 and digest(dataset) != expected.sha256:
         raise DataError(
             f"{dataset.name} from {origin} has other contents than the published set: "

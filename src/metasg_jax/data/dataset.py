@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from metasg_jax.errors import ConfigError
+from metasg_jax.errors import ConfigError, DataError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,50 @@ class Dataset:
     test_x: np.ndarray
     test_y: np.ndarray
     num_classes: int
+
+
+def require_arrays(dataset: Dataset, origin: str = "") -> None:
+    """Refuses what a game would misread: it scales bytes, and reads labels as places.
+
+    Args:
+        dataset: the data set.
+        origin: where it came from, for the message.
+
+    Raises:
+        DataError: for images that are no bytes [M, h, w, c], labels that are not int32 [M] in
+            0..num_classes-1, or splits whose images differ in shape.
+    """
+    classes = dataset.num_classes
+    if isinstance(classes, bool) or not isinstance(classes, int | np.integer) or classes < 1:
+        raise DataError(f"{dataset.name}: num_classes must be an integer above 0, got {classes!r}")
+    place = f"{dataset.name} from {origin}" if origin else dataset.name
+    for split, images, labels in (
+        ("train", dataset.train_x, dataset.train_y),
+        ("test", dataset.test_x, dataset.test_y),
+    ):
+        what = f"{place}: the {split} split"
+        for array in (images, labels):
+            if not (hasattr(array, "dtype") and hasattr(array, "shape")):
+                raise DataError(f"{what} must hold arrays, got {type(array).__name__}")
+        if images.dtype != np.uint8 or len(images.shape) != 4 or 0 in images.shape:
+            raise DataError(
+                f"{what} must hold uint8 images [M, h, w, c], pixels in 0..255, "
+                f"got {images.dtype} {list(images.shape)}"
+            )
+        if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
+            raise DataError(
+                f"{what} must hold int32 labels [{len(images)}], one an image, "
+                f"got {labels.dtype} {list(labels.shape)}"
+            )
+        if labels.min() < 0 or labels.max() >= classes:
+            raise DataError(
+                f"{what} must have labels in 0..{classes - 1}, got {labels.min()}..{labels.max()}"
+            )
+    shapes = [list(images.shape[1:]) for images in (dataset.train_x, dataset.test_x)]
+    if shapes[0] != shapes[1]:
+        raise DataError(
+            f"{place}: test images are {shapes[1]}, those of the train split {shapes[0]}"
+        )
 
 
 def pool(dataset: Dataset, factor: int) -> Dataset:

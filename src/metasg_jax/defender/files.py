@@ -1,7 +1,7 @@
 """A defender's files: weights as safetensors, a card as JSON. No pickle."""
 
 import dataclasses
-import json
+import hashlib
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from metasg_jax import files
 from metasg_jax.errors import CheckpointError
 from metasg_jax.features import VERSION
 from metasg_jax.features.layout import path_name
@@ -44,17 +45,27 @@ def save_defender(directory: Path, player: Player, card: dict[str, Any]) -> None
         path_name(path): np.asarray(leaf, np.float32, order="C")
         for path, leaf in jax.tree_util.tree_flatten_with_path(_tensors(player))[0]
     }
-    save_file(named, directory / WEIGHTS)
+    with files.whole(directory / WEIGHTS) as part:
+        save_file(named, part)
     policy = dataclasses.asdict(player.policy)  # pyrefly: ignore
     policy.pop("num_clients")
-    own = {"format": FORMAT, "features": VERSION, "policy": policy}
+    weights = _sha256(directory / WEIGHTS)
+    own = {"format": FORMAT, "features": VERSION, "policy": policy, "weights": weights}
     whole = own | {name: value for name, value in card.items() if name not in own}
-    (directory / CARD).write_text(json.dumps(whole, indent=1) + "\n")
+    files.write_json(directory / CARD, whole)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_card(directory: Path) -> dict[str, Any]:
-    """All that is said of a defender."""
-    return json.loads((directory / CARD).read_text())
+    """All that is said of a defender.
+
+    Raises:
+        CheckpointError: where the card is damaged.
+    """
+    return files.read_json(directory / CARD)
 
 
 def find(name: str | Path) -> Path:
@@ -93,6 +104,8 @@ def read_defender(directory: Path) -> tuple[Player, dict[str, Any]]:
         raise CheckpointError(f"{directory}: the defender can't be read: {error}") from error
     if card.get("format") != FORMAT:
         raise CheckpointError(f"{directory}: format {card.get('format')!r}, not {FORMAT}")
+    if card.get("weights", _sha256(directory / WEIGHTS)) != _sha256(directory / WEIGHTS):
+        raise CheckpointError(f"{directory}: {WEIGHTS} is damaged, or of another defender")
     if card.get("features") != VERSION:
         raise CheckpointError(
             f"{directory}: its weights were trained on features {card.get('features')!r}; this "

@@ -8,6 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from metasg_jax.evaluation.statistics import mean_se, paired_difference
+from metasg_jax.files import whole
 
 
 class Results(NamedTuple):
@@ -103,7 +104,7 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
 
 def write_csv(results: Results, path: Path) -> None:
     """One line for each contender, type and seed."""
-    with path.open("w", newline="") as file:
+    with whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         actions = [f"action_{name}" for name in results.action_names]
         writer.writerow(

@@ -5,14 +5,14 @@ import numpy as np
 
 from metasg_jax.aggregators import AGGREGATORS, Composed
 from metasg_jax.config import FLConfig, GameConfig
-from metasg_jax.data import PARTITIONS, TRIGGERS, Dataset, Splits, load, pool, split
+from metasg_jax.data import PARTITIONS, TRIGGERS, Dataset, Splits, load, pool, require_arrays, split
 from metasg_jax.data.simulated import Simulated, simulate, with_simulated_clients
 from metasg_jax.errors import ConfigError
 from metasg_jax.fl.data import ClientData
 from metasg_jax.game.bsmg import FLGame, owned_images
 from metasg_jax.game.observation import OBSERVATIONS, attacker_projection
 from metasg_jax.game.types import make_prior, parse_type
-from metasg_jax.limits import BOUND, COUNT, KNOB, NOT_NEGATIVE, POSITIVE, Limit, check_fields
+from metasg_jax.limits import BOUND, COUNT, KNOB, NOT_NEGATIVE, POSITIVE, STEPS, Limit, check_fields
 from metasg_jax.models import make_model
 from metasg_jax.post_defenses import POST_DEFENSES
 from metasg_jax.post_defenses import Composed as ComposedDefense
@@ -80,7 +80,7 @@ def check_rule(rule, num_sampled: int):
         noise=NOT_NEGATIVE,
         smoothing=(lambda v: 0 < v < 1, "in (0, 1)"),
         tolerance=POSITIVE,
-        iterations=COUNT,
+        iterations=STEPS,
         floor=(lambda v: 0 <= v < 1, "in [0, 1)"),
         clip=KNOB,
         trim=KNOB,
@@ -148,7 +148,8 @@ def make_game(
     Raises:
         UnknownNameError: for any name that is not registered.
         ConfigError: for a setting out of range.
-        DataError: where the data set can't be had.
+        DataError: where the data set can't be had, or holds what a game would misread (see
+            :func:`~metasg_jax.data.require_arrays`); of simulated images likewise.
 
     Example:
         >>> from metasg_jax.config import FLConfig, GameConfig
@@ -162,6 +163,7 @@ def make_game(
     fl.check()
     if dataset is None:
         dataset = load(config.dataset)
+    require_arrays(dataset)
     rng = np.random.default_rng(config.seed)
     splits = splits_of(rng, config, dataset)
     if simulated is None:

@@ -1,6 +1,7 @@
 """Classifiers that clients train: a linen module behind ``Model(init, apply, activations)``."""
 
 from metasg_jax.errors import ConfigError
+from metasg_jax.limits import MOST
 from metasg_jax.models.cnn import CNN
 from metasg_jax.models.linen import LinenModel
 from metasg_jax.models.mlp import MLP
@@ -29,6 +30,8 @@ def make_model(name: str, input_shape, num_classes: int, hidden) -> LinenModel:
     module, hidden = MODELS[name], tuple(hidden)
     if not hidden or min(hidden) < 1:
         raise ConfigError(f"hidden = {hidden}: at least one width, and each at least 1")
+    if max(hidden) > MOST:
+        raise ConfigError(f"hidden = {hidden}: each at most {MOST:,}")
     module.check(hidden, tuple(input_shape))
     return LinenModel(module(hidden, num_classes), tuple(input_shape), num_classes)
 

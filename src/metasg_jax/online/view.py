@@ -15,7 +15,9 @@ from metasg_jax.game.bsmg import FLGame, GameState
 from metasg_jax.game.make import make_game, simulated_clients
 from metasg_jax.game.rollout import Player
 from metasg_jax.game.shapes import of_shared_shape
-from metasg_jax.learning.state import MetaSGState, attacker_player, init_state
+from metasg_jax.game.types import parse_type
+from metasg_jax.learning.state import MetaSGState, attacker_player, init_state, policies
+from metasg_jax.policies import Gaussian
 from metasg_jax.struct import Struct
 from metasg_jax.types import Key
 
@@ -128,7 +130,8 @@ def attackers_of(types: tuple[str, ...], state: MetaSGState, config: RunConfig, 
     """The attackers of a table, parameters stacked.
 
     Those of the pre-training where a type is one of its own; the parameters of all others are
-    fresh, and read by nobody but an adaptive type.
+    fresh, and read by nobody but an adaptive type. Where the tables differ in the number of knobs,
+    those that both have keep their columns in the last layer.
 
     Args:
         types: the table.
@@ -136,15 +139,37 @@ def attackers_of(types: tuple[str, ...], state: MetaSGState, config: RunConfig, 
         config: of it.
         game: whose attackers they are.
     """
-    fresh = init_state(jax.random.key(0), game, config.meta)
+    fresh = init_state(jax.random.key(0), game, config.meta).phi
     known = config.game.types
-    rows = [
-        jax.tree.map(lambda own, new, i=i, text=text: own[known.index(text)] if text in known
-                     else new[i], state.phi, fresh.phi)
-        for i, text in enumerate(types)
-    ]  # fmt: skip
+    before, after = (_num_knobs(each, config.fl.num_clients) for each in (known, types))
+    policy = policies(game, config.meta)[1]
+    # an action holds the untargeted knobs, then those of the backdoor
+    moves = tuple(
+        (sum(before[:k]), sum(after[:k]), min(before[k], after[k])) for k in range(len(before))
+    )
+
+    def row(i: int, text: str):
+        new = jax.tree.map(lambda leaf: leaf[i], fresh)
+        if text not in known:
+            return new
+        own = jax.tree.map(lambda leaf: leaf[known.index(text)], state.phi)
+        if before == after:
+            return own
+        assert isinstance(policy, Gaussian)
+        return policy.carry(own, new, moves)
+
+    rows = [row(i, text) for i, text in enumerate(types)]
     params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
     return attacker_player(state, game, config.meta, 0, True).replace(params=params)
+
+
+def _num_knobs(types: tuple[str, ...], num_clients: int) -> tuple[int, int]:
+    """How many entries of an action a table's untargeted attacks read, and its backdoors."""
+    specs = [parse_type(text, num_clients) for text in types]
+    return (
+        max(len(spec.untargeted.action_spec) for spec in specs),
+        max(len(spec.backdoor.action_spec) for spec in specs),
+    )
 
 
 def server_side(state: GameState) -> ServerState:

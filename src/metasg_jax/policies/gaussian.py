@@ -53,6 +53,29 @@ class Gaussian:
         constant = {"kernel": jnp.zeros_like(mean[last]["kernel"]), "bias": bias}
         return {**params, "mean": {**mean, last: constant}}
 
+    def carry(
+        self, params: Params, fresh: Params, moves: tuple[tuple[int, int, int], ...]
+    ) -> Params:
+        """Parameters of another number of knobs: those of ``fresh`` where ``params`` has none.
+
+        Args:
+            params: trained.
+            fresh: of this policy.
+            moves: (first knob in ``params``, first in ``fresh``, how many) of those that both have.
+        """
+
+        def columns(own, new):
+            for first, place, count in moves:
+                new = new.at[..., place : place + count].set(own[..., first : first + count])
+            return new
+
+        last, mean = f"Dense_{len(self.hidden)}", params["mean"]
+        layer = jax.tree.map(columns, mean[last], fresh["mean"][last])
+        carried = {**params, "mean": {**mean, last: layer}}
+        if "log_std" in params:
+            carried["log_std"] = columns(params["log_std"], fresh["log_std"])
+        return carried
+
     def sample(self, key: Key, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(action f32[A], raw f32[A]) for an observation f32[O]. ``key`` is consumed."""
         mean, log_std = self.moments(params, obs)

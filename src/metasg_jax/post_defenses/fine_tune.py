@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.limits import COUNT, KNOB, POSITIVE, check_fields
+from metasg_jax.limits import KNOB, POSITIVE, STEPS, check_fields
 from metasg_jax.post_defenses.root import cross_entropy
 from metasg_jax.struct import Struct, field
 
@@ -27,7 +27,7 @@ class FineTune(Struct):
 
     def check(self):
         """Raises ConfigError for a field out of range."""
-        check_fields(self, tune=KNOB, lr=POSITIVE, steps=COUNT)
+        check_fields(self, tune=KNOB, lr=POSITIVE, steps=STEPS)
 
     def calibrate(self, model, deployed, root_x, root_y):
         """The tuned parameters."""

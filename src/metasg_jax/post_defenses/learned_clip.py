@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metasg_jax.limits import ABOVE_ONE, COUNT, POSITIVE, SHARE, check_fields
+from metasg_jax.limits import ABOVE_ONE, POSITIVE, SHARE, STEPS, check_fields
 from metasg_jax.post_defenses.neuron_clip import NeuronClip
 from metasg_jax.post_defenses.root import agreement
 from metasg_jax.struct import field
@@ -43,7 +43,7 @@ class LearnedClip(NeuronClip):
     def check(self):
         """Raises ConfigError for a field out of range."""
         super().check()
-        check_fields(self, keep=SHARE, cost=POSITIVE, pace=ABOVE_ONE, lr=POSITIVE, steps=COUNT)
+        check_fields(self, keep=SHARE, cost=POSITIVE, pace=ABOVE_ONE, lr=POSITIVE, steps=STEPS)
 
     def calibrate(self, model, deployed, root_x, root_y):
         """Learned bounds f32[U], none above the largest activation on root images."""

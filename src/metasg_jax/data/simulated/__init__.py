@@ -17,12 +17,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from metasg_jax.data.dataset import Dataset, pool
+from metasg_jax.data.dataset import Dataset, pool, require_arrays
 from metasg_jax.data.simulated.augmented import augmented
 from metasg_jax.data.simulated.generated import generated
 from metasg_jax.data.simulated.repeated import repeated
 from metasg_jax.data.splits import Splits
-from metasg_jax.errors import ConfigError
+from metasg_jax.errors import ConfigError, DataError
 from metasg_jax.registry import Registry
 
 Images = tuple[np.ndarray, np.ndarray]
@@ -79,6 +79,9 @@ def with_simulated_clients(
 
     A tenth of the simulated images is kept for validation, and stands for the test set as well,
     which a server does not have.
+
+    Raises:
+        DataError: for images of another shape than the root's, no bytes, or labels out of range.
     """
     small = pool(
         dataclasses.replace(
@@ -90,6 +93,16 @@ def with_simulated_clients(
         ),
         factor,
     )
+    if simulated.images.shape[1:] != small.train_x.shape[1:]:
+        raise DataError(
+            f"simulated images are {list(simulated.images.shape[1:])}, pooled ones of "
+            f"{dataset.name} {list(small.train_x.shape[1:])}"
+        )
+    labels = np.asarray(simulated.labels)
+    if labels.dtype.kind in "iu":
+        labels = labels.astype(np.int32)
+    made = dataclasses.replace(small, train_x=simulated.images, train_y=labels)
+    require_arrays(made, "a simulation")
     count = len(simulated.labels)
     kept = count // 10
     held_out = slice(0, kept)

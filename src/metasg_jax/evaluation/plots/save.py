@@ -4,7 +4,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from metasg_jax.files import whole
+
 
 def save(figure: Figure, path: Path) -> None:
     """Writes the picture, at a resolution that a page shows well."""
-    figure.savefig(path, dpi=140)
+    with whole(path) as part:
+        figure.savefig(part, dpi=140)
