@@ -19,6 +19,7 @@ from metasg_jax.config import FLConfig, GameConfig, RunConfig
 from metasg_jax.data import load
 from metasg_jax.evaluation.contestants import Contestant, parse_contestant
 from metasg_jax.evaluation.judge import judge, trust_game
+from metasg_jax.evaluation.switching import Switch, cycle
 from metasg_jax.evaluation.worlds import FINAL, SELECTION, world
 from metasg_jax.program import enable_compilation_cache
 
@@ -90,14 +91,14 @@ class Study:
         worlds: final worlds.
         rules: static rules beside it; each chooses its help.
         extra: other contestants.
-        switch: the round in which types switch to the next.
+        switch: types that become others in mid-run.
     """
 
     config: RunConfig
     worlds: int = 6
     rules: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
-    switch: int | None = None
+    switch: Switch | None = None
 
 
 STUDIES = {
@@ -119,7 +120,7 @@ STUDIES = {
     "root-missing": Study(federation(root_class_share=0.0)),
     "root-half": Study(federation(root_class_share=0.5)),
     "anonymous": Study(federation(observation="clients:memory=none")),
-    "switch": Study(federation(), switch=50),
+    "switch": Study(federation(), switch=cycle(len(CARD), 1, 50)),
     "late": Study(federation(types=tuple(t if t == "none" else f"{t}@30" for t in CARD))),
     "harmless": Study(federation(types=("mimic@0.2", "free_rider@0.2")), 6, (), ("mean",)),
     "fashion": Study(federation(dataset="fashion_mnist")),

@@ -23,13 +23,17 @@ def _static(default):
 def _require_count(name: str, value, least: int = 1, most: int = MOST) -> None:
     """A whole number that arrays can be as long as."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    _require(whole and least <= value <= most, name, value, f"at least {least}, at most {most:,}")
+    _require(
+        bool(whole and least <= value <= most), name, value, f"at least {least}, at most {most:,}"
+    )
 
 
 def _require_seed(name: str, value) -> None:
     """JAX's keys keep 32 bits of a seed: beyond them another seed would be the same."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    _require(whole and 0 <= value < SEEDS, name, value, f"at least 0, below 2**32 = {SEEDS:,}")
+    _require(
+        bool(whole and 0 <= value < SEEDS), name, value, f"at least 0, below 2**32 = {SEEDS:,}"
+    )
 
 
 def _require(condition: bool, field: str, value, allowed: str) -> None:

@@ -64,7 +64,7 @@ def enable_compilation_cache() -> None:
     What the user has set stays. There is none where nothing can be kept, or where what is kept is
     another user's, who could have it run anything.
     """
-    if jax.config.jax_compilation_cache_dir is not None:
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
         return
     try:
         folder = data_cache.directory(None) / "xla"

@@ -299,7 +299,8 @@ def _differing(before: dict, now: dict) -> list[str]:
         if key in ("attacks", "rules", "posts", "seeds"):
             continue
         if isinstance(value, dict):
-            old = before.get(key) if isinstance(before.get(key), dict) else {}
+            old = before.get(key)
+            old = old if isinstance(old, dict) else {}
             names += [f"{key}.{name}" for name in value if old.get(name) != value[name]]
         elif before.get(key) != value:
             names.append(key)

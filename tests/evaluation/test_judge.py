@@ -9,6 +9,7 @@ from metasg_jax.config import FLConfig, GameConfig, RunConfig
 from metasg_jax.errors import ConfigError
 from metasg_jax.evaluation.contestants import knob_of_clip, knob_of_trim, parse_contestant
 from metasg_jax.evaluation.judge import judge, summary
+from metasg_jax.evaluation.switching import cycle
 from metasg_jax.registry import UnknownNameError
 from metasg_jax.testing import tiny_dataset
 
@@ -46,17 +47,19 @@ def test_root_only_does_not_depend_on_who_attacks(judged):
     assert (accuracy == accuracy[:, :1]).all() and accuracy.min() > 0.5
 
 
-def test_types_that_switch_begin_as_the_type_before():
-    """Switched in round 0 they never were another; in the last, the first is almost the last."""
+def test_types_that_switch_are_judged_as_the_second():
+    """Switched in round 0 they were never another; a round before the end almost always."""
     told = [parse_contestant("mean", 5)]
-    never, at_once, late = (
-        judge(told, CONFIG, tiny_dataset(side=6), range(1), switch=switch).score[0, 0]
-        for switch in (None, 0, 12)
-    )
-    np.testing.assert_array_equal(never, at_once)
-    np.testing.assert_array_equal(never, late)
-    half = judge(told, CONFIG, tiny_dataset(side=6), range(1), switch=11).accuracy[0, 0]
-    assert half[2] < never[0] - 0.2, "eleven of twelve rounds under the strong sign flip"
+
+    def scores(at):
+        return judge(told, CONFIG, tiny_dataset(side=6), range(1), switch=cycle(3, 1, at))
+
+    never = judge(told, CONFIG, tiny_dataset(side=6), range(1))
+    at_once, late = scores(0), scores(11)
+    np.testing.assert_array_equal(np.roll(never.score[0, 0], -1), at_once.score[0, 0])
+    assert late.types == ["none then ipm:scale=9@0.4", "ipm:scale=9@0.4 then bfl@0.4",
+                          "bfl@0.4 then none"]  # fmt: skip
+    assert late.accuracy[0, 0, 1] < never.accuracy[0, 0, 2] - 0.2, "eleven rounds of sign flips"
 
 
 def test_decisions_dealt_at_random_keep_as_many_of_each():

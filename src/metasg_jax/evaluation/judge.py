@@ -15,6 +15,7 @@ from metasg_jax.evaluation.episodes import held_out, standing_still
 from metasg_jax.evaluation.metrics import measure_deployed
 from metasg_jax.evaluation.root_only import train_on_root
 from metasg_jax.evaluation.statistics import t_interval
+from metasg_jax.evaluation.switching import Switch
 from metasg_jax.evaluation.worlds import FINAL, world
 from metasg_jax.game.make import make_observation, make_post_defense, make_rule
 from metasg_jax.game.rollout import Player, rollout
@@ -88,7 +89,7 @@ def judge(
     stream: int = FINAL,
     split: str = "test",
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
-    switch: int | None = None,
+    switch: Switch | None = None,
 ) -> Judged:
     """Plays each contestant on each world: same clients, batches, first models and triggers.
 
@@ -101,9 +102,7 @@ def judge(
         stream: ``FINAL`` or ``SELECTION``.
         split: ``test`` or ``validation``.
         on_progress: called with who played, how many of how many.
-        switch: the round before which each type's clients act as the type before it in the prior
-            (the first one's as the last); scores are of the type that they switch to. None: nobody
-            switches.
+        switch: types that change in mid-run; scores are then against the second.
     """
     shape = (len(contestants), len(worlds))
     rows = np.empty(shape, object)
@@ -113,12 +112,18 @@ def judge(
     for s, number in enumerate(worlds):
         base = of_shared_shape(world(trust_game(config), dataset, number, stream))
         types, probabilities = list(base.prior.names), np.asarray(base.prior.probabilities)
+        turn = Switch(jnp.arange(len(types)), jnp.int32(0)) if switch is None else switch
         key = jax.random.key(number)
         played = {}
         for j, who in enumerate(contestants):
-            rows[j, s] = _judge_one(key, base, who, config, split, played, switch)
+            rows[j, s] = _judge_one(key, base, who, config, split, played, turn)
             done += 1
             on_progress(who.name, done, total)
+
+    if switch is not None:
+        types = [
+            f"{name} then {types[then]}" for name, then in zip(types, switch.then, strict=True)
+        ]
 
     def gather(name):
         return np.array([[rows[j, s][name] for s in range(shape[1])] for j in range(shape[0])])
@@ -135,7 +140,7 @@ def judge(
         "local_steps": config.fl.local_steps,
         "observation": trust_game(config).game.observation,
         "root_class_share": config.game.root_class_share,
-        "switch": switch,
+        "switch": None if switch is None else int(switch.at),
         "worlds": [int(w) for w in worlds],
         "stream": int(stream),
     }
@@ -155,7 +160,9 @@ def trust_game(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, game=game)
 
 
-def _judge_one(key, base, who: Contestant, config: RunConfig, split: str, played: dict, switch):
+def _judge_one(
+    key, base, who: Contestant, config: RunConfig, split: str, played: dict, switch: Switch
+):
     """Numbers of one contestant on one world. Runs that differ after the last round are shared."""
     model, kinds = base.model, len(base.prior)
     key_model, key_root = jax.random.split(jax.random.clone(key))
@@ -164,7 +171,6 @@ def _judge_one(key, base, who: Contestant, config: RunConfig, split: str, played
         played["fresh"] = model.ravel(model.init(key_model))
     start = played["root" if who.warm or who.kind == "root_only" else "fresh"]
     what = (who.kind, who.knobs, str(who.rule), who.warm, who.server_lr, id(who.player))
-    turn = jnp.int32(base.horizon if switch is None else switch)
     if who.kind == "root_only":
         finals = jnp.broadcast_to(start[None], (kinds, *start.shape))
         run = finals, jnp.zeros((kinds,), bool), np.full((kinds, 2), np.nan)
@@ -177,17 +183,17 @@ def _judge_one(key, base, who: Contestant, config: RunConfig, split: str, played
             if isinstance(rule, str):
                 rule = make_rule(rule, game.fl.num_sampled, config.game.assumed_share, model)
             bare = game.replace(rule=rule, observation=make_observation("paper"))
-            finals, diverged = play_rule(jax.random.clone(key), bare, turn)
+            finals, diverged = play_rule(jax.random.clone(key), bare, switch)
             run = finals, diverged, np.full((kinds, 2), np.nan)
         else:
             player = who.player or untrained(game.num_trusted, (4, 4))
             knobs = jnp.asarray(who.knobs, jnp.float32)
             role = jnp.int32(("policy", "told", "constant", "shuffled").index(who.kind))
-            run = play_trust(jax.random.clone(key), game, player, role, knobs, turn)
+            run = play_trust(jax.random.clone(key), game, player, role, knobs, switch)
         played[what] = run
     finals, diverged, kept = run
     defended = base.replace(post_defense=make_post_defense(who.post))
-    measured = measure_finals(jax.random.clone(key), defended, finals, diverged, split)
+    measured = measure_finals(jax.random.clone(key), defended, finals, diverged, split, switch.then)
     out = {name: np.asarray(getattr(measured, name)) for name in ("score", "accuracy", "asr")}
     return {**out, "kept": np.asarray(kept)}
 
@@ -198,9 +204,7 @@ def nobody(game) -> Player:
 
 
 @jax.jit
-def play_trust(
-    key: Key, game, player: Player, role: jax.Array, knobs: jax.Array, switch: jax.Array
-):
+def play_trust(key: Key, game, player: Player, role: jax.Array, knobs: jax.Array, switch: Switch):
     """An episode a type of a defender that decides about each client.
 
     Args:
@@ -210,7 +214,7 @@ def play_trust(
         role: 0 the policy decides, 1 who is told, 2 everybody is trusted, 3 the policy's decisions
             are dealt to the clients at random.
         knobs: f32[3] that stand still; NaN where the policy turns them.
-        switch: i32[], the round from which on types act as the next one.
+        switch: what each type becomes, and when.
 
     Returns:
         (final models f32[K, d], diverged bool[K], shares of honest and malicious rows kept
@@ -238,28 +242,25 @@ def play_trust(
 
 
 @jax.jit
-def play_rule(key: Key, game, switch: jax.Array):
+def play_rule(key: Key, game, switch: Switch):
     """An episode a type of a rule that stands still: (final models f32[K, d], diverged bool[K])."""
     defender = standing_still(game.action_size, game.observation_spec)
     finals, diverged, _ = _play_types(key, game, defender, (), lambda nothing, *_: nothing, switch)
     return finals, diverged
 
 
-def _play_types(key: Key, game, defender: Player, tally, count, switch, override=None):
+def _play_types(key: Key, game, defender: Player, tally, count, switch: Switch, override=None):
     """An episode a type, the same random numbers for all: (f32[K, d], bool[K], tallies [K]).
 
-    ``count(tally, state before the round, type, action) -> tally`` after each round. From the round
-    ``switch`` on it is type i; before it, where there is a before and an after, the one before i.
+    ``count(tally, state before the round, type, action) -> tally`` after each round.
     """
-    kinds = len(game.prior)
 
     def episode(_, i):
-        first = jnp.where(switch < game.horizon, (i - 1) % kinds, i)
         key_environment, key_policies = jax.random.split(jax.random.clone(key))
 
         def one(carry, t):
             before, counts = carry
-            xi = game.prior[jnp.where(t < switch, first, i)]
+            xi = game.prior[jnp.where(t < switch.at, i, switch.then[i])]
             state, played = rollout(
                 jax.random.fold_in(key_environment, t), jax.random.fold_in(key_policies, t),
                 game, xi, defender, nobody(game), state=before, num_rounds=1, override=override,
@@ -274,14 +275,17 @@ def _play_types(key: Key, game, defender: Player, tally, count, switch, override
 
 
 @functools.partial(jax.jit, static_argnames="split")
-def measure_finals(key: Key, game, finals: jax.Array, diverged: jax.Array, split: str):
-    """Metrics [K] of final models f32[K, d] behind the game's post-training defence."""
+def measure_finals(key: Key, game, finals: jax.Array, diverged: jax.Array, split: str, of):
+    """Metrics [K] of final models f32[K, d] behind the game's post-training defence.
+
+    Row i is measured against the type at ``of[i]``.
+    """
     images, labels = held_out(game, split)
 
     def one(_, scanned):
         i, w, gone = scanned
         trained, _ = game.deploy(jax.random.fold_in(key, i), w)
-        return None, measure_deployed(game.model, trained, images, labels, game.prior[i], gone)
+        return None, measure_deployed(game.model, trained, images, labels, game.prior[of[i]], gone)
 
     counter = jnp.arange(len(game.prior), dtype=jnp.int32)
     return jax.lax.scan(one, None, (counter, finals, diverged))[1]
