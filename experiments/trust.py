@@ -1,10 +1,10 @@
 """A trust for each client: the shipped defender beside the perfect filter and every static rule.
 
 ``python experiments/trust.py card-0.5 never-met-0.5 ..`` plays studies (all by default) and writes
-``docs/results/trust/STUDY.json``, one that is there is left; ``--page`` makes the page of what is
-there. What is played is registered here, before its worlds are opened: final worlds 100 and on,
-which no other page uses. Static rules choose their help (start, server step, fine-tuning) on
-selection worlds.
+``docs/results/trust/STUDY.json``; who is there is not played again; ``--page`` makes the page of
+what is there. What is played is registered here, before its worlds are opened: final worlds 200
+and on, which no other page uses. Static rules choose their help (start, server step, fine-tuning)
+on selection worlds.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from metasg_jax.evaluation.worlds import FINAL, SELECTION, world
 from metasg_jax.program import enable_compilation_cache
 
 OUT = Path("docs/results/trust")
-FIRST = 100
+FIRST = 200
 
 CARD = (
     "none", "ipm:scale=1@0.2", "ipm:scale=5@0.2", "alie:z=1.5@0.2", "lmp:z=2@0.2", "bfl@0.05",
@@ -144,7 +144,7 @@ def main() -> None:
     """Plays what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("studies", nargs="*", default=list(STUDIES))
-    parser.add_argument("--defender", nargs="+", default=["v1"], help="names or directories")
+    parser.add_argument("--defender", nargs="*", default=["v1"], help="names or directories")
     parser.add_argument("--tune", action="store_true", help="let static rules choose their help")
     parser.add_argument("--page", action="store_true")
     args = parser.parse_args()
@@ -157,32 +157,42 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     for name in args.studies:
         path = OUT / f"{name}.json"
-        if path.is_file():
-            continue
-        path.write_text(json.dumps(play(STUDIES[name], args.defender, args.tune), indent=1) + "\n")
+        found = json.loads(path.read_text()) if path.is_file() else {}
+        played = play(STUDIES[name], args.defender, args.tune, found)
+        if played != found:
+            path.write_text(json.dumps(played, indent=1) + "\n")
 
 
-def play(study: Study, defenders: list[str], tune: bool) -> dict:
-    """JSON of a study; with ``tune`` rules choose of :data:`HELPS` on three selection worlds."""
+def play(study: Study, defenders: list[str], tune: bool, found: dict) -> dict:
+    """JSON of a study; who stands in ``found`` is not played again.
+
+    With ``tune`` rules choose of :data:`HELPS` on three selection worlds.
+    """
     config, n = study.config, study.config.fl.num_sampled
     dataset = load(config.game.dataset)
 
     def say(what, done, total):
         print(what, f"{done}/{total}", flush=True)
 
-    helped = []
-    for rule in study.rules if tune else ():
+    helped = found.get("helped", [])
+    for rule in study.rules if tune and not helped else ():
         names = [rule + how for how in HELPS]
         tried = judge(
             [parse_contestant(x, n) for x in names], config, dataset, range(3), SELECTION,
             "validation", say,
         )  # fmt: skip
         helped.append(names[int(np.argmax([tried.mean(j).mean() for j in range(len(names))]))])
-    names = [*defenders, "told", "root_only", *helped, *(x for x in study.extra if x not in helped)]
-    contestants = [contestant(x, config, dataset) for x in names]
+    names = [*defenders, "told", "root_only", *helped, *study.extra]
+    names = list(dict.fromkeys(names))
+    there = {row["contestant"]: row for row in found.get("rows", [])}
+    missing = [contestant(x, config, dataset) for x in names if x not in there]
+    if not missing:
+        return found
     worlds = range(FIRST, FIRST + study.worlds)
-    judged = judge(contestants, config, dataset, worlds, FINAL, "test", say, study.switch)
-    return {**judged.to_json(), "helped": helped}
+    got = judge(missing, config, dataset, worlds, FINAL, "test", say, study.switch).to_json()
+    there |= {row["contestant"]: row for row in got["rows"]}
+    names += [name for name in there if name not in names]
+    return {**got, "helped": helped, "rows": [there[name] for name in names]}
 
 
 def contestant(name: str, config: RunConfig, dataset) -> Contestant:
