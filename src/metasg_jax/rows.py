@@ -35,7 +35,40 @@ def shares(weights: jax.Array) -> jax.Array:
 
 def row_norms(rows: jax.Array) -> jax.Array:
     """Euclidean norms f32[n] of f32[n, d]."""
-    return safe_sqrt(jnp.sum(rows**2, axis=1))
+    return safe_sqrt(row_squares(rows))
+
+
+@jax.custom_jvp
+def row_squares(rows: jax.Array) -> jax.Array:
+    """Squared norms f32[n] of f32[n, d]; not finite for a hostile row, but its derivative is.
+
+    What is masked afterwards has derivative 0, and 0 times the row's NaN would be NaN: so entries
+    that are not finite count as 0 in the derivative. Masked before, the rows would be read twice.
+    """
+    return jnp.sum(jnp.square(rows), axis=1)
+
+
+@row_squares.defjvp
+def _(primals, tangents):
+    (rows,), (change,) = primals, tangents
+    finite = jnp.where(jnp.isfinite(rows), rows, 0.0)
+    return row_squares(rows), 2 * jnp.sum(finite * change, axis=1)
+
+
+@jax.custom_jvp
+def ratio(x: jax.Array, y: jax.Array) -> jax.Array:
+    """``x / y``, with a derivative whose parts stay in float32's range where ``x / y`` does.
+
+    JAX's has 1 / y^2, which is 0 from y = 1e19 on, where a row still has a norm.
+    """
+    return x / y
+
+
+@ratio.defjvp
+def _(primals, tangents):
+    (x, y), (change, other) = primals, tangents
+    quotient = x / y
+    return quotient, (change - quotient * other) / y
 
 
 def safe_sqrt(squares: jax.Array) -> jax.Array:

@@ -4,9 +4,14 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.aggregators.clipped_trimmed_mean import ClippedTrimmedMean
-from metasg_jax.aggregators.norms import clip_factors, median_norm
+from metasg_jax.aggregators.norms import clip_factors, times_median
 from metasg_jax.aggregators.order import order_statistics, trimmed_window
-from metasg_jax.aggregators.presence import count_rejected, present_norms, present_rows
+from metasg_jax.aggregators.presence import (
+    count_rejected,
+    present_norms,
+    present_rows,
+    usable_root,
+)
 from metasg_jax.rows import shares, weighted_sum
 
 
@@ -24,7 +29,8 @@ class ClientTrust(ClippedTrimmedMean):
     Without trimming rows count by trust times weight. Order statistics know no weights: with
     trimming each row of trust above 1/2 counts once. Trust 1 for all with (+1, -1, -1) is the mean;
     trust for the honest alone the perfect filter; for those that a selection keeps, multi-Krum.
-    Nobody trusted leaves the server's own update if ``own`` asks for it, else none.
+    Nobody trusted leaves the server's own update if ``own`` asks for it, else none. An own update
+    whose squared norm is not finite has no share.
 
     Without an action everybody is trusted and the fields say the rest.
 
@@ -70,8 +76,7 @@ class ClientTrust(ClippedTrimmedMean):
         # with nobody above one half the smaller trusts set the scale among themselves
         trusted = jnp.where(trusted.any(), trusted, trust > 0)
         multiple = self.clip_multiple(clip)
-        bound = jnp.where(jnp.isinf(multiple), jnp.inf, multiple * median_norm(norms, trusted))
-        factors = clip_factors(norms, bound)
+        factors = clip_factors(norms, times_median(multiple, norms, trusted))
         weights = trust * jnp.where(present, received.weights, 0.0)
         share = self.trim_share(trim)
 
@@ -85,7 +90,9 @@ class ClientTrust(ClippedTrimmedMean):
         update = jax.lax.cond((share > 0) & trusted.any(), trimmed, mean)
         own_share = _unit(own)
         if received.root_update is not None:
-            update = (1 - own_share) * update + own_share * received.root_update
+            root, usable = usable_root(received.root_update)
+            own_share = jnp.where(usable, own_share, 0.0)
+            update = (1 - own_share) * update + own_share * root
         info = {
             "trusted": trust.sum(),
             "clip_multiple": multiple,

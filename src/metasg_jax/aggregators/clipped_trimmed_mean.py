@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
-from metasg_jax.aggregators.norms import clip_factors, median_norm
+from metasg_jax.aggregators.norms import clip_factors, times_median
 from metasg_jax.aggregators.order import order_statistics, trimmed_window
 from metasg_jax.aggregators.presence import count_rejected, presence, present_norms
 
@@ -45,9 +45,7 @@ class ClippedTrimmedMean(AggregatorBase):
         share = self.trim_share(trim)
         present = presence(received)
         norms = present_norms(received, present)
-        # +inf times a median norm of 0 would be NaN
-        bound = jnp.where(jnp.isinf(multiple), jnp.inf, multiple * median_norm(norms, present))
-        factors = clip_factors(norms, bound)
+        factors = clip_factors(norms, times_median(multiple, norms, present))
         window = trimmed_window(present, share * present.sum())
         update = order_statistics(received.updates, present, window, factors)
         rejected = count_rejected(received, present)

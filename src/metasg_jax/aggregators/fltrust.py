@@ -3,15 +3,21 @@
 import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
-from metasg_jax.aggregators.presence import count_rejected, present_norms, present_rows
-from metasg_jax.rows import weighted_sum
+from metasg_jax.aggregators.presence import (
+    count_rejected,
+    present_norms,
+    present_products,
+    present_rows,
+    usable_root,
+)
+from metasg_jax.rows import ratio, safe_sqrt, weighted_sum
 
 
 class FLTrust(AggregatorBase):
     """Weighs each update by its cosine to the server's own, cut at 0, after equalising the norms.
 
     update = sum_i ReLU(cos(u_i, u_0)) * |u_0| / |u_i| * u_i / sum_i ReLU(cos(u_i, u_0)), with u_0
-    the update trained on root data.
+    the update trained on root data. Nobody is trusted where u_0 is 0 or its square not finite.
 
     Example:
         >>> from metasg_jax.testing import received
@@ -31,13 +37,16 @@ class FLTrust(AggregatorBase):
         if received.root_update is None:
             raise ValueError("fltrust needs received.root_update, the server's own update")
         updates, present = present_rows(received)
-        root = received.root_update
-        root_norm = jnp.sqrt(jnp.vdot(root, root))
-        norms = jnp.maximum(present_norms(received, present), 1e-12)
-        # of the rows as received: zeroed first, they would be written out once more
-        products = jnp.where(present, received.updates @ root, 0.0)
-        cosines = products / (norms * jnp.maximum(root_norm, 1e-12))
-        trust = jnp.where(present, jnp.maximum(cosines, 0.0), 0.0)
-        weights = trust / jnp.maximum(trust.sum(), 1e-12) * root_norm / norms
+        root, _ = usable_root(received.root_update)
+        root_norm = safe_sqrt(jnp.vdot(root, root))
+        norms = present_norms(received, present)
+        # a vector of length 0 has no direction, and the derivative of its cosine no bound
+        directed = present & (norms > 0) & (root_norm > 0)
+        lengths = jnp.where(directed, norms * root_norm, 1.0)
+        products = present_products(received.updates, present, root)
+        cosines = jnp.where(directed, ratio(products, lengths), 0.0)
+        trust = jnp.maximum(cosines, 0.0)
+        weights = trust / jnp.maximum(trust.sum(), 1e-12) * root_norm
+        weights = ratio(weights, jnp.where(directed, norms, 1.0))
         info = {"trust": trust, "rejected": count_rejected(received, present)}
         return weighted_sum(weights, updates), state, info

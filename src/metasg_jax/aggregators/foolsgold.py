@@ -7,7 +7,7 @@ from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.geometry import products
 from metasg_jax.aggregators.presence import count_rejected, present_norms, present_rows
 from metasg_jax.errors import ConfigError
-from metasg_jax.rows import row_norms, shares, weighted_sum
+from metasg_jax.rows import ratio, row_norms, shares, weighted_sum
 from metasg_jax.struct import field
 
 # Two rows this near to parallel are parallel: what is left is float32's rounding.
@@ -82,14 +82,17 @@ class FoolsGold(AggregatorBase):
 def foolsgold_weights(history: jax.Array, present: jax.Array) -> jax.Array:
     """Weights alpha f32[n] in [0, 1] of rows f32[n, d] that are finite; of absent rows, any."""
     n = history.shape[0]
-    norms = jnp.maximum(row_norms(history), 1e-12)
-    cosines = products(history) / norms[:, None] / norms[None, :]
-    others = present[:, None] & present[None, :] & ~jnp.eye(n, dtype=bool)
+    norms = row_norms(history)
+    # a row of length 0 looks like no other
+    directed = present & (norms > 0)
+    norms = jnp.where(directed, norms, 1.0)
+    cosines = ratio(ratio(products(history), norms[:, None]), norms[None, :])
+    others = directed[:, None] & directed[None, :] & ~jnp.eye(n, dtype=bool)
     # 0 for the row itself, so that no maximum is negative
     cosines = jnp.where(others, cosines, 0.0)
     largest = cosines.max(axis=1)
-    ratio = largest[:, None] / jnp.maximum(largest[None, :], 1e-12)
-    pardoned = cosines * jnp.where(largest[None, :] > largest[:, None], ratio, 1.0)
+    pardon = largest[:, None] / jnp.maximum(largest[None, :], 1e-12)
+    pardoned = cosines * jnp.where(largest[None, :] > largest[:, None], pardon, 1.0)
     alpha = jnp.clip(1 - pardoned.max(axis=1), 0.0, 1.0)
     alpha = jnp.where(present & (alpha > PARALLEL), alpha, 0.0)
     alpha = alpha / jnp.maximum(alpha.max(), 1e-12)

@@ -96,6 +96,8 @@ def mixture(weights: jax.Array, updates: jax.Array, present: jax.Array) -> jax.A
         updates: f32[n, d], as received.
         present: bool[n].
     """
+    # a weight's derivative is 0 times what the row holds
+    weights = jnp.where(present, weights, 0.0) if weights.ndim == 1 else weights
 
     def clean():
         return jnp.where(present[:, None], updates, 0.0)

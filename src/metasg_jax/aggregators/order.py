@@ -119,6 +119,10 @@ def order_statistics(
         f32[d].
     """
     n = updates.shape[0]
+    if factors is not None:
+        # an absent row's factor has a derivative of 0 times what the row holds, a NaN maybe, and
+        # hands it on to what the factors were made of
+        factors = jnp.where(present, factors, 1.0)
     if factors is not None and MAX_NETWORK // 2 < n <= MAX_NETWORK:
         # so many factors beside so many rows no longer fit the loop: four times slower
         updates, factors = updates * factors[:, None], None
@@ -126,7 +130,10 @@ def order_statistics(
         return by_network(updates, present, window, factors)
     if n <= MAX_COUNTED:
         return by_counting(updates, present, window, factors)
-    return window.rank_weights(n) @ jnp.sort(_filled(updates, present, factors), axis=0)
+    ordered = jnp.sort(_filled(updates, present, factors), axis=0)
+    # in a weight's derivative the stand-ins would add up to an infinity
+    ordered = jnp.where((jnp.arange(n) < present.sum())[:, None], ordered, 0.0)
+    return window.rank_weights(n) @ ordered
 
 
 def _filled(rows: jax.Array, present: jax.Array, factors: jax.Array | None) -> jax.Array:
@@ -151,12 +158,31 @@ def by_network(
         # not minimum and maximum: those look for NaNs, which takes twice as long on a CPU
         swap = rows[i] > rows[j]
         rows[i], rows[j] = jnp.where(swap, rows[j], rows[i]), jnp.where(swap, rows[i], rows[j])
+    return _sum_of_ranks(window.rank_weights(n), present.sum(), rows)[0]
+
+
+@jax.custom_jvp
+def _sum_of_ranks(rank_weights: jax.Array, count: jax.Array, rows: list[jax.Array]) -> jax.Array:
+    """``sum_i rank_weights_i rows_i`` of rows f32[1, d] in order, of which ``count`` are present.
+
+    The others hold :data:`_LAST`, and their weight is 0. In a weight's derivative such values add
+    up to an infinity, and 0 times that is NaN: so there they count as 0.
+    """
     # rows are summed as they come out: stacked, each of them would repeat the network
-    rank_weights = window.rank_weights(n)
     total = rank_weights[0] * rows[0]
-    for i in range(1, n):
+    for i in range(1, len(rows)):
         total = total + rank_weights[i] * rows[i]
-    return total[0]
+    return total
+
+
+@_sum_of_ranks.defjvp
+def _(primals, tangents):
+    rank_weights, count, rows = primals
+    turn, _, changes = tangents
+    there = [jnp.where(i < count, row, 0.0) for i, row in enumerate(rows)]
+    tangent = sum(turn[i] * row for i, row in enumerate(there))
+    tangent = sum((rank_weights[i] * row for i, row in enumerate(changes)), tangent)
+    return _sum_of_ranks(rank_weights, count, rows), tangent
 
 
 def by_counting(

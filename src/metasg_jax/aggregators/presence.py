@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.rows import row_norms
+from metasg_jax.rows import row_norms, row_squares
 from metasg_jax.types import Received
 
 
@@ -13,7 +13,7 @@ def presence(received: Received) -> jax.Array:
     A row is absent where its weight is not a positive number, or where it holds a NaN, an infinity
     or entries so large that its squared norm is not finite in float32 (about 1.8e19).
     """
-    squares = jnp.sum(received.updates**2, axis=1)
+    squares = row_squares(received.updates)
     return (received.weights > 0) & jnp.isfinite(received.weights) & jnp.isfinite(squares)
 
 
@@ -35,6 +35,34 @@ def present_norms(received: Received, present: jax.Array) -> jax.Array:
     :func:`presence`.
     """
     return jnp.where(present, row_norms(received.updates), 0.0)
+
+
+@jax.custom_jvp
+def present_products(updates: jax.Array, present: jax.Array, vector: jax.Array) -> jax.Array:
+    """Scalar products f32[n] of the updates as received with f32[d]; 0 for absent rows.
+
+    Zeroed first, the rows would be written out once more: so they are in the derivative only, where
+    0 times what an absent row holds may be NaN.
+    """
+    return jnp.where(present, updates @ vector, 0.0)
+
+
+@present_products.defjvp
+def _(primals, tangents):
+    updates, present, vector = primals
+    change, _, turn = tangents
+    clean = jnp.where(present[:, None], updates, 0.0)
+    tangent = jnp.where(present, change @ vector, 0.0) + clean @ turn
+    return present_products(updates, present, vector), tangent
+
+
+def usable_root(root: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The server's own update f32[d], 0 unless its squared norm is finite; whether it is, bool[].
+
+    The server's training may diverge too, from a model that clients spoilt.
+    """
+    usable = jnp.isfinite(row_squares(root[None])[0])
+    return jnp.where(usable, root, 0.0), usable
 
 
 def count_rejected(received: Received, present: jax.Array) -> jax.Array:
