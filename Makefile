@@ -16,7 +16,7 @@ TEST_PEERS_VENV := .venv-peers
 PARALLEL := -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install data pretrain evaluate test test-all test-peers test-peers-torch lint type format bench accelerator notebooks clean
+.PHONY: help install data pretrain evaluate test test-all test-faults test-peers test-peers-torch lint type format bench accelerator notebooks clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -54,6 +54,9 @@ $(TEST_PEERS_VENV)/.installed: benchmarks/requirements-peers.txt
 	$(TEST_PEERS_VENV)/bin/python -m pip install --quiet -c benchmarks/requirements-peers.txt numpy scipy flwr
 	$(TEST_PEERS_VENV)/bin/python -m pip install --quiet --no-deps -c benchmarks/requirements-peers.txt byzfl
 	@touch $@
+
+test-faults: $(BIN)/.installed-dev  ## damaged files, kills, full disks, hostile rows: what happens, as a table
+	$(BIN)/python -m tests.faults.run --seed $(SEED) $(ARGS)
 
 test-peers: $(BIN)/.installed-dev $(if $(PEERS_PYTHON),,$(TEST_PEERS_VENV)/.installed)  ## rules and attacks against ByzFL and Flower, on inputs of SEED
 	$(or $(PEERS_PYTHON),$(TEST_PEERS_VENV)/bin/python) -m tests.peers.record --seed $(SEED) --out build/peers.json

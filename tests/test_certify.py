@@ -123,7 +123,7 @@ def test_a_run_of_another_version_is_named(run, tmp_path, capsys):
         if file.is_file() and b'"learn_std"' in (content := file.read_bytes()):
             file.write_bytes(content.replace(b'"learn_std"', b'"learns_it"'))
     assert cli.main(["certify", str(copy)]) == 1
-    assert "its settings are not those that were saved" in capsys.readouterr().err
+    assert "_CHECKPOINT_METADATA is damaged" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_certificate_is_left_alone(run, tmp_path, capsys):

@@ -159,6 +159,13 @@ def test_settings_that_are_not_those_saved_are_refused(tmp_path, state):
     checkpoint.save(tmp_path, 1, state, CONFIG)
     checkpoint.save(tmp_path, 2, state, CONFIG)
     path = tmp_path / "2" / "_CHECKPOINT_METADATA"
+    before = path.read_text()
+    path.write_text(before.replace("0.99", "0.98"))
+    with pytest.raises(CheckpointError, match=r"2/_CHECKPOINT_METADATA is damaged; checkpoint 1"):
+        checkpoint.load_config(tmp_path)
+    (tmp_path / "2" / "files.json").unlink()  # a kill came before it was written
+    path.write_text(before)
+    checkpoint.load(tmp_path, state, CONFIG)
     path.write_text(path.read_text().replace('"discount": 0.99', '"discount": 0.98'))
     with pytest.raises(CheckpointError, match=r"2: its settings are not .*checkpoint 1 is"):
         checkpoint.load_config(tmp_path)

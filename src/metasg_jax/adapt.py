@@ -87,6 +87,7 @@ def _adapt_alone(
     about = dataclasses.asdict(asked)
     runs.begin(directory / "adapt.json", about, resume)
     checkpoints = directory / "checkpoints"
+    owner = checkpoint.mark([checkpoint.lasting(config), about])
     console.print(f"the server makes its own world of {config.game.num_root} root images")
     own = own_world(
         state, config, dataset, settings.seed, asked.clients, asked.num_simulated, asked.imagine
@@ -104,12 +105,12 @@ def _adapt_alone(
     standing = begin(key_run, hidden, server, prepared)
     rows: list[dict] = []
     if resume and checkpoint.latest_step(checkpoints) is not None:
-        standing, rows = _resumed(checkpoints, standing, config, directory)
+        standing, rows = _resumed(checkpoints, standing, config, directory, owner)
         console.print(f"resumed {directory} after block {standing.blocks}")
     while standing.blocks < total:
         standing, block = next_block(key_run, standing, hidden, server)
         rows.append(_row(block, names, game.action_names, config.game.backdoor_weight))
-        files.write_lines(directory / "adapt.csv", [*rows[0]], rows)
+        files.write_lines(directory / "adapt.csv", [*rows[0]], rows, owner)
         checkpoint.save(checkpoints, standing.blocks, _arrays(standing), config)
         console.print(_line(rows[-1], names, game.action_names))
     adaptation(rows, names, game.action_names, f"{asked.attack}, {asked.psi}",
@@ -130,16 +131,29 @@ def _arrays(standing: Standing) -> dict:
     }  # fmt: skip
 
 
-def _resumed(checkpoints: Path, standing: Standing, config: RunConfig, directory: Path):
-    step = checkpoint.latest_step(checkpoints)
-    assert step is not None
-    kept = checkpoint.load(checkpoints, _arrays(standing), config, step)
-    path = directory / "adapt.csv"
-    rows = files.read_lines(path, None, lambda row: {k: _value(v) for k, v in row.items()})[:step]
+def rows_of(path: Path, step: int, owner: str) -> list[dict]:
+    """The first ``step`` lines of adapt.csv.
+
+    Raises:
+        CheckpointError: where there are fewer, or they are damaged or of another run.
+    """
+
+    def read(row: dict[str, str]) -> dict:
+        return {name: _value(text) for name, text in row.items()}
+
+    rows = files.read_lines(path, None, read, owner)[:step]
     if len(rows) < step:
         raise CheckpointError(
             f"{path} is damaged: it holds {len(rows)} of {step} blocks; put it back from a copy"
         )
+    return rows
+
+
+def _resumed(checkpoints: Path, standing: Standing, config: RunConfig, directory: Path, owner: str):
+    step = checkpoint.latest_step(checkpoints)
+    assert step is not None
+    kept = checkpoint.load(checkpoints, _arrays(standing), config, step)
+    rows = rows_of(directory / "adapt.csv", step, owner)
     player = standing.player.replace(params=kept["params"])
     return Standing(kept["run"], player, kept["psi"], kept["trust"], step), rows
 

@@ -3,7 +3,7 @@
 A checkpoint holds the learner's state and the settings it was made with. Saving is atomic: a run
 killed in the middle of it, or a full disk, leaves the previous checkpoint good. Orbax has no
 checksum of large arrays, so a checkpoint is sealed: digests of its settings and of its state lie in
-its metadata, and are compared whenever one of the two is read.
+its metadata, those of its files beside them, and they are compared whenever one is read.
 """
 
 import contextlib
@@ -20,9 +20,12 @@ from orbax.checkpoint import v1 as ocp
 
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig, TeachConfig
 from metasg_jax.errors import CheckpointError
+from metasg_jax.files import read_json, write_json
 
 # where the metadata keeps the digests, beside the settings
 _SEAL = "seal"
+# beside Orbax's files, the digest of each: so that damage is named before Orbax stumbles over it
+_FILES = "files.json"
 # settings that may differ between a checkpoint and the run that goes on from it
 _FREE = ("steps", "chunk", "keep", "memory_gib")
 
@@ -100,6 +103,26 @@ def _sealed(settings: dict, step: int, state) -> dict:
     return settings | {_SEAL: {"settings": mark([step, settings]), "state": digest(state)}}
 
 
+def _digests(place: Path) -> dict[str, str]:
+    """The sha256 of each file of a checkpoint, by its path there."""
+    return {
+        path.relative_to(place).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(place.rglob("*"))
+        if path.is_file() and path.name != _FILES
+    }
+
+
+def _require_files(place: Path) -> None:
+    """Compares a checkpoint's files with their digests, where it was not killed before these."""
+    if not (place / _FILES).is_file():
+        return
+    expected, found = read_json(place / _FILES), _digests(place)
+    for name, digest in expected.items():
+        if found.get(name) != digest:
+            what = "is damaged" if name in found else "is missing"
+            raise CheckpointError(f"{place / name} {what}")
+
+
 def mark(tree) -> str:
     """The sha256 (64 hex digits) of what JSON can hold."""
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
@@ -127,6 +150,7 @@ def save(directory: Path, step: int, state, config: RunConfig) -> None:
         with _open(directory, config.keep, cleanup_tmp_directories=True) as checkpointer:
             metadata = _sealed(config_to_json(config), step, state)
             checkpointer.save(step, state, custom_metadata=metadata, force=True, overwrite=True)
+        write_json(directory / str(step) / _FILES, _digests(directory / str(step)))
     except Exception as error:  # Orbax wraps an OSError in many ways
         raise CheckpointError(
             f"the checkpoint of step {step} could not be written to {directory}: {_short(error)}; "
@@ -177,6 +201,7 @@ def _settings(directory: Path, step: int) -> tuple[dict, str]:
     """(the settings of a checkpoint, compared with their digest; the digest of its state)."""
     place = directory / str(step)
     try:
+        _require_files(place)
         with _open(directory) as checkpointer:
             settings = dict(checkpointer.metadata(step).custom_metadata or {})
         seal = settings.pop(_SEAL, None)

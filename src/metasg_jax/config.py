@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from metasg_jax.errors import ConfigError
-from metasg_jax.limits import MOST, SEEDS, is_positive
+from metasg_jax.limits import LARGEST, MOST, SEEDS, is_positive
 from metasg_jax.struct import Struct, field
 
 
@@ -180,10 +180,10 @@ class MetaConfig(Struct):
             for width in getattr(self, name):
                 _require_count(name, width)
         _require(
-            self.rollouts_at_once >= -1,
+            -1 <= self.rollouts_at_once <= MOST,
             "rollouts_at_once",
             self.rollouts_at_once,
-            "at least 1, 0 (all) or -1 (chosen by memory)",
+            f"at least 1, at most {MOST:,}, 0 (all) or -1 (chosen by memory)",
         )
         _require(
             self.algorithm != "best_response" or self.attacker_steps >= 1,
@@ -218,7 +218,8 @@ class MetaConfig(Struct):
             f"needs pairs: group_size x num_groups = {batch} is odd",
         )
         _require_count("group_size", self.group_size)
-        _require(self.window >= 0, "window", self.window, "at least 1, or 0 (the whole episode)")
+        allowed = f"at least 1, at most {MOST:,}, or 0 (the whole episode)"
+        _require(0 <= self.window <= MOST, "window", self.window, allowed)
         score_only = self.epochs > 1 or self.outer.startswith("debiased")
         _require(
             self.gradient == "score" or not score_only,
@@ -289,14 +290,15 @@ class TeachConfig(Struct):
         for name in ("own_play", "passes"):
             _require_count(f"teach.{name}", getattr(self, name), least=0)
         _require(is_positive(self.lr), "teach.lr", self.lr, "above 0 and finite, in float32 too")
-        _require(
-            self.malicious_weight > 0, "teach.malicious_weight", self.malicious_weight, "above 0"
-        )
-        _require(self.trim_premium >= 0, "teach.trim_premium", self.trim_premium, "at least 0")
-        _require(self.clean_weight > 0, "teach.clean_weight", self.clean_weight, "above 0")
-        _require(self.weight_decay >= 0, "teach.weight_decay", self.weight_decay, "at least 0")
+        for name in ("malicious_weight", "clean_weight"):
+            value = getattr(self, name)
+            _require(is_positive(value), f"teach.{name}", value, "above 0 and finite")
+        for name in ("trim_premium", "knob_weight", "weight_decay"):
+            value = getattr(self, name)
+            allowed = "at least 0 and finite, in float32 too"
+            _require(value == 0 or is_positive(value), f"teach.{name}", value, allowed)
         _require(0 <= self.drop < 1, "teach.drop", self.drop, "in [0, 1)")
-        _require(self.lr_spread >= 1, "teach.lr_spread", self.lr_spread, "at least 1")
+        _require(1 <= self.lr_spread <= LARGEST, "teach.lr_spread", self.lr_spread, "at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -380,8 +382,12 @@ class GameConfig:
             self.root_class_share is None or 0 <= self.root_class_share <= 1,
             "root_class_share", self.root_class_share, "in [0, 1], or none for all the same",
         )  # fmt: skip
-        weight = self.backdoor_weight
-        _require(0 <= weight < math.inf, "backdoor_weight", weight, "at least 0 and finite")
+        _require_count("trigger_size", self.trigger_size)
+        _require_count("target", self.target, least=0)
+        for name in ("backdoor_weight", "level"):
+            value = getattr(self, name)
+            allowed = "at least 0 and finite, in float32 too"
+            _require(value == 0 or is_positive(value), name, value, allowed)
         _require(bool(self.types), "types", self.types, "at least one attacker type")
         _require(0 <= self.assumed_share < 0.5, "assumed_share", self.assumed_share, "in [0, 0.5)")
         for name, allowed in (
@@ -451,7 +457,7 @@ class RunConfig:
         _require_count("num_simulated", self.num_simulated, most=10**8)
         for name in ("steps", "chunk"):
             _require_count(name, getattr(self, name), most=2**31 - 1)
-        _require(self.keep >= 0, "keep", self.keep, "at least 1, or 0 (all)")
+        _require_count("keep", self.keep, least=0, most=2**31 - 1)
         gib = self.memory_gib
         _require(0 <= gib < 2**30, "memory_gib", gib, "0 (80 % of free) or more, and finite")
         _require_seed("seed", self.seed)

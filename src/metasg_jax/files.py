@@ -119,23 +119,32 @@ def checksum(cells: Iterable[str]) -> str:
     return f"{zlib.crc32(chr(31).join(cells).encode()):08x}"
 
 
-def write_lines(path: Path, fields: Sequence[str], rows: Iterable[dict]) -> None:
-    """Writes a CSV whole, a checksum at the end of every line."""
+def write_lines(path: Path, fields: Sequence[str], rows: Iterable[dict], owner: str = "") -> None:
+    """Writes a CSV whole, a checksum at the end of every line.
+
+    Args:
+        path: of the file.
+        fields: its columns.
+        rows: its lines.
+        owner: what tells the run from others, part of the checksums: those of another run differ.
+    """
     with whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*fields, CHECK])
-        writer.writerows(_cells(fields, row) for row in rows)
+        writer.writerows(_cells(fields, row, owner) for row in rows)
 
 
 @contextlib.contextmanager
-def adding_lines(path: Path, fields: Sequence[str]) -> Iterator[Callable[[Iterable[dict]], None]]:
+def adding_lines(
+    path: Path, fields: Sequence[str], owner: str = ""
+) -> Iterator[Callable[[Iterable[dict]], None]]:
     """Yields what adds rows to a CSV of :func:`write_lines`; they are on the disk at its return."""
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
 
         def add(rows: Iterable[dict]) -> None:
             try:
-                writer.writerows(_cells(fields, row) for row in rows)
+                writer.writerows(_cells(fields, row, owner) for row in rows)
                 file.flush()
                 os.fsync(file.fileno())
             except OSError as error:
@@ -146,9 +155,9 @@ def adding_lines(path: Path, fields: Sequence[str]) -> Iterator[Callable[[Iterab
         yield add
 
 
-def _cells(fields: Sequence[str], row: dict) -> list[str]:
+def _cells(fields: Sequence[str], row: dict, owner: str) -> list[str]:
     cells = [str(row[name]) for name in fields]
-    return [*cells, checksum([*fields, *cells])]
+    return [*cells, checksum([owner, *fields, *cells])]
 
 
 def whole_lines(path: Path) -> tuple[list[str], str]:
@@ -164,7 +173,10 @@ def whole_lines(path: Path) -> tuple[list[str], str]:
 
 
 def read_lines(
-    path: Path, fields: Sequence[str] | None, read: Callable[[dict[str, str]], Any] = dict
+    path: Path,
+    fields: Sequence[str] | None,
+    read: Callable[[dict[str, str]], Any] = dict,
+    owner: str = "",
 ) -> list[Any]:
     """The rows of a CSV of :func:`write_lines`, but for a last line that was cut off.
 
@@ -173,6 +185,7 @@ def read_lines(
         fields: that it must have; a file with no others, of an older version, has no checksums.
             None takes what its header says.
         read: row -> what is returned; may raise ValueError.
+        owner: as given to :func:`write_lines`.
 
     Raises:
         CheckpointError: for any other damage.
@@ -193,10 +206,10 @@ def read_lines(
     for number, cells in enumerate(rows, 2):
         right = len(cells) == len(header)
         if checked:
-            right = right and cells[-1] == checksum([*names, *cells[:-1]])
+            right = right and cells[-1] == checksum([owner, *names, *cells[:-1]])
         try:
             if not right:
-                raise ValueError("it is not what was written")
+                raise ValueError("it is not what this run wrote")
             found.append(read(dict(zip(names, cells, strict=False))))
         except ValueError as error:
             raise CheckpointError(

@@ -276,6 +276,7 @@ def pretrain_alone(
         chosen = checkpoint.load_config(checkpoints).meta.rollouts_at_once
         config = dataclasses.replace(config, meta=config.meta.replace(rollouts_at_once=chosen))
     config = resolve_chunk(config, game)
+    owner = checkpoint.mark(checkpoint.lasting(config))
     key_init, key_steps = jax.random.split(jax.random.key(config.seed))
     state = init_state(key_init, game, config.meta)
     if "teach" in config.stages and not begun:
@@ -296,7 +297,7 @@ def pretrain_alone(
             console.print(f"nothing to resume in {directory}: beginning anew")
         else:
             state = checkpoint.load(checkpoints, state, config)
-            rows = runs.keep_metrics_until(directory, state.num_steps)
+            rows = runs.keep_metrics_until(directory, state.num_steps, owner)
             console.print(f"resumed {directory} after meta-step {state.num_steps}")
     runs.write_config(directory, config)
     per_step = budget.rounds_per_step(config)
@@ -315,7 +316,7 @@ def pretrain_alone(
             _require_finite_rewards(info, first, game.prior.names)
             _require_finite(info, first, checkpoints)
             # lines first: resuming drops those past the checkpoint, but can't make missing ones
-            runs.append_metrics(directory, new)
+            runs.append_metrics(directory, new, owner)
             checkpoint.save(checkpoints, state.num_steps, state, config)
             for row in new:
                 for name, value in row.items():

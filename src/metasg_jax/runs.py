@@ -100,8 +100,13 @@ def write_config(directory: Path, config: RunConfig) -> None:
     write_text(directory / "config.json", json.dumps(config_to_json(config), indent=2) + "\n")
 
 
-def keep_metrics_until(directory: Path, step: int) -> list[dict]:
+def keep_metrics_until(directory: Path, step: int, owner: str = "") -> list[dict]:
     """Drops the lines after ``step`` that a killed run left, and returns the others.
+
+    Args:
+        directory: of the run.
+        step: of its checkpoint.
+        owner: as given to :func:`append_metrics`.
 
     Raises:
         CheckpointError: where the lines of steps 1 to ``step`` are not there as they were written;
@@ -112,7 +117,7 @@ def keep_metrics_until(directory: Path, step: int) -> list[dict]:
         lines, rest = [], ""
     else:
         lines, rest = whole_lines(path)
-    rows = [_metrics_of(path, number, line) for number, line in enumerate(lines, 1)]
+    rows = [_metrics_of(path, number, line, owner) for number, line in enumerate(lines, 1)]
     kept = [row for row in rows if row["step"] <= step]
     if [row["step"] for row in kept] != list(range(1, step + 1)):
         raise CheckpointError(
@@ -120,7 +125,7 @@ def keep_metrics_until(directory: Path, step: int) -> list[dict]:
             "back from a copy (the checkpoints are whole, and can be evaluated)"
         )
     if rest or len(kept) < len(rows):
-        write_text(path, "".join(map(_metrics_line, kept)))
+        write_text(path, "".join(_metrics_line(row, owner) for row in kept))
     return kept
 
 
@@ -141,11 +146,11 @@ def forget_metrics(directory: Path, most: int) -> None:
         path.unlink()
 
 
-def _metrics_of(path: Path, number: int, line: str) -> dict:
+def _metrics_of(path: Path, number: int, line: str, owner: str) -> dict:
     try:
         row = json.loads(line)
-        if row.pop(CHECK) != checksum([json.dumps(row)]) or not isinstance(row["step"], int):
-            raise ValueError("it is not what was written")
+        if row.pop(CHECK) != _check(row, owner) or not isinstance(row["step"], int):
+            raise ValueError("it is not what this run wrote")
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is damaged in line {number}: {error}; put it back from a copy (the "
@@ -154,13 +159,23 @@ def _metrics_of(path: Path, number: int, line: str) -> dict:
     return row
 
 
-def _metrics_line(row: dict) -> str:
-    return json.dumps(row | {CHECK: checksum([json.dumps(row)])}) + "\n"
+def _check(row: dict, owner: str) -> str:
+    return checksum([owner, json.dumps(row)])
 
 
-def append_metrics(directory: Path, rows: list[dict]) -> None:
-    """Adds one line a meta-step; they are on the disk at its return."""
+def _metrics_line(row: dict, owner: str = "") -> str:
+    return json.dumps(row | {CHECK: _check(row, owner)}) + "\n"
+
+
+def append_metrics(directory: Path, rows: list[dict], owner: str = "") -> None:
+    """Adds one line a meta-step; they are on the disk at its return.
+
+    Args:
+        directory: of the run.
+        rows: a line each.
+        owner: what tells the run from others, part of the checksums.
+    """
     with (directory / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.writelines(map(_metrics_line, rows))
+        file.writelines(_metrics_line(row, owner) for row in rows)
         file.flush()
         os.fsync(file.fileno())

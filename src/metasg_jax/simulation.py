@@ -13,6 +13,7 @@ from rich.console import Console
 
 from metasg_jax import __version__, files
 from metasg_jax.attacks import NoAttack
+from metasg_jax.checkpoint import mark
 from metasg_jax.config import FLConfig, GameConfig
 from metasg_jax.data import Dataset
 from metasg_jax.errors import CheckpointError, ConfigError
@@ -29,6 +30,7 @@ from metasg_jax.lock import alone
 from metasg_jax.program import progress
 from metasg_jax.types import PostDefense
 
+_GROWING = ("attacks", "rules", "posts", "seeds")
 FIELDS = ("attack", "rule", "post", "seed", "accuracy", "asr", "score", "diverged", "seconds")
 
 
@@ -108,6 +110,12 @@ class Plan:
             del tree["game"][name]
         del tree["fl"]["horizon"]
         return tree | {"version": __version__}
+
+    @property
+    def mark(self) -> str:
+        """Of what may not differ between runs that share a file."""
+        tree = self.to_json()
+        return mark({name: value for name, value in tree.items() if name not in _GROWING})
 
 
 def simulate_program(plan: Plan, dataset: Dataset, out: Path | None, console: Console) -> list:
@@ -201,13 +209,13 @@ def _play_matrix(plan: Plan, worlds, rules, posts, out: Path, console: Console, 
         (a, r, s) for a, r, s in asked if any((a, r, post, s) not in rows for post in plan.posts)
     ]
     files.write_json(out / "matrix.json", plan.to_json())
-    path, there = out / "matrix.csv", len(asked) - len(todo)
-    files.write_lines(path, FIELDS, rows.values())
+    path, there, owner = out / "matrix.csv", len(asked) - len(todo), plan.mark
+    files.write_lines(path, FIELDS, rows.values(), owner)
     if todo != asked:
         console.print(f"{there} of {len(asked)} runs are in {out} already")
     with (
         progress(console, "{task.fields[note]}") as bar,
-        files.adding_lines(path, FIELDS) as add,
+        files.adding_lines(path, FIELDS, owner) as add,
     ):
         task = bar.add_task("runs", total=len(asked), completed=there, note="")
         for number, (attack, rule, seed) in enumerate(todo, 1):
@@ -289,14 +297,14 @@ def _resume(plan: Plan, out: Path) -> dict[tuple, dict]:
         raise CheckpointError(
             f"{out} holds runs of other settings ({', '.join(differing)}): name another --out"
         )
-    return {_place(row): row for row in files.read_lines(path, FIELDS, _read_row)}
+    return {_place(row): row for row in files.read_lines(path, FIELDS, _read_row, plan.mark)}
 
 
 def _differing(before: dict, now: dict) -> list[str]:
     """Names of the settings that differ, but for the lists that may grow."""
     names = []
     for key, value in now.items():
-        if key in ("attacks", "rules", "posts", "seeds"):
+        if key in _GROWING:
             continue
         if isinstance(value, dict):
             old = before.get(key)
