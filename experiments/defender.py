@@ -2,7 +2,7 @@
 
 ``python experiments/defender.py --seed 0 --out runs/defender-0`` takes a quarter of an hour on a
 quiet core; ``--resume`` goes on. The weights are then in ``OUT/defender``. ``--join A B --out C``
-fits one policy on the lessons of several such runs: ``v1`` is that of seeds 0 to 4. Clients of all
+fits one policy on the lessons of several such runs: ``v1`` is that of seeds 0 to 2. Clients of all
 worlds hold augmented copies of the server's own root images, drawn anew for each world.
 
 Ablations: ``--leave-out own_play`` joins without the lessons of own play, ``breadth`` with those of

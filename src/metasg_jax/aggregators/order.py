@@ -180,8 +180,9 @@ def _(primals, tangents):
     rank_weights, count, rows = primals
     turn, _, changes = tangents
     there = [jnp.where(i < count, row, 0.0) for i, row in enumerate(rows)]
-    tangent = sum(turn[i] * row for i, row in enumerate(there))
-    tangent = sum((rank_weights[i] * row for i, row in enumerate(changes)), tangent)
+    tangent = jnp.zeros_like(rows[0])
+    for i, row in enumerate(there):
+        tangent = tangent + turn[i] * row + rank_weights[i] * changes[i]
     return _sum_of_ranks(rank_weights, count, rows), tangent
 
 
