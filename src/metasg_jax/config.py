@@ -57,6 +57,9 @@ class FLConfig(Struct):
     precision: Literal["float32", "tensorfloat32", "bfloat16"] = _static("float32")
     """Of the clients' local training only; what they send is float32. tensorfloat32: products on
     tensor cores of NVIDIA GPUs, no change elsewhere. bfloat16: weights and images too."""
+    weighting: Literal["equal", "size"] = _static("equal")
+    """What an answer weighs: all the same, as in the paper, or by the images that its client holds,
+    as in FedAvg. Rules that take order statistics or select rows do not read it."""
     local_lr: float = 0.3
     """Learning rate of the clients."""
     server_lr: float = 1.0
@@ -75,6 +78,9 @@ class FLConfig(Struct):
         allowed = ("float32", "tensorfloat32", "bfloat16")
         _require(
             self.precision in allowed, "precision", self.precision, f"one of {', '.join(allowed)}"
+        )
+        _require(
+            self.weighting in ("equal", "size"), "weighting", self.weighting, "one of equal, size"
         )
         for name in ("local_lr", "server_lr"):
             value = getattr(self, name)

@@ -26,7 +26,7 @@ RULES |= {name: functools.partial(make_rule, name, N, 0.2) for name in COMPOSED}
 ROBUST = sorted(set(RULES) - {"mean", "crfl", "client_trust"})
 # what these do depends on a draw, and that on a row's place
 SHUFFLING = {"bucketing+median"}
-WEIGHTED = {"mean", "norm_bound", "weak_dp", "crfl", "client_trust"}
+WEIGHTED = {name for name, rule in AGGREGATORS.items() if rule.weighted}
 NOISY = {name for name in RULES if hasattr(RULES[name](), "sigma")}
 STEERED = [name for name in RULES if RULES[name]().action_spec]
 

@@ -216,6 +216,14 @@ def test_model_replacement_outvotes_the_others_in_the_mean(count):
     np.testing.assert_allclose(rows[:count] * count / N, plain[:count], rtol=1e-5)
 
 
+def test_a_replaced_model_arrives_whole_whatever_the_servers_learning_rate():
+    """Published factors are 10 clients / rate 0.1 = 100: see DBA's settings for MNIST."""
+    plain = attack_alone(BFL(), count=1)
+    ctx = context(malicious=range(1), colluders=range(1), visible=plain).replace(server_lr=0.1)
+    rows = np.asarray(crafted(BFL(replace_model=True), ctx))
+    np.testing.assert_allclose(0.1 * rows[0] / N, plain[0], rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", TRIGGERS)
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (32, 32, 3)])
 @pytest.mark.parametrize("parts", [1, 2, 4])

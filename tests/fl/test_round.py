@@ -8,7 +8,9 @@ import pytest
 from metasg_jax.aggregators import FLTrust, Mean, TrimmedMean
 from metasg_jax.attacks import IPM
 from metasg_jax.config import FLConfig
+from metasg_jax.errors import ConfigError
 from metasg_jax.fl import aggregate, collect, cross_entropy, to_unit
+from metasg_jax.fl.round import answer_weights
 from tests.rounds import honest_round
 from tests.worlds import (
     MODEL,
@@ -135,3 +137,12 @@ def test_a_squad_is_a_range_of_client_ids():
     one = squad([IPM()], 0, first=2, count=3)
     members = one.members(np.array([5, 4, 0, 2, 7, 3], np.int32), np.int32(0))
     np.testing.assert_array_equal(members, [False, True, False, True, False, True])
+
+
+def test_answers_weigh_the_same_or_by_their_images():
+    sizes = jnp.array([3, 50, 7])
+    np.testing.assert_array_equal(answer_weights(FLConfig(), sizes), np.ones(3))
+    got = answer_weights(FLConfig(weighting="size"), sizes)
+    np.testing.assert_array_equal(got, np.array([3, 50, 7], np.float32))
+    with pytest.raises(ConfigError, match="weighting = 'sizes': one of equal, size"):
+        FLConfig(weighting="sizes").check()

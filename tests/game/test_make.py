@@ -86,3 +86,10 @@ def test_simulated_images_handed_in_pass_them_too(changes, message):
     make_game(GAME, FL, GOOD, simulated)
     with pytest.raises(DataError, match=message):
         make_game(GAME, FL, GOOD, dataclasses.replace(simulated, **changes))
+
+
+def test_the_assumed_share_is_what_a_trimmed_mean_trims():
+    """Nine of nineteen: beta 0.2 would leave most of them in."""
+    assert make_rule("trimmed_mean", 19, 0.4737).beta == pytest.approx(0.4737)
+    assert make_rule("trimmed_mean:beta=0.1", 19, 0.4737).beta == pytest.approx(0.1)
+    assert make_rule("nnm+trimmed_mean", 19, 0.3).rule.beta == pytest.approx(0.3)

@@ -11,11 +11,14 @@ class AggregatorBase(Struct):
     Attributes:
         needs_root: whether ``received.root_update`` must be there.
         action_spec: names of the knobs that a policy may turn; empty for a fixed rule.
+        weighted: whether rows count by ``received.weights``; else a weight only says whether a row
+            is there.
         per_client: whether an action begins with an entry for each row, before the knobs.
     """
 
     needs_root: ClassVar[bool] = False
     action_spec: ClassVar[tuple[str, ...]] = ()
+    weighted: ClassVar[bool] = False
     per_client: ClassVar[bool] = False
 
     def init(self, n: int, d: int) -> Any:

@@ -53,6 +53,7 @@ class ClientTrust(ClippedTrimmedMean):
     trim: float = -1.0
     own: float = -1.0
     action_spec = ("clip", "trim", "own")
+    weighted = True
     per_client = True
 
     def __call__(self, key, state, received, action=None):

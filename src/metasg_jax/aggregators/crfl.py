@@ -34,6 +34,8 @@ class CRFL(AggregatorBase):
         [4.0]
     """
 
+    weighted = True
+
     max_norm: float = 15.0
     sigma: float = 0.001
 

@@ -20,6 +20,8 @@ class Mean(AggregatorBase):
         [2.0, 4.0]
     """
 
+    weighted = True
+
     def __call__(self, key, state, received, action=None):
         """(f32[d], state, {rejected: i32[]}); zero where no row is present."""
         updates, present = present_rows(received)

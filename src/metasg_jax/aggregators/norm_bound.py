@@ -21,6 +21,8 @@ class NormBound(AggregatorBase):
         [0.75]
     """
 
+    weighted = True
+
     max_norm: float = 1.0
 
     def __call__(self, key, state, received, action=None):

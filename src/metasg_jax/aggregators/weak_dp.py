@@ -29,6 +29,8 @@ class WeakDP(AggregatorBase):
         [0.75]
     """
 
+    weighted = True
+
     max_norm: float = 1.0
     sigma: float = 0.002
 

@@ -42,6 +42,7 @@ class AttackContext(Struct):
         look: (update f32[d], stamped) -> f32[], the mean cross-entropy of images of this attack's
             own clients if the server applied the update; with ``stamped``, of those of other
             classes with the trigger on, towards the target. None while it plans.
+        server_lr: f32[], the server's factor on the aggregated update, which all clients know.
     """
 
     malicious: jax.Array
@@ -59,6 +60,7 @@ class AttackContext(Struct):
     rule: Aggregator | None
     num_clients: int = field(static=True)
     look: Callable[[jax.Array, bool], jax.Array] | None = field(static=True, default=None)
+    server_lr: jax.Array | float = 1.0
 
 
 def restrict(attack: Attack, ctx: AttackContext) -> AttackContext:

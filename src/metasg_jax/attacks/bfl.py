@@ -12,9 +12,10 @@ class BFL(AttackBase):
     Attributes:
         fraction: in [0, 1], share of the batch's images of other classes that is stamped.
         boost: factor on the update; 1 is plain poisoned training.
-        replace_model: static; whether the factor is n / m instead, with n clients sampled, m of
-            them its own: under the plain mean the next model is then the average of the attackers'
-            models (model replacement, in the paper with m = 1).
+        replace_model: static; whether the factor is n / (m eta) instead, with n clients sampled, m
+            of them its own, and the server's learning rate eta: under the plain mean the next model
+            is then the average of the attackers' models (model replacement, in the paper with
+            m = 1).
     """
 
     fraction: float = 0.5
@@ -45,5 +46,6 @@ class BFL(AttackBase):
         """Rows f32[n, d]: its own updates, boosted."""
         boost = self.boost
         if self.replace_model:
-            boost = ctx.malicious.shape[0] / jnp.maximum(ctx.malicious.sum(), 1)
+            count = jnp.maximum(ctx.malicious.sum(), 1)
+            boost = ctx.malicious.shape[0] / (count * ctx.server_lr)
         return boost * seen(ctx), state, {}

@@ -47,12 +47,17 @@ def run(argv: list[str], console: Console) -> int:
         "presets": PRESETS,
     }
     for title, room in rooms.items():
-        rows = [[name, first_line(variant), _knobs(variant)] for name, variant in room.items()]
+        rows = [[name, _what(variant), _knobs(variant)] for name, variant in room.items()]
         header = ["name", "what it is", "fields"]
         if not any(fields for *_, fields in rows):
             header, rows = header[:2], [row[:2] for row in rows]
         console.print(rich_table(title, header, rows, numbers=False))
     return 0
+
+
+def _what(variant) -> str:
+    """Its first line; of a rule also whether rows count by their weights."""
+    return first_line(variant) + (" [by weight]" if getattr(variant, "weighted", False) else "")
 
 
 def _knobs(variant) -> str:

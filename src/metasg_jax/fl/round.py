@@ -91,6 +91,7 @@ def collect(
     """
     n, num_owners = client_ids.shape[0], data.sizes.shape[0]
     key_positions, key_poison, *keys_squad = jax.random.split(key, 2 + len(squads))
+    weights = answer_weights(fl, data.sizes[client_ids])
     uses = tuple({name for squad in squads for name in squad.table.uses})
     image_shape = data.images.shape[1:]
     plan = honest_plan(n, image_shape, model.num_classes, fl.local_lr, fl.local_steps, uses)
@@ -107,7 +108,7 @@ def collect(
             colluders=colluders,
             member=jnp.where(malicious, client_ids - squad.first, -1),
             visible=None,
-            weights=jnp.ones((n,)),
+            weights=weights,
             w_global=w_global,
             plan=plan,
             round=round,
@@ -117,6 +118,7 @@ def collect(
             target=squad.target,
             rule=rule,
             num_clients=fl.num_clients,
+            server_lr=fl.server_lr,
         )
         key_plan = jax.random.fold_in(key_squad, 0)
         planned, state = squad.table.plan(squad.kind, squad.slot, key_plan, state, ctx, action)
@@ -156,13 +158,18 @@ def collect(
 
     received = Received(
         updates=sent,
-        weights=jnp.ones((n,)),
+        weights=weights,
         client_ids=client_ids,
         w_global=w_global,
         root_update=root_update,
         round=round,
     )
     return received, tuple(new_states)
+
+
+def answer_weights(fl: FLConfig, sizes: jax.Array) -> jax.Array:
+    """What answers of clients that hold i32[n] images weigh, f32[n]: see ``FLConfig.weighting``."""
+    return sizes.astype(jnp.float32) if fl.weighting == "size" else jnp.ones(sizes.shape)
 
 
 def _second_pass(

@@ -24,7 +24,9 @@ from metasg_jax.types import Aggregator, Model, PostDefense
 def make_rule(
     text: str, num_sampled: int, assumed_share: float, model: Model | None = None
 ) -> Aggregator:
-    """A registered rule, with ``f = round(n x share)`` where it asks for f.
+    """A registered rule; the assumed share of malicious clients sets what it asks for of it.
+
+    That is ``f = round(n x share)``, or ``beta``, the share that is trimmed at each side.
 
     ``nnm+krum`` puts pre-aggregators before the rule, in the order of their names. Fields are
     set as in ``norm_bound:max_norm=0.5`` and ``bucketing:s=3+median``.
@@ -42,7 +44,7 @@ def make_rule(
     *first, last = text.split("+")
     f = float(round(num_sampled * assumed_share))
     pre = tuple(parse_variant(PRE_AGGREGATORS, part, "rule", f=f) for part in first)
-    rule = parse_variant(AGGREGATORS, last, "rule", f=f, model=model)
+    rule = parse_variant(AGGREGATORS, last, "rule", f=f, beta=float(assumed_share), model=model)
     return check_rule(Composed(pre, rule) if pre else rule, num_sampled)
 
 
