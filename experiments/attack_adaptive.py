@@ -45,7 +45,8 @@ class Key(nn.Module):
         """f32[.., HIDDEN] of length 1."""
         y = nn.leaky_relu(nn.Dense(2 * x.shape[-1], use_bias=False)(x), 0.01)
         y = nn.Dense(HIDDEN, use_bias=False)(y)
-        return y / jnp.maximum(jnp.linalg.norm(y, axis=-1, keepdims=True), 1e-9)
+        # who sends nothing has no direction, and the root no derivative there
+        return y / jnp.sqrt(jnp.sum(y**2, axis=-1, keepdims=True) + 1e-12)
 
 
 def project(updates: jax.Array, server: ServerData) -> jax.Array:
@@ -142,8 +143,12 @@ def collect() -> tuple[np.ndarray, np.ndarray]:
 
 def train(x: np.ndarray, malicious: np.ndarray) -> Params:
     """Adam on the absolute distance to the mean of the honest, in units of the round's median."""
-    scale = np.median(np.linalg.norm(x, axis=2), axis=1)[:, None, None]
-    x, honest = jnp.asarray(x / np.maximum(scale, 1e-12)), jnp.asarray(~malicious)
+    norms = np.linalg.norm(x, axis=2)
+    scale = np.median(norms, axis=1)
+    # rounds in which most send nothing have no unit
+    sane = norms.max(axis=1) < 100 * scale
+    x = jnp.asarray(x[sane] / scale[sane, None, None])
+    honest = jnp.asarray(~malicious[sane])
     params = Key().init(jax.random.key(0), x[0])["params"]
     optimizer = optax.adam(optax.cosine_decay_schedule(RATE, STEPS))
 

@@ -104,7 +104,10 @@ class Study:
 STUDIES = {
     **{
         f"card-{q}": Study(
-            federation(q), 20, RULES, (*CONTROLS, *BESIDE),
+            federation(q),
+            20 if q == 0.5 else 10,
+            RULES,
+            (*CONTROLS, *(BESIDE if q == 0.5 else BESIDE[:3])),
         )
         for q in (0.1, 0.5, 0.9)
     },
@@ -137,7 +140,7 @@ STUDIES = {
         ),
         1,
     ),
-}  # fmt: skip
+}
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ def weighted_sum(weights: jax.Array, rows: jax.Array | Sequence[jax.Array]) -> j
     Unrolled, it fuses with what made the rows; ``rows.mean(0)`` is tens of times slower, and a
     product makes XLA copy the rows when they are batched over rollouts and the weights are not.
     """
+    weights = weights.astype(rows[0].dtype)  # wider under jax_enable_x64
     if len(rows) > MAX_UNROLLED:
         return weights @ jnp.asarray(rows)
     total = weights[0] * rows[0]

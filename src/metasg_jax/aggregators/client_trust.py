@@ -70,6 +70,7 @@ class ClientTrust(ClippedTrimmedMean):
                     jnp.stack([jnp.asarray(v) for v in (self.clip, self.trim, self.own)]),
                 ]
             )
+        action = action.astype(updates.dtype)
         trust = jnp.where(present, _unit(action[:n]), 0.0)
         clip, trim, own = action[n], action[n + 1], action[n + 2]
         norms = present_norms(received, present)

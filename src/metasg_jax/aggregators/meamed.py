@@ -58,6 +58,7 @@ def mean_around_median(updates: jax.Array, present: jax.Array, kept: jax.Array) 
 
     # a loop, or XLA fuses the selections into what follows and makes them again for every row
     start = jnp.zeros_like(updates[0])
+    kept = kept.astype(start.dtype)
     median, bound = jax.lax.fori_loop(0, 2, select, (start, start))
 
     def add(i, sums):

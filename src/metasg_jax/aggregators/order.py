@@ -118,8 +118,12 @@ def order_statistics(
     Returns:
         f32[d].
     """
-    n = updates.shape[0]
+    n, dtype = updates.shape[0], updates.dtype
+    # under jax_enable_x64 these may be wider than the rows
+    low, mid, high = (w.astype(dtype) for w in (window.w_low, window.w_mid, window.w_high))
+    window = window.replace(w_low=low, w_mid=mid, w_high=high)
     if factors is not None:
+        factors = factors.astype(dtype)
         # an absent row's factor has a derivative of 0 times what the row holds, a NaN maybe, and
         # hands it on to what the factors were made of
         factors = jnp.where(present, factors, 1.0)
@@ -147,7 +151,7 @@ def by_network(
 ) -> jax.Array:
     """:func:`order_statistics` by compare-exchange of whole rows: one fused pass over memory."""
     n = updates.shape[0]
-    factors = jnp.ones((n,)) if factors is None else factors
+    factors = jnp.ones((n,), updates.dtype) if factors is None else factors
     rows = []
     for i in range(n):
         # slices [1, d] and not rows [d]: a reshape between them makes XLA cut the network into many
@@ -223,7 +227,8 @@ def _count_block(updates: jax.Array, window: Window) -> jax.Array:
         """How many values are <= each of two pivots f32[2, width]: two counts in one product."""
         below = jnp.where(updates <= pivots[:1], 1.0, 0.0)
         below = below + jnp.where(updates <= pivots[1:], _SECOND, 0.0)
-        packed = jnp.matmul(jnp.ones((1, n)), below, precision=jax.lax.Precision.HIGHEST)
+        ones = jnp.ones((1, n), updates.dtype)
+        packed = jnp.matmul(ones, below, precision=jax.lax.Precision.HIGHEST)
         second = jnp.floor(packed / _SECOND)
         return jnp.concatenate([packed - second * _SECOND, second])
 
@@ -234,7 +239,7 @@ def _count_block(updates: jax.Array, window: Window) -> jax.Array:
     def halve(bracket):
         low, high, at_high = bracket
         middle = (low >> 1) + (high >> 1) + (low & high & 1)  # low + high may overflow
-        counted = count(_from_bits(middle))
+        counted = count(_from_bits(middle, updates.dtype))
         enough = counted >= needed
         return (
             jnp.where(enough, low, middle + 1),
@@ -243,10 +248,10 @@ def _count_block(updates: jax.Array, window: Window) -> jax.Array:
         )
 
     edge = jnp.full((2, width), _LAST, updates.dtype)
-    bracket = _to_bits(-edge), _to_bits(edge), jnp.full((2, width), float(n))
+    bracket = _to_bits(-edge), _to_bits(edge), jnp.full((2, width), n, updates.dtype)
     _, high, _ = jax.lax.while_loop(undecided, halve, bracket)
     # the largest value up to a bound that exactly rank + 1 values reach
-    bound = _from_bits(high)
+    bound = _from_bits(high, updates.dtype)
     first = jnp.where(updates <= bound[:1], updates, -_LAST).max(axis=0)
     final = jnp.where(updates <= bound[1:], updates, -_LAST).max(axis=0)
     inside = (updates > first[None]) & (updates < final[None])
@@ -259,11 +264,13 @@ def _count_block(updates: jax.Array, window: Window) -> jax.Array:
 
 
 def _to_bits(values: jax.Array) -> jax.Array:
-    """i32 in the order of the floats."""
-    bits = jax.lax.bitcast_convert_type(values, jnp.int32)
-    return jnp.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    """Whole numbers, as wide as the floats and in their order."""
+    whole = jnp.int32 if values.dtype.itemsize == 4 else jnp.int64
+    bits = jax.lax.bitcast_convert_type(values, whole)
+    return jnp.where(bits < 0, bits ^ jnp.iinfo(whole).max, bits)
 
 
-def _from_bits(bits: jax.Array) -> jax.Array:
+def _from_bits(bits: jax.Array, dtype) -> jax.Array:
     """The inverse of :func:`_to_bits`."""
-    return jax.lax.bitcast_convert_type(jnp.where(bits < 0, bits ^ 0x7FFFFFFF, bits), jnp.float32)
+    bits = jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits)
+    return jax.lax.bitcast_convert_type(bits, dtype)
