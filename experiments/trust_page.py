@@ -41,11 +41,14 @@ def regret(result: dict, name: str) -> tuple[float, float]:
     return t_interval(row_of(result, "told").mean(1) - row_of(result, name).mean(1))
 
 
-def learned_regret(result: dict) -> tuple[float, float]:
-    """The same for the learned ones, over training seeds and worlds where there are several."""
-    names = defenders(result)
-    each = np.stack([row_of(result, "told").mean(1) - row_of(result, n).mean(1) for n in names])
-    return crossed_interval(each) if len(names) > 1 else t_interval(each[0])
+def regret_of_seeds(result: dict) -> tuple[float, float] | None:
+    """The same for the training seeds beside the first defender, over seeds and worlds."""
+    names = defenders(result)[1:]
+    if len(names) < 2:
+        return None
+    return crossed_interval(
+        np.stack([row_of(result, "told").mean(1) - row_of(result, n).mean(1) for n in names])
+    )
 
 
 def pm(pair: tuple[float, float]) -> str:
@@ -54,30 +57,49 @@ def pm(pair: tuple[float, float]) -> str:
 
 
 def card(found: dict) -> str:
-    """Scores and regrets of all contestants at the three heterogeneities."""
+    """Scores and regrets of all contestants at the three heterogeneities, and the lead."""
     results = {n.removeprefix("card-"): r for n, r in found.items() if n.startswith("card-")}
     labels: dict[str, dict[str, str]] = {}
     for q, result in results.items():
-        learned = np.mean([row_of(result, n).mean() for n in defenders(result)])
-        labels.setdefault("**learned**", {})[q] = (
-            f"**{learned:.3f}** ({pm(learned_regret(result))})"
-        )
+        names = defenders(result)
+        seeds = np.mean([row_of(result, n).mean() for n in names[1:]])
         for row in result["rows"]:
             name = row["contestant"]
-            if name in defenders(result):
+            if name in names[1:]:
                 continue
-            label = name
+            label, text = name, f"{row['mean']:.3f}"
             if name in result["helped"]:
                 label = f"{name.split(' / ')[0]}, with its best help"
-                how = name.partition(" / ")[2] or "none"
-            text = f"{row['mean']:.3f}"
             if name != "told":
                 text += f" ({pm(regret(result, name))})"
             if name in result["helped"]:
-                text += f" [{how}]"
+                text += f" [{name.partition(' / ')[2] or 'none'}]"
+            if name == names[0]:
+                label, text = f"**`{name}`**", f"**{text}**"
             labels.setdefault(label, {})[q] = text
-    rows = [[label, *(cells.get(q, "") for q in results)] for label, cells in labels.items()]
-    return markdown_table(["score (regret)", *(f"q = {q}" for q in results)], rows)
+            if name == names[0] and (several := regret_of_seeds(result)):
+                label = f"its recipe, {len(names) - 1} seeds with a third of the worlds each"
+                labels.setdefault(label, {})[q] = f"{seeds:.3f} ({pm(several)})"
+        lead, half = lead_of(result)
+        labels.setdefault("`v1` minus the best static rule, paired", {})[q] = pm((lead, half))
+    shown = sorted(labels, key=lambda label: label.startswith("`v1` minus"))
+    rows = [[label, *(labels[label].get(q, "") for q in results)] for label in shown]
+    worlds = ", ".join(f"{len(r['worlds'])} at {q}" for q, r in results.items())
+    table = markdown_table(["score (regret)", *(f"q = {q}" for q in results)], rows)
+    return f"Final worlds: {worlds}.\n\n{table}"
+
+
+def lead_of(result: dict) -> tuple[float, float]:
+    """What the first defender scores above the best static rule, paired over worlds."""
+    told = result["rows"].index(next(r for r in result["rows"] if r["contestant"] == "told"))
+    static = [
+        r["contestant"]
+        for r in result["rows"][told + 1 :]
+        if "shuffled" not in r["contestant"] and r["contestant"] != "untrained"
+    ]
+    best = max(static, key=lambda name: row_of(result, name).mean())
+    first = defenders(result)[0]
+    return t_interval(row_of(result, first).mean(1) - row_of(result, best).mean(1))
 
 
 def others(found: dict) -> str:
@@ -86,21 +108,23 @@ def others(found: dict) -> str:
     for name, result in found.items():
         if name.startswith("card-"):
             continue
-        mean, half = learned_regret(result)
-        each = np.mean([row_of(result, n) for n in defenders(result)], axis=0)
+        first = defenders(result)[0]
+        (mean, half), several = regret(result, first), regret_of_seeds(result)
+        each = row_of(result, first)
         gap = (row_of(result, "told") - each).mean(0)
         worst = int(gap.argmax())
         target = next((t for key, t in TARGETS.items() if name.startswith(key)), 0.05)
         rest = [r for r in result["rows"] if r["contestant"] not in (*defenders(result), "told")]
         rows.append(
             [name, str(len(result["worlds"])), f"{each.mean():.3f}",
-             f"{row_of(result, 'told').mean():.3f}", f"{mean:+.3f} ± {half:.3f}", f"{target}",
+             f"{row_of(result, 'told').mean():.3f}", f"{mean:+.3f} ± {half:.3f}",
+             pm(several) if several else "", f"{target}",
              "met" if mean <= target else "**missed**",
              f"{result['types'][worst]} {gap[worst]:+.3f}",
              ", ".join(f"{r['contestant']} {r['mean']:.3f}" for r in rest)]
         )  # fmt: skip
-    header = ["study", "worlds", "learned", "perfect filter", "regret", "target", "", "worst type",
-              "beside it"]  # fmt: skip
+    header = ["study", "worlds", "`v1`", "perfect filter", "regret", "of the seeds", "target", "",
+              "worst type", "beside it"]  # fmt: skip
     return markdown_table(header, rows)
 
 
@@ -110,7 +134,7 @@ def by_type(found: dict) -> str:
     for name, result in found.items():
         if not name.startswith(("card-", "never-met")):
             continue
-        names = defenders(result)
+        names = defenders(result)[:1]
         rows = []
         for k, kind in enumerate(result["types"]):
             own = np.mean([row_of(result, n)[:, k].mean() for n in names])
@@ -119,6 +143,6 @@ def by_type(found: dict) -> str:
                 [r["kept"] for r in result["rows"] if r["contestant"] in names], float
             )[:, :, k].mean((0, 1))  # fmt: skip
             rows.append([kind, f"{own:.3f}", f"{told:.3f}", f"{kept[0]:.2f}", f"{kept[1]:.2f}"])
-        header = [name, "learned", "perfect filter", "honest kept", "malicious kept"]
+        header = [name, "`v1`", "perfect filter", "honest kept", "malicious kept"]
         parts.append(markdown_table(header, rows))
     return "\n".join(parts)

@@ -9,7 +9,7 @@ import pytest
 
 from metasg_jax.config import FLConfig, MetaConfig
 from metasg_jax.errors import ConfigError
-from metasg_jax.learning import init_state, pretrain
+from metasg_jax.learning import init_state, meta_sl_step, pretrain
 from metasg_jax.learning.estimators import ESTIMATORS
 from metasg_jax.learning.state import attacker_player, defender_player
 from metasg_jax.testing import probe_game, tiny_game
@@ -181,3 +181,14 @@ def test_a_window_of_the_whole_episode_is_no_window():
 def test_what_does_not_go_together_is_named(settings, field):
     with pytest.raises(ConfigError, match=field):
         init_state(jax.random.key(0), GAME, CONFIG.replace(**settings))
+
+
+@pytest.mark.slow
+def test_a_rejected_row_leaves_the_pathwise_gradient_finite():
+    """Its squared norm overflows: masked in the value, it made the whole policy NaN."""
+    fl = FLConfig(num_clients=8, num_sampled=4, batch_size=8, horizon=3)
+    game = tiny_game(("gaussian:sigma=1e25@0.25",), fl)
+    config = MetaConfig(group_size=2, gradient="pathwise")
+    state = init_state(jax.random.key(0), game, config)
+    _, info = meta_sl_step(jax.random.key(1), state, game, config)
+    assert info["finite"] and info["update_norm"] > 0
