@@ -49,11 +49,26 @@ CAMPAIGNS = {each.__name__: each.CAMPAIGN for each in (exploitability, stackelbe
 PLAYED = [name for name in EXPERIMENTS if (ROOT / "docs/results" / f"{name}.json").is_file()]
 
 
+LATER = {"weighting": "equal", "root_class_share": None}
+"""Settings that came after these were played, and what they were until then."""
+
+
+def as_recorded(now):
+    """Settings without those of :data:`LATER` that are what they were."""
+    if not isinstance(now, dict):
+        return [as_recorded(each) for each in now] if isinstance(now, list) else now
+    return {
+        name: as_recorded(value)
+        for name, value in now.items()
+        if name not in LATER or value != LATER[name]
+    }
+
+
 @pytest.mark.parametrize("name", PLAYED)
 def test_an_experiment_was_played_with_the_settings_that_are_registered(name):
     """Whoever changes a setting has to play the final worlds anew."""
     played = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text())
-    assert played == settings(EXPERIMENTS[name])
+    assert played == as_recorded(settings(EXPERIMENTS[name]))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

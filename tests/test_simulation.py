@@ -155,7 +155,7 @@ def test_a_directory_that_is_in_use_or_can_not_be_is_refused(folder, capsys):
         (["simulate", "--attack", "ipm:scale=2,scale=3@0.2"], "scale .* is set twice"),
         (["simulate", "--defense", "clipped_trimmed_mean:clip=nan"], r"clip = nan: in \[-1, 1\]"),
         (["simulate", "--fl.local-lr", "inf"], "local_lr = inf: above 0 and finite"),
-        (["simulate", "--game.hidden", "0"], r"hidden = \(0,\): at least one width"),
+        (["simulate", "--game.hidden", "0"], r"hidden = 0: at least 1, at most"),
         (["simulate", "--game.model", "cnn"], r"hidden = \(32,\): a cnn has"),
         (["simulate", "--game.seed", "-1"], "seed = -1: at least 0"),
     ],
