@@ -20,7 +20,7 @@ from orbax.checkpoint import v1 as ocp
 
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig, TeachConfig
 from metasg_jax.errors import CheckpointError
-from metasg_jax.files import read_json, write_json
+from metasg_jax.files import read_json, sha256, write_json
 
 # where the metadata keeps the digests, beside the settings
 _SEAL = "seal"
@@ -106,7 +106,7 @@ def _sealed(settings: dict, step: int, state) -> dict:
 def _digests(place: Path) -> dict[str, str]:
     """The sha256 of each file of a checkpoint, by its path there."""
     return {
-        path.relative_to(place).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        path.relative_to(place).as_posix(): sha256(path)
         for path in sorted(place.rglob("*"))
         if path.is_file() and path.name != _FILES
     }

@@ -7,6 +7,7 @@ killed while it wrote.
 
 import contextlib
 import csv
+import hashlib
 import json
 import os
 import zlib
@@ -84,6 +85,11 @@ def _decoded(path: Path, content: bytes) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is damaged: byte {error.start} is no UTF-8") from None
+
+
+def sha256(path: Path) -> str:
+    """Of the file's bytes, 64 hex digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_json(path: Path, tree: dict) -> None:

@@ -1,7 +1,6 @@
 """A defender's files: weights as safetensors, a card as JSON. No pickle."""
 
 import dataclasses
-import hashlib
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -49,14 +48,10 @@ def save_defender(directory: Path, player: Player, card: dict[str, Any]) -> None
         save_file(named, part)
     policy = dataclasses.asdict(player.policy)  # pyrefly: ignore
     policy.pop("num_clients")
-    weights = _sha256(directory / WEIGHTS)
+    weights = files.sha256(directory / WEIGHTS)
     own = {"format": FORMAT, "features": VERSION, "policy": policy, "weights": weights}
     whole = own | {name: value for name, value in card.items() if name not in own}
     files.write_json(directory / CARD, whole)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_card(directory: Path) -> dict[str, Any]:
@@ -104,7 +99,8 @@ def read_defender(directory: Path) -> tuple[Player, dict[str, Any]]:
         raise CheckpointError(f"{directory}: the defender can't be read: {error}") from error
     if card.get("format") != FORMAT:
         raise CheckpointError(f"{directory}: format {card.get('format')!r}, not {FORMAT}")
-    if card.get("weights", _sha256(directory / WEIGHTS)) != _sha256(directory / WEIGHTS):
+    weights = files.sha256(directory / WEIGHTS)
+    if card.get("weights", weights) != weights:
         raise CheckpointError(f"{directory}: {WEIGHTS} is damaged, or of another defender")
     if card.get("features") != VERSION:
         raise CheckpointError(

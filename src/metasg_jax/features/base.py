@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from metasg_jax.aggregators.geometry import products
 from metasg_jax.aggregators.norms import median_norm
-from metasg_jax.aggregators.presence import presence
+from metasg_jax.aggregators.presence import presence, usable_root
 from metasg_jax.features.layout import Layout
 from metasg_jax.rows import row_norms, safe_sqrt
 from metasg_jax.struct import Struct, field
@@ -77,7 +77,7 @@ def rows_of(received: Received, layout: Layout) -> Rows:
     norms = jnp.where(present, row_norms(updates), 0.0)
     root = received.root_update
     root = jnp.zeros_like(received.w_global) if root is None else root
-    root = jnp.where(jnp.isfinite(jnp.vdot(root, root)), root, 0.0)
+    root, _ = usable_root(root)
     return Rows(
         updates=updates,
         present=present,
