@@ -5,6 +5,9 @@ quiet core; ``--resume`` goes on. The weights are then in ``OUT/defender``. ``--
 fits one policy on the lessons of several such runs: ``v1`` is that of seeds 0 to 2. Clients of all
 worlds hold augmented copies of the server's own root images, drawn anew for each world.
 
+``--begin v1 --respond`` goes on from a defender: own play alone, against fixed attacks and against
+attackers who look through it each round and dilute what they send.
+
 Ablations: ``--leave-out own_play`` joins without the lessons of own play, ``breadth`` with those of
 one shape alone, ``context`` with a policy that sees each client by itself; ``--real`` plays worlds
 of real images.
@@ -21,6 +24,7 @@ from rich.console import Console
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig, TeachConfig
 from metasg_jax.data import load
 from metasg_jax.defender import save_defender
+from metasg_jax.defender.files import find, read_defender
 from metasg_jax.game.make import make_game
 from metasg_jax.learning.state import KNOBS, defender_player, init_state, policies
 from metasg_jax.policies import SetPolicy
@@ -60,6 +64,13 @@ KINDS = (
 """Taken in turn: worlds of convolutional networks are dear, and come half as often."""
 
 TEACHER = TeachConfig(worlds=14, own_play=14, passes=2, steps=2500, trims=(-1.0, -0.33))
+RESPONDED = TEACHER.replace(worlds=0, own_play=28, trims=(-1.0, -0.33, 0.11), lr=1e-3)
+"""Trims of 0, 15 and 25 % a side."""
+ANSWERED = (
+    SMALL, FASHION, DIGITS, WHOLE, SMALL, FASHION, DIGITS, TWENTY,
+    SMALL, FASHION, DIGITS, CNN, SMALL, FASHION,
+)  # fmt: skip
+"""Kinds of worlds where attackers respond; where a look through the learner is dear, few."""
 
 
 class Alone(nn.Module):
@@ -85,18 +96,31 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--join", type=Path, nargs="+", help="runs whose lessons are put together")
+    parser.add_argument("--begin", help="a defender to go on from")
+    parser.add_argument("--respond", action="store_true", help="meet attackers who look through it")
     parser.add_argument("--leave-out", choices=("own_play", "breadth", "context"))
     parser.add_argument("--real", action="store_true", help="clients hold real images")
     args = parser.parse_args()
     enable_compilation_cache()
-    kinds = [dataclasses.replace(k, clients="real" if args.real else k.clients) for k in KINDS]
+    kinds = [
+        dataclasses.replace(
+            k,
+            clients="real" if args.real else k.clients,
+            teach=k.teach.replace(responders=args.respond and k.game.model != "cnn"),
+        )
+        for k in (ANSWERED if args.respond else KINDS)
+    ]
     meta = MetaConfig()
     if args.leave_out == "context":
         meta = MetaConfig(policy=SetPolicy(SMALL.fl.num_sampled, KNOBS, body="alone"))
-    first = dataclasses.replace(kinds[0], seed=args.seed, teach=TEACHER, meta=meta)
-    datasets = {name: load(name) for name in {k.game.dataset for k in KINDS}}
+    teacher = RESPONDED.replace(responders=True) if args.respond else TEACHER
+    first = dataclasses.replace(kinds[0], seed=args.seed, teach=teacher, meta=meta)
+    datasets = {name: load(name) for name in {k.game.dataset for k in kinds}}
     game = make_game(first.game, first.fl, datasets[first.game.dataset])
     state = init_state(jax.random.key(args.seed), game, first.meta)
+    if args.begin:
+        player, _ = read_defender(find(args.begin))
+        state = state.replace(theta=player.params, normalizer=player.normalizer)
     if args.join:
         join(args.join, args.out, first, game, state, args.leave_out)
         return

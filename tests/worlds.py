@@ -100,6 +100,7 @@ def context(seed=0, malicious=(0, 1), colluders=(0, 1), visible=None) -> AttackC
         rule=Mean(),
         num_clients=NUM_CLIENTS,
         look=look,
+        honest=0.5 * rows,
     )
 
 

@@ -118,6 +118,11 @@ class MetaConfig(Struct):
     """l, gradient steps from the meta policy to the adapted one."""
     attacker_steps: int = _static(1)
     """N_A, gradient steps of an adaptive attacker's best response in a meta-step."""
+    population: int = _static(0)
+    """Places for attackers that answered earlier defenders: each is met again in every meta-step of
+    meta_sl. 0 keeps none."""
+    population_share: float = 0.5
+    """Weight of the population in a meta-step, in [0, 1); the prior has the rest."""
     epochs: int = _static(1)
     """Gradient steps on one batch in the outer update; above 1 only with ratio_clip."""
     estimator: Literal["return", "return_to_go", "future_gain"] = _static("return_to_go")
@@ -180,7 +185,9 @@ class MetaConfig(Struct):
         _require(self.num_types >= 0, "num_types", self.num_types, "0 (all) or more")
         for name in ("num_groups", "epochs"):
             _require_count(name, getattr(self, name))
-        for name in ("adapt_steps", "attacker_steps", "num_types"):
+        share = self.population_share
+        _require(0 <= share < 1, "population_share", share, "in [0, 1)")
+        for name in ("adapt_steps", "attacker_steps", "num_types", "population"):
             _require_count(name, getattr(self, name), least=0)
         for name in ("hidden", "set_hidden"):
             for width in getattr(self, name):
@@ -260,13 +267,17 @@ class TeachConfig(Struct):
     """The teacher: imitation of a filter that is told who is malicious, then under own play."""
 
     worlds: int = _static(6)
-    """Federations drawn at random that are played while a told filter plays."""
+    """Federations drawn at random that are played while a told filter plays; 0 for a learner that
+    has been taught before."""
     own_play: int = _static(6)
     """Federations that are played by the learner itself, after the first lessons."""
     passes: int = _static(2)
     """Times that own play and learning from it take turns; the worlds are shared out."""
     trims: tuple[float, ...] = _static((-1.0, -0.55, -0.1))
     """Settings of the knob trim that own play tries, ascending: 0, 10 and 20 % of each side."""
+    responders: bool = _static(False)
+    """Whether own play also meets attackers who look through the learner each round, and dilute
+    what they send with honest work as far as it pays."""
     steps: int = _static(1500)
     """Steps of Adam after each collection of lessons."""
     batch: int = _static(256)
@@ -291,9 +302,9 @@ class TeachConfig(Struct):
 
     def check(self) -> None:
         """Raises ConfigError where a value is out of range."""
-        for name in ("worlds", "steps", "batch"):
+        for name in ("steps", "batch"):
             _require_count(f"teach.{name}", getattr(self, name))
-        for name in ("own_play", "passes"):
+        for name in ("worlds", "own_play", "passes"):
             _require_count(f"teach.{name}", getattr(self, name), least=0)
         _require(is_positive(self.lr), "teach.lr", self.lr, "above 0 and finite, in float32 too")
         for name in ("malicious_weight", "clean_weight"):
@@ -435,6 +446,11 @@ class RunConfig:
     """Images that are made, unless clients are real."""
     steps: int = 50
     """Meta-steps (T of Algorithm 1, N_D of Algorithm 2)."""
+    respond_every: int = 5
+    """Meta-steps between two rounds of the double oracle, in which best responses of all types with
+    knobs join the population (see meta.population)."""
+    respond_tries: int = 20
+    """Constant actions that each of them tries."""
     chunk: int = 5
     """Meta-steps between checkpoints; changes nothing in the result."""
     keep: int = 2
@@ -461,8 +477,15 @@ class RunConfig:
         kinds = ("real", "repeated", "augmented", "generated")
         _require(self.clients in kinds, "clients", self.clients, f"one of {', '.join(kinds)}")
         _require_count("num_simulated", self.num_simulated, most=10**8)
-        for name in ("steps", "chunk"):
+        for name in ("steps", "chunk", "respond_every", "respond_tries"):
             _require_count(name, getattr(self, name), most=2**31 - 1)
+        keeps = self.meta.population and "meta" in self.stages
+        _require(
+            not keeps or self.meta.algorithm == "meta_sl",
+            "meta.population",
+            self.meta.population,
+            f"0 with meta.algorithm = {self.meta.algorithm!r}: meta_sl alone meets it",
+        )
         _require_count("keep", self.keep, least=0, most=2**31 - 1)
         gib = self.memory_gib
         _require(0 <= gib < 2**30, "memory_gib", gib, "0 (80 % of free) or more, and finite")

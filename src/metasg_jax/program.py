@@ -45,6 +45,7 @@ from metasg_jax.game.draw import draw_types
 from metasg_jax.game.make import make_game
 from metasg_jax.game.rollout import rollout_groups
 from metasg_jax.game.shapes import WIDTH, of_one_shape
+from metasg_jax.learning.double_oracle import add_responses
 from metasg_jax.learning.pretrain import pretrain
 from metasg_jax.learning.state import (
     MetaSGState,
@@ -278,6 +279,7 @@ def pretrain_alone(
     config = resolve_chunk(config, game)
     owner = checkpoint.mark(checkpoint.lasting(config))
     key_init, key_steps = jax.random.split(jax.random.key(config.seed))
+    key_respond = jax.random.fold_in(jax.random.key(config.seed), 2_000_003)
     state = init_state(key_init, game, config.meta)
     if "teach" in config.stages and not begun:
         data = {config.game.dataset: dataset}
@@ -308,6 +310,11 @@ def pretrain_alone(
         while "meta" in config.stages and state.num_steps < config.steps:
             first = state.num_steps
             count = min(config.chunk - first % config.chunk, config.steps - first)
+            if state.population is not None:
+                every = config.respond_every
+                count = min(count, every - first % every)
+                if first % every == 0:
+                    state = _respond(key_respond, state, game, config, console)
             begin = time.perf_counter()
             state, info = _steps(key_steps, state, games, config.meta, first, count)
             info = jax.tree.map(np.asarray, jax.block_until_ready(info))
@@ -338,6 +345,18 @@ def pretrain_alone(
         saved = directory / "defender"
         card = read_card(saved) if (saved / CARD).is_file() else {"trained_on": {"worlds": []}}
         save_defender(saved, player, card)
+    return state
+
+
+def _respond(key, state: MetaSGState, game, config: RunConfig, console: Console) -> MetaSGState:
+    """A round of the double oracle, with what it found on the console."""
+    key = jax.random.fold_in(key, state.num_steps)
+    state, rows = add_responses(key, state, game, config.meta, config.respond_tries)
+    found = ", ".join(
+        f"{row['type']} earns {row['earned']:.3f}{'' if row['admitted'] else ' (not kept)'}"
+        for row in rows
+    )
+    console.print(f"responses to the defender of meta-step {state.num_steps}: {found}")
     return state
 
 

@@ -92,11 +92,12 @@ def teach_program(
                 lessons.append(read_lessons(path, mark))
             else:
                 begin = time.perf_counter()
-                world = _draw(kind, datasets[kind.game.dataset], config.seed, number)
+                world, blended = _draw(kind, datasets[kind.game.dataset], config.seed, number)
                 trims = teacher.trims if not told else teacher.trims[:1]
                 got = collect_lessons(
                     jax.random.fold_in(jax.random.key(config.seed), number),
                     state, world, config.meta, trims, told,
+                    blended if kind.teach.responders and not told else None,
                 )  # fmt: skip
                 got = got.replace(earned=_widened(got.earned, len(teacher.trims)))
                 _write(path, got, mark)
@@ -108,7 +109,7 @@ def teach_program(
                     f"{time.perf_counter() - begin:.0f} s"
                 )
             number += 1
-        if stage < done:
+        if stage < done or not lessons:
             continue
         state = learn_from(state, lessons, policy, config, stage, console)
         checkpoint.save(passes, stage + 1, state, config)
@@ -126,7 +127,7 @@ def learn_from(state, lessons, policy, config: RunConfig, stage: int, console: C
         jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *several)
         for several in groups.values()
     )
-    if stage == 0:
+    if stage == 0:  # else it stays as it was when the policy began to learn
         state = learn_normalizer(state, joined)
     teacher, opt = config.teach, begin_teaching(state, config.teach)
     key = jax.random.fold_in(jax.random.key(config.seed + 1), stage)
@@ -195,7 +196,10 @@ def _mark(kind: RunConfig, seed: int, number: int) -> str:
 def _write(path: Path, lessons: Lessons, mark: str) -> None:
     view = {f"view_{name}": getattr(lessons.view, name) for name in ClientView.__dataclass_fields__}
     with whole(path) as part:
-        np.savez(part, malicious=lessons.malicious, earned=lessons.earned, mark=mark, **view)
+        np.savez(
+            part, malicious=lessons.malicious, harm=lessons.harm, earned=lessons.earned,
+            mark=mark, **view,
+        )  # fmt: skip
 
 
 def read_lessons(path: Path, mark: str = "") -> Lessons:
@@ -213,6 +217,6 @@ def read_lessons(path: Path, mark: str = "") -> Lessons:
             if mark and str(kept["mark"]) != mark:
                 raise ValueError("it is of another world, or of other settings")
             view = ClientView(**{n: kept[f"view_{n}"] for n in ClientView.__dataclass_fields__})
-            return Lessons(view, kept["malicious"], kept["earned"])
+            return Lessons(view, kept["malicious"], kept["harm"], kept["earned"])
     except Exception as error:  # a damaged archive raises many kinds
         raise CheckpointError(f"{path} can't be read: {error}; remove it and go on") from error

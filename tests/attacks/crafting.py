@@ -17,6 +17,7 @@ def context_of(rows, num_colluders: int):
         malicious=first,
         colluders=first,
         visible=rows,
+        honest=rows,
         weights=np.ones(n, np.float32),
         w_global=np.zeros(d, np.float32),
         rule=None,

@@ -6,7 +6,7 @@ import pytest
 
 from metasg_jax.attacks import check_attack
 from metasg_jax.config import FLConfig, GameConfig, RunConfig
-from metasg_jax.game.draw import draw_game, draw_trigger, draw_types
+from metasg_jax.game.draw import draw_blends, draw_game, draw_trigger, draw_types
 from metasg_jax.testing import tiny_dataset
 
 CONFIG = RunConfig(
@@ -19,7 +19,7 @@ CONFIG = RunConfig(
 
 
 def drawn(seed):
-    return draw_game(np.random.default_rng(seed), CONFIG, tiny_dataset(side=8), None)
+    return draw_game(np.random.default_rng(seed), CONFIG, tiny_dataset(side=8), None)[0]
 
 
 def test_games_share_a_program_and_differ_in_numbers():
@@ -45,6 +45,21 @@ def test_types_are_in_their_ranges(seed):
         assert 5 <= spec.num_untargeted + spec.num_backdoor <= 40 and 0 <= spec.onset < 30
         check_attack(spec.untargeted)
         check_attack(spec.backdoor)
+
+
+def test_the_blended_game_is_the_same_federation_with_attacks_that_can_be_diluted():
+    fixed, blended = draw_game(np.random.default_rng(0), CONFIG, tiny_dataset(side=8), None)
+    for a, b in zip(jax.tree.leaves(fixed.data), jax.tree.leaves(blended.data), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(
+        fixed.prior.types.trigger_mask[0], blended.prior.types.trigger_mask[0]
+    )
+    assert all(blended.prior.adaptive) and not any(fixed.prior.adaptive)
+    for seed in range(5):
+        for spec in draw_blends(np.random.default_rng(seed), 100, 30):
+            assert 5 <= spec.num_untargeted + spec.num_backdoor <= 35 and 0 <= spec.onset < 15
+            check_attack(spec.untargeted)
+            check_attack(spec.backdoor)
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (16, 16, 3)])

@@ -7,6 +7,8 @@ game pairs one of each (either may be ``none``).
 from metasg_jax.attacks.alie import ALIE
 from metasg_jax.attacks.base import KNOWLEDGE, AttackBase, AttackContext
 from metasg_jax.attacks.bfl import BFL
+from metasg_jax.attacks.blended_bfl import BlendedBFL
+from metasg_jax.attacks.blended_ipm import BlendedIPM
 from metasg_jax.attacks.brl import BRL
 from metasg_jax.attacks.constant_shift import ConstantShift
 from metasg_jax.attacks.dba import DBA
@@ -53,6 +55,7 @@ UNTARGETED = Registry(
         "constant_shift": ConstantShift,
         "tailored": Tailored,
         "rl": RL,
+        "blended_ipm": BlendedIPM,
     },
 )
 BACKDOOR = Registry(
@@ -65,6 +68,7 @@ BACKDOOR = Registry(
         "neurotoxin": Neurotoxin,
         "tailored_bfl": TailoredBFL,
         "brl": BRL,
+        "blended_bfl": BlendedBFL,
     },
 )
 
@@ -84,6 +88,8 @@ __all__ = [
     "AttackBase",
     "AttackContext",
     "AttackTable",
+    "BlendedBFL",
+    "BlendedIPM",
     "ConstantShift",
     "FreeRider",
     "Gaussian",

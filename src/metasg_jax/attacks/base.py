@@ -29,6 +29,8 @@ class AttackContext(Struct):
             others.
         visible: f32[n, d], the updates it may see; None while it plans. A row that it may not see
             is 0, as is its entry in ``weights``.
+        honest: f32[n, d], what its own clients would have sent honestly, 0 elsewhere; None while it
+            plans, and where no attack of the table has ``trains_twice``.
         weights: f32[n].
         w_global: f32[d].
         plan: the honest plan of these clients, n rows.
@@ -60,6 +62,7 @@ class AttackContext(Struct):
     rule: Aggregator | None
     num_clients: int = field(static=True)
     look: Callable[[jax.Array, bool], jax.Array] | None = field(static=True, default=None)
+    honest: jax.Array | None = None
     server_lr: jax.Array | float = 1.0
 
 
@@ -67,8 +70,10 @@ def restrict(attack: Attack, ctx: AttackContext) -> AttackContext:
     """Zeroes what ``attack`` may not know, whatever it would do with it."""
     known = ctx.colluders if attack.knowledge == "own" else jnp.ones_like(ctx.colluders)
     visible = None if ctx.visible is None else jnp.where(known[:, None], ctx.visible, 0.0)
+    honest = None if ctx.honest is None else jnp.where(ctx.malicious[:, None], ctx.honest, 0.0)
     return ctx.replace(
         visible=visible,
+        honest=honest,
         weights=jnp.where(known, ctx.weights, 0.0),
         rule=ctx.rule if attack.knowledge == "rule" else None,
     )
@@ -98,6 +103,8 @@ class AttackBase(Struct):
             (``reference``), and all of them send it. Honest rounds stay fast.
         pools_images: whether that row is trained on images of all of its clients, sampled or not;
             else on those of the first that was sampled.
+        trains_twice: whether its clients train honestly too, on the same batches, so that both can
+            be mixed (``AttackContext.honest``).
         sees_model: whether its policy sees the global model and its loss, or only the share of its
             clients among those sampled and how far the episode has come.
         noise: of its clients' own, so that colluders who would send one vector send unlike ones:
@@ -109,6 +116,7 @@ class AttackBase(Struct):
     noise: float = field(default=0.0, kw_only=True)
 
     pools_images: ClassVar[bool] = False
+    trains_twice: ClassVar[bool] = False
     uses: ClassVar[tuple[str, ...]] = ()
     action_spec: ClassVar[tuple[str, ...]] = ()
 

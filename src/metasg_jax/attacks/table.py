@@ -44,6 +44,15 @@ class AttackTable(Struct):
         """bool[]: whether the kind's clients train apart."""
         return jnp.array([attack.second_pass_steps > 0 for attack in self.kinds])[kind]
 
+    @property
+    def some_train_twice(self) -> bool:
+        """Whether clients of some kind train honestly too."""
+        return any(attack.trains_twice for attack in self.kinds)
+
+    def trains_twice(self, kind: jax.Array) -> jax.Array:
+        """bool[]: whether the kind's clients train honestly too."""
+        return jnp.array([attack.trains_twice for attack in self.kinds])[kind]
+
     def pools_images(self, kind: jax.Array) -> jax.Array:
         """bool[]: whether the kind's second pass is on images of all of its clients."""
         return jnp.array([attack.pools_images for attack in self.kinds])[kind]

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +91,7 @@ def judge(
     split: str = "test",
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     switch: Switch | None = None,
+    responder: Any = None,
 ) -> Judged:
     """Plays each contestant on each world: same clients, batches, first models and triggers.
 
@@ -103,6 +105,8 @@ def judge(
         split: ``test`` or ``validation``.
         on_progress: called with who played, how many of how many.
         switch: types that change in mid-run; scores are then against the second.
+        responder: of :data:`metasg_jax.responders.RESPONDERS`: how attackers use what they know of
+            the contestant; they know nothing of it by default.
     """
     shape = (len(contestants), len(worlds))
     rows = np.empty(shape, object)
@@ -116,7 +120,7 @@ def judge(
         key = jax.random.key(number)
         played = {}
         for j, who in enumerate(contestants):
-            rows[j, s] = _judge_one(key, base, who, config, split, played, turn)
+            rows[j, s] = _judge_one(key, base, who, config, split, played, turn, responder)
             done += 1
             on_progress(who.name, done, total)
 
@@ -161,7 +165,14 @@ def trust_game(config: RunConfig) -> RunConfig:
 
 
 def _judge_one(
-    key, base, who: Contestant, config: RunConfig, split: str, played: dict, switch: Switch
+    key,
+    base,
+    who: Contestant,
+    config: RunConfig,
+    split: str,
+    played: dict,
+    switch: Switch,
+    responder,
 ):
     """Numbers of one contestant on one world. Runs that differ after the last round are shared."""
     model, kinds = base.model, len(base.prior)
@@ -183,13 +194,13 @@ def _judge_one(
             if isinstance(rule, str):
                 rule = make_rule(rule, game.fl.num_sampled, config.game.assumed_share, model)
             bare = game.replace(rule=rule, observation=make_observation("paper"))
-            finals, diverged = play_rule(jax.random.clone(key), bare, switch)
+            finals, diverged = play_rule(jax.random.clone(key), bare, switch, responder)
             run = finals, diverged, np.full((kinds, 2), np.nan)
         else:
             player = who.player or untrained(game.num_trusted, (4, 4))
             knobs = jnp.asarray(who.knobs, jnp.float32)
             role = jnp.int32(("policy", "told", "constant", "shuffled").index(who.kind))
-            run = play_trust(jax.random.clone(key), game, player, role, knobs, switch)
+            run = play_trust(jax.random.clone(key), game, player, role, knobs, switch, responder)
         played[what] = run
     finals, diverged, kept = run
     defended = base.replace(post_defense=make_post_defense(who.post))
@@ -204,7 +215,15 @@ def nobody(game) -> Player:
 
 
 @jax.jit
-def play_trust(key: Key, game, player: Player, role: jax.Array, knobs: jax.Array, switch: Switch):
+def play_trust(
+    key: Key,
+    game,
+    player: Player,
+    role: jax.Array,
+    knobs: jax.Array,
+    switch: Switch,
+    responder=None,
+):
     """An episode a type of a defender that decides about each client.
 
     Args:
@@ -215,6 +234,7 @@ def play_trust(key: Key, game, player: Player, role: jax.Array, knobs: jax.Array
             are dealt to the clients at random.
         knobs: f32[3] that stand still; NaN where the policy turns them.
         switch: what each type becomes, and when.
+        responder: see :func:`judge`.
 
     Returns:
         (final models f32[K, d], diverged bool[K], shares of honest and malicious rows kept
@@ -236,20 +256,26 @@ def play_trust(key: Key, game, player: Player, role: jax.Array, knobs: jax.Array
         return counts + jnp.stack([(seen & kept[None]).sum(1), seen.sum(1)])
 
     zero = jnp.zeros((2, 2), jnp.int32)
-    finals, diverged, counts = _play_types(key, game, player, zero, count, switch, decide)
+    finals, diverged, counts = _play_types(
+        key, game, player, zero, count, switch, responder, decide
+    )
     kept, seen = counts[:, 0], counts[:, 1]
     return finals, diverged, jnp.where(seen > 0, kept / jnp.maximum(seen, 1), jnp.nan)
 
 
 @jax.jit
-def play_rule(key: Key, game, switch: Switch):
+def play_rule(key: Key, game, switch: Switch, responder=None):
     """An episode a type of a rule that stands still: (final models f32[K, d], diverged bool[K])."""
     defender = standing_still(game.action_size, game.observation_spec)
-    finals, diverged, _ = _play_types(key, game, defender, (), lambda nothing, *_: nothing, switch)
+    finals, diverged, _ = _play_types(
+        key, game, defender, (), lambda nothing, *_: nothing, switch, responder
+    )
     return finals, diverged
 
 
-def _play_types(key: Key, game, defender: Player, tally, count, switch: Switch, override=None):
+def _play_types(
+    key: Key, game, defender: Player, tally, count, switch: Switch, responder, override=None
+):
     """An episode a type, the same random numbers for all: (f32[K, d], bool[K], tallies [K]).
 
     ``count(tally, state before the round, type, action) -> tally`` after each round.
@@ -264,6 +290,7 @@ def _play_types(key: Key, game, defender: Player, tally, count, switch: Switch, 
             state, played = rollout(
                 jax.random.fold_in(key_environment, t), jax.random.fold_in(key_policies, t),
                 game, xi, defender, nobody(game), state=before, num_rounds=1, override=override,
+                responder=responder,
             )  # fmt: skip
             return (state, count(counts, before, xi, played.defender.action[0])), None
 

@@ -135,9 +135,15 @@ def collect(
         server = honest_plan(1, image_shape, model.num_classes, fl.local_lr, fl.local_steps, uses)
         first_pass = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first_pass, server)
     positions = sample_positions(key_positions, data.sizes[owners], fl.local_steps, fl.batch_size)
-    x, y = poison(key_poison, first_pass, *data.batches(owners, positions))
+    batches = data.batches(owners, positions)
+    x, y = poison(key_poison, first_pass, *batches)
     trained = local_updates(model, w_global, x, y, first_pass, fl.precision)
     updates, root_update = trained[:n], trained[n] if needs_root else None
+
+    def honestly():
+        """What the n clients would have sent: their batches as they are, the honest plan."""
+        x, y = jax.tree.map(lambda a: a[:n], batches)
+        return local_updates(model, w_global, x, y, plan, fl.precision)
 
     sent = updates
     for i, squad in enumerate(squads):
@@ -148,8 +154,12 @@ def collect(
                 updates, apart[i],
             )  # fmt: skip
             visible = jnp.where((member[i] & apart[i])[:, None], row[None], updates)
-        look = _look(jax.random.fold_in(keys_squad[i], 3), model, fl, data, w_global, squad)
-        ctx = contexts[i].replace(visible=visible, look=look)
+        look = look_at(jax.random.fold_in(keys_squad[i], 3), model, fl, data, w_global, squad)
+        honest = None
+        if squad.table.some_train_twice:
+            twice = squad.table.trains_twice(squad.kind)
+            honest = jax.lax.cond(twice, honestly, lambda: updates)
+        ctx = contexts[i].replace(visible=visible, honest=honest, look=look)
         key_craft = jax.random.fold_in(keys_squad[i], 1)
         rows, new_states[i] = squad.table.craft(
             squad.kind, squad.slot, key_craft, new_states[i], ctx, actions[i]
@@ -213,8 +223,8 @@ def _pooled(key, fl, data, squad, shape: tuple[int, ...]) -> tuple[jax.Array, ja
     return owners, jax.random.randint(key_image, shape, 0, data.sizes[owners])
 
 
-def _look(key, model, fl, data, w_global, squad):
-    """How a squad judges what it is about to send: see ``AttackContext.look``."""
+def look_at(key: Key, model: Model, fl: FLConfig, data: ClientData, w_global, squad: Squad):
+    """How a squad judges what it is about to send: see ``AttackContext.look``. Consumes ``key``."""
     drawn = _pooled(key, fl, data, squad, (_LOOKED_AT,))
 
     def look(update, stamped: bool):

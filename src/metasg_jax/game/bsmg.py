@@ -192,7 +192,7 @@ class FLGame(Struct):
     def attack(
         self, key: Key, state: GameState, xi: AttackType, action: jax.Array
     ) -> tuple[Received, jax.Array, GameState]:
-        """First half: clients train and answer.
+        """First half: clients train and answer, and the defender sees it.
 
         Args:
             key: consumed.
@@ -203,6 +203,14 @@ class FLGame(Struct):
         Returns:
             (received, the defender's observation, state).
         """
+        received, state = self.answer(key, state, xi, action)
+        obs, state = self.observe(state, received)
+        return received, obs, state
+
+    def answer(
+        self, key: Key, state: GameState, xi: AttackType, action: jax.Array
+    ) -> tuple[Received, GameState]:
+        """What the server receives: (received, state). Arguments as of :meth:`attack`."""
         received, attack_states = collect(
             key,
             self.model,
@@ -217,6 +225,10 @@ class FLGame(Struct):
             self.rule,
             self.needs_root,
         )
+        return received, state.replace(attack_states=attack_states)
+
+    def observe(self, state: GameState, received: Received) -> tuple[jax.Array, GameState]:
+        """What the defender sees of what was received: (observation, state with its memory)."""
         progress = state.round / self.fl.horizon
         obs, memory = self.observation(
             self.model,
@@ -227,7 +239,7 @@ class FLGame(Struct):
             state.previous_action,
             progress,
         )
-        return received, obs, state.replace(attack_states=attack_states, memory=memory)
+        return obs, state.replace(memory=memory)
 
     def defend(
         self, key: Key, state: GameState, xi: AttackType, received: Received, action: jax.Array

@@ -60,6 +60,31 @@ def draw_types(rng: np.random.Generator, num_clients: int, horizon: int) -> list
     return specs
 
 
+def draw_blends(rng: np.random.Generator, num_clients: int, horizon: int) -> list[TypeSpec]:
+    """Attacks that can be diluted with honest work, for attackers who look through the defence.
+
+    Two backdoors, one of them late or boosted, and one untargeted attack, which does no harm once
+    it is diluted: a defender that leaves it out pays for it.
+    """
+
+    def share():
+        return rng.uniform(0.05, 0.35)
+
+    fractions, factors = rng.uniform(0.2, 0.7, 2), np.exp(rng.uniform(0, 1.5, 2))
+    specs = [
+        f"blended_bfl:fraction={fractions[0]}@{share()}",
+        f"blended_bfl:fraction={fractions[1]},boost={factors[0]}@{share()}",
+        f"blended_ipm:scale={factors[1]}@{share()}",
+    ]
+    names = ("blended_bfl", "blended_bfl_late", "blended_ipm")
+    late = int(rng.integers(1, max(2, horizon // 2)))
+    onsets = (0, late if rng.uniform() < 0.5 else 0, 0)
+    return [
+        dataclasses.replace(parse_type(text, num_clients), name=name, onset=onset)
+        for text, name, onset in zip(specs, names, onsets, strict=True)
+    ]
+
+
 def draw_trigger(rng: np.random.Generator, shape: tuple[int, ...]):
     """A patch of random size, place and kind: (mask, pattern), each f32[h, w, c].
 
@@ -97,7 +122,7 @@ def draw_partition(rng: np.random.Generator) -> tuple[str, float]:
 
 def draw_game(
     rng: np.random.Generator, config: RunConfig, dataset: Dataset, simulated: Simulated | None
-) -> FLGame:
+) -> tuple[FLGame, FLGame]:
     """A federation of the shapes of ``config``: its counts, model and images stay, numbers change.
 
     Args:
@@ -106,6 +131,9 @@ def draw_game(
         dataset: its images.
         simulated: what clients hold, unless they are real; made of the root images of
             ``config.game.seed``.
+
+    Returns:
+        (with fixed attacks, the same one with attacks that can be diluted).
     """
     partition, level = draw_partition(rng)
     game = dataclasses.replace(
@@ -118,4 +146,9 @@ def draw_game(
     specs = draw_types(rng, config.fl.num_clients, config.fl.horizon)
     trigger = draw_trigger(rng, made.model.input_shape)
     target = int(rng.integers(dataset.num_classes))
-    return of_shared_shape(made.replace(prior=make_prior(specs, trigger, target)))
+    blends = draw_blends(rng, config.fl.num_clients, config.fl.horizon)
+    made = of_shared_shape(made)
+    fixed, blended = (
+        made.replace(prior=make_prior(each, trigger, target)) for each in (specs, blends)
+    )
+    return fixed, blended

@@ -1,5 +1,6 @@
 """Playing episodes: a ``lax.scan`` over rounds, vmapped over rollouts."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -159,6 +160,7 @@ def rollout(
     schedule: jax.Array | None = None,
     later: tuple[Any, jax.Array] | None = None,
     override: Callable[[Any, Any, jax.Array], jax.Array] | None = None,
+    responder: Any = None,
 ) -> tuple[Any, Trajectory]:
     """Plays an episode, or a part of one.
 
@@ -176,9 +178,10 @@ def rollout(
             policy's actions.
         later: (another type, i32[] the round from which the attacker is that one), its indices not
             batched either; the attacks' own states go on.
-
         override: ``(state, xi, action) -> action``, what is played in place of the defender's
             choice, by somebody who sees the whole state: a control that is told the truth.
+        responder: of :data:`metasg_jax.responders.RESPONDERS`, an attacker who knows the defender
+            and sees the whole state; it may send something else than its policy's action says.
 
     Returns:
         (final state, trajectory).
@@ -188,6 +191,11 @@ def rollout(
         state = game.reset(key_reset, xi)
     first = xi
 
+    def decide(before, xi, obs_d):
+        """What a responder expects of the defender."""
+        choice = defender.policy.mode(defender.params, defender.normalizer(obs_d))
+        return choice if override is None else override(before, xi, choice)
+
     def play_round(state, t):
         xi = first if later is None else _choose(t < later[1], first, later[0])
         key_attack, key_defend = jax.random.split(jax.random.fold_in(key_rounds, t))
@@ -195,7 +203,14 @@ def rollout(
         obs_a = game.observe_attacker(state, xi)
         action_a, raw_a, seen_a = attacker.act(key_a, obs_a)
         before = state
-        received, obs_d, state = game.attack(key_attack, state, xi, action_a)
+        if responder is None:
+            received, obs_d, state = game.attack(key_attack, state, xi, action_a)
+        else:
+            received, state = responder(
+                key_attack, game, state, xi, action_a, defender,
+                functools.partial(decide, state, xi),
+            )  # fmt: skip
+            obs_d, state = game.observe(state, received)
         action_d, raw_d, seen_d = defender.act(key_d, obs_d)
         if override is not None:
             action_d = override(before, xi, action_d)

@@ -1,13 +1,14 @@
 """Algorithm 2: (Reptile) meta-Stackelberg learning."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from metasg_jax.config import MetaConfig
-from metasg_jax.game.rollout import Player
+from metasg_jax.game.rollout import Normalizer, Player
 from metasg_jax.learning.best_response import Inner, inner_loop
 from metasg_jax.learning.debiased import Objective, meta_gradient
 from metasg_jax.learning.estimators import advantages, discounted_return, log_probs, surrogate
@@ -20,7 +21,8 @@ from metasg_jax.learning.outer import (
     weighted_mean,
 )
 from metasg_jax.learning.state import MetaSGState, policies
-from metasg_jax.types import Info, Key, Policy
+from metasg_jax.struct import Struct
+from metasg_jax.types import Info, Key, Params, Policy
 
 
 def meta_sl_update(
@@ -44,27 +46,37 @@ def meta_sl_update(
     policy_d, policy_a = policies(game, config)
     key_types, key_play = jax.random.split(key)
     weights = type_weights(key_types, game, config)
-    adaptive = jnp.array(game.prior.adaptive)
+    kinds = len(game.prior)
     update = OUTER[config.outer]
+    met = Met(
+        place=jnp.arange(kinds),
+        adaptive=jnp.array(game.prior.adaptive),
+        phi=state.phi,
+        normalizer=jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (kinds, *leaf.shape)), state.normalizer_A
+        ),
+        opt=state.opt_A,
+    )
+    index = jnp.arange(kinds, dtype=jnp.int32)
+    if state.population is not None:
+        met, index, weights = join_population(met, weights, state, config)
 
-    def play(xi, phi, opt_a):
+    def play(xi, met):
         defender = Player(state.theta, state.normalizer, policy_d)
-        attacker = Player(phi, state.normalizer_A, policy_a)
-        # the index is a loop counter, so that types which can't respond skip the work
-        responds = adaptive[xi.index]
-        key_type = jax.random.fold_in(key_play, xi.index)
+        attacker = Player(met.phi, met.normalizer, policy_a)
+        # the place is a loop counter, so that types which can't respond skip the work
+        key_type = jax.random.fold_in(key_play, met.place)
         return inner_loop(
-            key_type, game, xi, responds, defender, attacker, opt_a, config,
+            key_type, game, xi, met.adaptive, defender, attacker, met.opt, config,
             adapt_again=config.adapts_again,
         )  # fmt: skip
 
-    inner = scan_types(
-        game, play, weights, state.phi, state.opt_A, skip_absent=config.num_types > 0
-    )
-    phi, opt_a = inner.attacker, inner.opt_state
-    if config.num_types > 0:
+    skip = config.num_types > 0 or state.population is not None
+    inner = scan_types(game, play, weights, met, skip_absent=skip, index=index)
+    phi, opt_a = jax.tree.map(lambda leaf: leaf[:kinds], (inner.attacker, inner.opt_state))
+    if skip:
         # types that were not drawn keep what they had
-        drawn = weights > 0
+        drawn = weights[:kinds] > 0
         phi, opt_a = jax.tree.map(
             lambda new, old: jnp.where(drawn.reshape((-1,) + (1,) * (new.ndim - 1)), new, old),
             (phi, opt_a),
@@ -73,7 +85,7 @@ def meta_sl_update(
     theta, opt_d = update(policy_d, state, inner, weights, config)
     normalizer, normalizer_a = learn_normalizers(state, inner.played, weights, config)
     change = optax.tree.sub(theta, state.theta)
-    new_state = MetaSGState(
+    new_state = state.replace(
         theta=theta,
         phi=phi,
         opt_D=opt_d,
@@ -82,7 +94,50 @@ def meta_sl_update(
         normalizer_A=normalizer_a,
         step=state.step + 1,
     )
-    return new_state, summarize(inner.played, weights, theta, change)
+    return new_state, summarize(inner.played, weights, theta, change, kinds)
+
+
+class Met(Struct):
+    """The attackers that a meta-step meets, stacked: those of the prior's types, then others.
+
+    Attributes:
+        place: i32[], of each.
+        adaptive: bool[], whether it responds now.
+        phi: its policy's parameters.
+        normalizer: of its observations.
+        opt: state of its optimizer.
+    """
+
+    place: jax.Array
+    adaptive: jax.Array
+    phi: Params
+    normalizer: Normalizer
+    opt: Any
+
+
+def join_population(met: Met, weights: jax.Array, state: MetaSGState, config: MetaConfig):
+    """(met, index i32[K + P], weights f32[K + P]) with the population after the prior's types.
+
+    Its attackers stand still. They share ``config.population_share`` evenly; while there are none
+    the prior has all the weight.
+    """
+    population = state.population
+    assert population is not None
+    kinds, size = weights.shape[0], population.size
+    first = jax.tree.map(lambda leaf: leaf[0], state.opt_A)
+    members = Met(
+        place=kinds + jnp.arange(size),
+        adaptive=jnp.zeros((size,), bool),
+        phi=population.phi,
+        normalizer=population.normalizer,
+        opt=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), first),
+    )
+    count = population.present.sum()
+    share = jnp.where(count > 0, config.population_share, 0.0)
+    own = share * population.present / jnp.maximum(count, 1)
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), met, members)
+    index = jnp.concatenate([jnp.arange(kinds, dtype=jnp.int32), population.index])
+    return both, index, jnp.concatenate([(1 - share) * weights, own])
 
 
 def gradients_at(policy: Policy, inner: Inner, config: MetaConfig):

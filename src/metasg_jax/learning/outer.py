@@ -25,8 +25,8 @@ def type_weights(key: Key, game, config: MetaConfig) -> jax.Array:
     return jnp.zeros_like(q).at[draws].add(1 / config.num_types)
 
 
-def scan_types(game, play, weights: jax.Array, *inputs, skip_absent: bool):
-    """Calls ``play(xi, *inputs of the type)`` for each type, one after another.
+def scan_types(game, play, weights: jax.Array, *inputs, skip_absent: bool, index=None):
+    """Calls ``play(xi, *inputs of the place)`` for each type, one after another.
 
     The scan's counter is never batched, not even under vmap over seeds, so that the attack's
     ``switch`` and the ``cond`` on adaptive types stay real branches.
@@ -37,6 +37,7 @@ def scan_types(game, play, weights: jax.Array, *inputs, skip_absent: bool):
         weights: f32[K].
         inputs: pytrees with leading axis K.
         skip_absent: static; types of weight 0 give zeros and cost nothing.
+        index: i32[K], which type of the prior each is; by default the prior's types, in order.
 
     Returns:
         play's results with a leading axis K.
@@ -53,8 +54,9 @@ def scan_types(game, play, weights: jax.Array, *inputs, skip_absent: bool):
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         return None, jax.lax.cond(weight > 0, lambda: play(xi, *values), lambda: zeros)
 
-    counter = jnp.arange(len(game.prior), dtype=jnp.int32)
-    return jax.lax.scan(body, None, (counter, weights, inputs))[1]
+    counter = jnp.arange(weights.shape[0], dtype=jnp.int32)
+    index = counter if index is None else index
+    return jax.lax.scan(body, None, (index, weights, inputs))[1]
 
 
 def weighted_mean(weights: jax.Array, tree: Params) -> Params:
@@ -90,10 +92,13 @@ def learn_normalizers(
     )
 
 
-def summarize(played: Trajectory, weights: jax.Array, theta: Params, change: Params) -> Info:
-    """What a meta-step reports: per type (axis K) and over the prior.
+def summarize(
+    played: Trajectory, weights: jax.Array, theta: Params, change: Params, kinds: int | None = None
+) -> Info:
+    """What a meta-step reports: per type (axis K) and over all that were met.
 
-    ``return_*`` is the mean reward per round; ``final_*`` is over the last tenth of the episodes.
+    ``played`` may hold others after the prior's first ``kinds`` types: they count in what is over
+    all. ``return_*`` is the mean reward per round, ``final_*`` that of the episodes' last tenth.
     """
     k = weights.shape[0]
 
@@ -114,7 +119,7 @@ def summarize(played: Trajectory, weights: jax.Array, theta: Params, change: Par
     per = {name: value for name, value in per.items() if value is not None}
     finite = jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(theta)]).all()
     return {
-        **{f"type/{name}": value for name, value in per.items()},
+        **{f"type/{name}": value[:kinds] for name, value in per.items()},
         **{name: weights @ value for name, value in per.items()},
         "update_norm": optax.tree.norm(change),
         "finite": finite,

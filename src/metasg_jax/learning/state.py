@@ -10,6 +10,7 @@ from metasg_jax.config import MetaConfig
 from metasg_jax.errors import ConfigError
 from metasg_jax.game.rollout import Normalizer, Player, init_normalizer
 from metasg_jax.learning.check import check_game
+from metasg_jax.learning.population import Population, empty_population
 from metasg_jax.policies import Categorical, Gaussian, SetPolicy
 from metasg_jax.struct import Struct
 from metasg_jax.types import Key, Params, Policy
@@ -26,6 +27,7 @@ class MetaSGState(Struct):
         normalizer: of the defender's observations; frozen within a step, saved with the policy.
         normalizer_A: of the attackers' observations, one for all types.
         step: i32[], meta-steps done.
+        population: attackers of earlier defenders, met again in every meta-step; None without.
     """
 
     theta: Params
@@ -35,6 +37,7 @@ class MetaSGState(Struct):
     normalizer: Normalizer
     normalizer_A: Normalizer
     step: jax.Array
+    population: Population | None = None
 
     @property
     def num_steps(self) -> int:
@@ -116,6 +119,10 @@ def _fresh(key: Key, game, config: MetaConfig) -> MetaSGState:
     theta = defender.init(key_theta, game.observation_spec)
     keys = jax.random.split(key_phi, len(game.prior))
     phi = jax.vmap(lambda k: attacker.init(k, game.attacker_observation_size))(keys)
+    population = None
+    if config.population:
+        one = jax.tree.map(lambda leaf: leaf[0], phi)
+        population = empty_population(config.population, one, game.attacker_observation_size)
     return MetaSGState(
         theta=theta,
         phi=phi,
@@ -124,6 +131,7 @@ def _fresh(key: Key, game, config: MetaConfig) -> MetaSGState:
         normalizer=init_normalizer(game.observation_spec),
         normalizer_A=init_normalizer(game.attacker_observation_size),
         step=jnp.zeros((), jnp.int32),
+        population=population,
     )
 
 

@@ -7,6 +7,7 @@ these earned. What is written is the state that meta-Stackelberg learning goes o
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +22,12 @@ from metasg_jax.game.rollout import Player
 from metasg_jax.learning.state import MetaSGState, defender_player
 from metasg_jax.policies import SetPolicy
 from metasg_jax.post_defenses import undefended
+from metasg_jax.responders.looking import Looking, mixtures
 from metasg_jax.struct import Struct
 from metasg_jax.types import Info, Key
 
+_MIXES = (0.0, 0.1, 0.2, 0.35, 0.6, 1.0)
+"""That attackers try who look through the learner."""
 _ERRORS = (0.0, 0.05, 0.2)
 """Shares of the told filter's decisions that are turned around, drawn once an episode."""
 
@@ -34,12 +38,15 @@ class Lessons(Struct):
     Attributes:
         view: what the defender saw, not normalised.
         malicious: bool[L, n].
+        harm: f32[L, n] in [0, 1], how much of a malicious client's row is not honest work: 1 where
+            an attack is not diluted.
         earned: f32[L, T], what each of T trims earned: a third each of the score at the end of this
             round's episode, of the mean over all types and of the worst; NaN where not tried.
     """
 
     view: ClientView
     malicious: jax.Array
+    harm: jax.Array
     earned: jax.Array
 
     def __len__(self) -> int:
@@ -47,7 +54,13 @@ class Lessons(Struct):
 
 
 def collect_lessons(
-    key: Key, state: MetaSGState, game, config: MetaConfig, trims: tuple[float, ...], told: bool
+    key: Key,
+    state: MetaSGState,
+    game,
+    config: MetaConfig,
+    trims: tuple[float, ...],
+    told: bool,
+    blended: Any = None,
 ) -> Lessons:
     """Plays an episode against each type, with each trim, and writes down who was malicious.
 
@@ -60,37 +73,51 @@ def collect_lessons(
             kept of one of them a type, in turn.
         told: a filter that knows who is malicious plays, and errs at a rate drawn for each episode,
             so that models that have taken in some poison are met too.
+        blended: the same game with attacks that can be diluted, by attackers who look through the
+            learner each round; None leaves them out.
 
     Returns:
-        Lessons with L = K H, in the order of types and rounds, on the host.
+        Lessons with L = K H, in the order of types and rounds, on the host; the blended types last.
     """
     player = defender_player(state, game, config, greedy=True)
-    played = [
-        jax.tree.map(np.asarray, _play(key, game, player, jnp.float32(trim), told=told))
-        for trim in trims
-    ]
-    scores = np.stack([score for _, _, score in played], axis=-1)  # [K, T]
+
+    def each_trim(game, looking=None):
+        played = [
+            _play(jax.random.clone(key), game, player, jnp.float32(trim), looking, told=told)
+            for trim in trims
+        ]
+        return [jax.tree.map(np.asarray, each) for each in played]
+
+    played = each_trim(game)
+    if blended is not None:
+        looking = Looking(mixtures(blended.attacker_action_size, _MIXES))
+        both = zip(played, each_trim(blended, looking), strict=True)
+        played = [jax.tree.map(lambda *parts: np.concatenate(parts), *pair) for pair in both]
+    scores = np.stack([score for *_, score in played], axis=-1)  # [K, T]
     # which attack it is shows late, and the worst one is the one to fear
     mean, worst = scores.mean(axis=0, keepdims=True), scores.min(axis=0, keepdims=True)
     scores = (scores + mean + worst) / 3
-    kinds = len(game.prior)
+    kinds = len(scores)
     which = np.arange(kinds) % len(trims)
 
     def chosen(*leaves):
         return np.concatenate([leaves[which[k]][k] for k in range(kinds)])
 
-    view, malicious = jax.tree.map(chosen, *[(v, m) for v, m, _ in played])
+    view, malicious, harm = jax.tree.map(chosen, *[each[:3] for each in played])
     earned = np.repeat(scores, game.horizon, axis=0).astype(np.float32)
     if told:
         earned = np.full_like(earned, np.nan)
-    return Lessons(view, malicious, earned)  # pyrefly: ignore
+    return Lessons(view, malicious, harm, earned)  # pyrefly: ignore
 
 
 @functools.partial(jax.jit, static_argnames="told")
-def _play(key: Key, game, player: Player, trim: jax.Array, told: bool):
-    """Views and answers [K, H, ..] of an episode a type, and validation scores f32[K]."""
+def _play(key: Key, game, player: Player, trim: jax.Array, looking: Looking | None, told: bool):
+    """Views, answers and harm [K, H, ..] of an episode a type, and validation scores f32[K]."""
     n, place = game.num_trusted, game.num_trusted + game.rule.action_spec.index("trim")
     nothing = jnp.zeros((game.attacker_action_size,))
+
+    def turned(view):
+        return player.policy.mode(player.params, player.normalizer(view)).at[place].set(trim)
 
     def episode(_, i):
         xi = game.prior[i]
@@ -98,22 +125,26 @@ def _play(key: Key, game, player: Player, trim: jax.Array, told: bool):
         rate = jax.random.choice(key_rate, jnp.array(_ERRORS))
 
         def step(state, t):
-            key_attack, key_defend, key_turn, key_act = jax.random.split(
-                jax.random.fold_in(key_rounds, t), 4
+            key_attack, key_defend, key_turn = jax.random.split(
+                jax.random.fold_in(key_rounds, t), 3
             )
             malicious = game.malicious(state, xi)
-            received, view, state = game.attack(key_attack, state, xi, nothing)
-            action, _, _ = player.act(key_act, view)
+            if looking is None:
+                received, state = game.answer(key_attack, state, xi, nothing)
+                harm = malicious.astype(jnp.float32)
+            else:
+                received, state, harm = looking.look(
+                    key_attack, game, state, xi, nothing, player, turned
+                )
+            view, state = game.observe(state, received)
+            action = turned(view)
             if told:
-                turned = jax.random.uniform(key_turn, (n,)) < rate
-                action = action.at[:n].set(jnp.where(malicious ^ turned, -1.0, 1.0))
-            action = action.at[place].set(trim)
+                errs = jax.random.uniform(key_turn, (n,)) < rate
+                action = action.at[:n].set(jnp.where(malicious ^ errs, -1.0, 1.0))
             state, _ = game.defend(key_defend, state, xi, received, action)
-            return state, (view, malicious)
+            return state, (view, malicious, harm)
 
-        state, (views, answers) = jax.lax.scan(
-            step, game.reset(key_reset, xi), jnp.arange(game.horizon)
-        )
+        state, lessons = jax.lax.scan(step, game.reset(key_reset, xi), jnp.arange(game.horizon))
         score = measure_deployed(
             game.model,
             undefended(game.model, game.model.unravel(state.w)),
@@ -122,7 +153,7 @@ def _play(key: Key, game, player: Player, trim: jax.Array, told: bool):
             xi,
             state.diverged,
         ).score
-        return None, (views, answers, score)
+        return None, (*lessons, score)
 
     return jax.lax.scan(episode, None, jnp.arange(len(game.prior), dtype=jnp.int32))[1]
 
@@ -188,7 +219,9 @@ def teach(
             honest = (~batch.malicious).astype(jnp.float32)
             entropy = optax.sigmoid_binary_cross_entropy(logits, honest)
             present = view.present.astype(jnp.float32)
-            weight = present * jnp.where(batch.malicious, config.malicious_weight, 1.0)
+            # a diluted row does less harm, and is harder to tell
+            weight = jnp.where(batch.malicious, config.malicious_weight * batch.harm, 1.0)
+            weight = present * weight
             clean = ~batch.malicious.any(axis=1, keepdims=True)
             weight = weight * jnp.where(clean, config.clean_weight, 1.0)
             # a round counts once, however many clients answered in it

@@ -1,0 +1,12 @@
+"""Attackers who know the defender: they see the round, look through its decision, and answer it.
+
+A responder is ``(key, game, state, xi, action, defender, decide) -> (received, state)``, in the
+place of ``game.answer``: what the attack of type ``xi`` sends is a matter of what the defender
+would make of it. What it knows is a :class:`Knowledge`; each part can be taken away.
+"""
+
+from metasg_jax.responders.gradient import Gradient
+from metasg_jax.responders.knowledge import Knowledge
+from metasg_jax.responders.looking import MIXES, Looking, mixtures
+
+__all__ = ["MIXES", "Gradient", "Knowledge", "Looking", "mixtures"]
