@@ -161,22 +161,18 @@ def main() -> None:
     for name in args.studies:
         path = OUT / f"{name}.json"
         found = json.loads(path.read_text()) if path.is_file() else {}
-        played = play(STUDIES[name], args.defender, args.tune, found)
+        played = play_study(STUDIES[name], args.defender, args.tune, found)
         if played != found:
             path.write_text(json.dumps(played, indent=1) + "\n")
 
 
-def play(study: Study, defenders: list[str], tune: bool, found: dict) -> dict:
+def play_study(study: Study, defenders: list[str], tune: bool, found: dict) -> dict:
     """JSON of a study; who stands in ``found`` is not played again.
 
     With ``tune`` rules choose of :data:`HELPS` on three selection worlds.
     """
     config, n = study.config, study.config.fl.num_sampled
     dataset = load(config.game.dataset)
-
-    def say(what, done, total):
-        print(what, f"{done}/{total}", flush=True)
-
     helped = found.get("helped", [])
     for rule in study.rules if tune and not helped else ():
         names = [rule + how for how in HELPS]
@@ -186,16 +182,31 @@ def play(study: Study, defenders: list[str], tune: bool, found: dict) -> dict:
         )  # fmt: skip
         helped.append(names[int(np.argmax([tried.mean(j).mean() for j in range(len(names))]))])
     names = [*defenders, "told", "root_only", *helped, *study.extra]
-    names = list(dict.fromkeys(names))
+    who = [contestant(x, config, dataset) for x in dict.fromkeys(names)]
+    worlds = range(FIRST, FIRST + study.worlds)
+    return {**play(config, who, worlds, found, switch=study.switch), "helped": helped}
+
+
+def play(
+    config: RunConfig, who: list[Contestant], worlds: range, found: dict, responder=None,
+    switch: Switch | None = None,
+) -> dict:  # fmt: skip
+    """JSON of what contestants reach on final worlds, after those that ``found`` has."""
     there = {row["contestant"]: row for row in found.get("rows", [])}
-    missing = [contestant(x, config, dataset) for x in names if x not in there]
+    missing = [each for each in who if each.name not in there]
     if not missing:
         return found
-    worlds = range(FIRST, FIRST + study.worlds)
-    got = judge(missing, config, dataset, worlds, FINAL, "test", say, study.switch).to_json()
+    dataset = load(config.game.dataset)
+    got = judge(missing, config, dataset, worlds, FINAL, "test", say, switch, responder).to_json()
     there |= {row["contestant"]: row for row in got["rows"]}
+    names = [each.name for each in who]
     names += [name for name in there if name not in names]
-    return {**got, "helped": helped, "rows": [there[name] for name in names]}
+    return {**got, "rows": [there[name] for name in names]}
+
+
+def say(what, done, total):
+    """Progress."""
+    print(what, f"{done}/{total}", flush=True)
 
 
 def contestant(name: str, config: RunConfig, dataset) -> Contestant:

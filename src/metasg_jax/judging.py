@@ -22,6 +22,7 @@ from metasg_jax.evaluation.judge import Judged, judge, summary
 from metasg_jax.evaluation.tables import markdown_table, rich_table
 from metasg_jax.evaluation.worlds import SELECTION
 from metasg_jax.program import progress
+from metasg_jax.responders import make_responder
 
 CONTROLS = (
     "told",
@@ -49,6 +50,7 @@ def judge_program(
     selection_worlds: int,
     console: Console,
     label: str = "",
+    responder: str = "none",
 ) -> Judged:
     """Judges, prints the table and writes results.md and results.json into ``directory``.
 
@@ -62,8 +64,11 @@ def judge_program(
         selection_worlds: for ``best_fixed``; their validation images decide.
         console: for progress.
         label: what the first contestant is called, where its name is a path.
+        responder: how attackers use what they know of a contestant, see
+            :func:`metasg_jax.responders.make_responder`.
 
     Raises:
+        UnknownNameError: for a responder that is not registered.
         ConfigError: for no worlds, names that are no contestants, or a directory that can't be
             written to.
     """
@@ -71,6 +76,7 @@ def judge_program(
         raise ConfigError(f"eval_seeds = {num_worlds}: at least 1")
     begin, n = time.perf_counter(), config.fl.num_sampled
     files.require_writable(directory)
+    make_responder(responder, 1)  # raises
     parsed = {name: parse_contestant(name, n) for name in names if name != "best_fixed"}
     with progress(console, "plays") as bar:
         task = bar.add_task("judging", total=None)
@@ -85,7 +91,10 @@ def judge_program(
         contestants = [parsed[name] for name in names]
         if label:
             contestants[0] = dataclasses.replace(contestants[0], name=label)
-        judged = judge(contestants, config, dataset, range(num_worlds), on_progress=on_progress)
+        judged = judge(
+            contestants, config, dataset, range(num_worlds), on_progress=on_progress,
+            responder=responder,
+        )  # fmt: skip
     game = config.game
     title = (
         f"{game.dataset}, {game.partition} {game.level:g}, {config.fl.horizon} rounds, "

@@ -136,6 +136,7 @@ class Attack(Protocol):
     """
 
     pools_images: ClassVar[bool]
+    trains_twice: ClassVar[bool]
     uses: ClassVar[tuple[str, ...]]
     action_spec: ClassVar[tuple[str, ...]]
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from metasg_jax.config import FLConfig, MetaConfig
+from metasg_jax.errors import ConfigError
 from metasg_jax.evaluation.episodes import standing_still
 from metasg_jax.game.rollout import rollout
 from metasg_jax.learning.state import defender_player, init_state
-from metasg_jax.responders import Gradient, Knowledge, Looking, mixtures
+from metasg_jax.registry import UnknownNameError
+from metasg_jax.responders import Gradient, Knowledge, Looking, make_responder, mixtures
 from metasg_jax.testing import tiny_game
 
 GAME = tiny_game(
@@ -157,3 +159,32 @@ def test_the_gradient_pays_no_less_than_where_it_begins(defender):
         for each in (begins, Gradient(begins, steps=3, rounds=1))
     ]
     assert worst[1] > worst[0] + 1e-4, worst
+
+
+@pytest.mark.parametrize(
+    ("text", "pays", "rows", "root"),
+    [
+        ("looking", "reward", True, True),
+        ("looking / kept / no_root", "kept", True, False),
+        ("gradient / no_rows", "reward", False, True),
+    ],
+)
+def test_a_responder_is_read(text, pays, rows, root):
+    got = make_responder(text, SIZE)
+    looking = got.begins if isinstance(got, Gradient) else got
+    assert isinstance(got, Gradient) is text.startswith("gradient")
+    assert (looking.pays, looking.knows.rows, looking.knows.root) == (pays, rows, root)
+    assert looking.actions.shape[1] == SIZE
+
+
+def test_sleepers_have_more_to_choose_from_and_none_is_nobody():
+    assert make_responder("none", SIZE) is None
+    acting = make_responder("looking / sleepers", SIZE).actions[:, 1]
+    np.testing.assert_allclose(np.unique(acting), [-0.5, 0.0, 1.0])
+
+
+def test_a_responder_that_is_none_is_told():
+    with pytest.raises(UnknownNameError, match="did you mean 'looking'"):
+        make_responder("lookin", SIZE)
+    with pytest.raises(ConfigError, match="'blind': one of kept, sleepers"):
+        make_responder("looking / blind", SIZE)

@@ -32,6 +32,10 @@ class Evaluate:
     """Whose newest run, where --run is not given; the data set of the worlds with contestants."""
     level: float | None = None
     """Another heterogeneity than the run's."""
+    responder: str = "none"
+    """How attackers use what they know of a contestant: none, looking (they look through its
+    decision each round and dilute what they send) or gradient, with options as in 'looking /
+    sleepers / no_root'. For attacks with knobs: --game.types none blended_bfl@0.2 brl@0.2."""
     out: Path | None = None
     """Where results.md and results.json go (default: the run, or results)."""
     game: GameConfig = GameConfig()
@@ -67,7 +71,7 @@ def run(argv: list[str], console: Console) -> int:
         program.enable_compilation_cache()
         judges.judge_program(
             args.contestants, config, dataset, args.out or Path("results"),
-            judging.eval_seeds, judging.selection_seeds, console,
+            judging.eval_seeds, judging.selection_seeds, console, responder=args.responder,
         )  # fmt: skip
         return 0
     directory = args.run or newest(DEFAULT_ROOT, args.dataset)
@@ -80,9 +84,13 @@ def run(argv: list[str], console: Console) -> int:
     if config.trusts_clients:
         judges.judge_program(
             (str(directory), *judges.CONTROLS), config, dataset, args.out or directory,
-            judging.eval_seeds, judging.selection_seeds, console, "learned",
+            judging.eval_seeds, judging.selection_seeds, console, "learned", args.responder,
         )  # fmt: skip
         return 0
+    if args.responder != "none":
+        raise ConfigError(
+            f"responder = {args.responder!r}: for those who decide about each client, and rules"
+        )
     state = program.load_state(config, checkpoints, dataset)
     program.evaluate_program(
         state, config, dataset, args.out or directory,

@@ -30,6 +30,7 @@ def run(argv: list[str], console: Console) -> int:
     from metasg_jax.policies import POLICIES
     from metasg_jax.post_defenses import POST_DEFENSES
     from metasg_jax.pre_aggregators import PRE_AGGREGATORS
+    from metasg_jax.responders import RESPONDERS
 
     rooms = {
         "data sets": {name: known.text for name, known in DATASETS.items()},
@@ -38,6 +39,7 @@ def run(argv: list[str], console: Console) -> int:
         "models": MODELS,
         "untargeted attacks": UNTARGETED,
         "backdoor attacks": BACKDOOR,
+        "responders": {name: inspect.getdoc(kind) or "" for name, kind in RESPONDERS.items()},
         "rules": AGGREGATORS,
         "pre-aggregators": PRE_AGGREGATORS,
         "post-training defences": POST_DEFENSES,

@@ -21,6 +21,7 @@ from metasg_jax.evaluation.worlds import FINAL, world
 from metasg_jax.game.make import make_observation, make_post_defense, make_rule
 from metasg_jax.game.rollout import Player, rollout
 from metasg_jax.game.shapes import of_shared_shape
+from metasg_jax.responders import make_responder
 from metasg_jax.types import Key
 
 
@@ -105,8 +106,8 @@ def judge(
         split: ``test`` or ``validation``.
         on_progress: called with who played, how many of how many.
         switch: types that change in mid-run; scores are then against the second.
-        responder: of :data:`metasg_jax.responders.RESPONDERS`: how attackers use what they know of
-            the contestant; they know nothing of it by default.
+        responder: how attackers use what they know of the contestant: the name of one
+            (:func:`metasg_jax.responders.make_responder`), or itself; by default they know nothing.
     """
     shape = (len(contestants), len(worlds))
     rows = np.empty(shape, object)
@@ -116,6 +117,8 @@ def judge(
     for s, number in enumerate(worlds):
         base = of_shared_shape(world(trust_game(config), dataset, number, stream))
         types, probabilities = list(base.prior.names), np.asarray(base.prior.probabilities)
+        if isinstance(responder, str):
+            responder = make_responder(responder, base.attacker_action_size)
         turn = Switch(jnp.arange(len(types)), jnp.int32(0)) if switch is None else switch
         key = jax.random.key(number)
         played = {}

@@ -206,11 +206,10 @@ def rollout(
         if responder is None:
             received, obs_d, state = game.attack(key_attack, state, xi, action_a)
         else:
-            received, state = responder(
+            received, obs_d, state = responder(
                 key_attack, game, state, xi, action_a, defender,
                 functools.partial(decide, state, xi),
             )  # fmt: skip
-            obs_d, state = game.observe(state, received)
         action_d, raw_d, seen_d = defender.act(key_d, obs_d)
         if override is not None:
             action_d = override(before, xi, action_d)

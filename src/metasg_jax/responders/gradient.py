@@ -46,7 +46,7 @@ class Gradient(Struct):
         action: jax.Array,
         defender: Player,
         decide: Callable[[Any], jax.Array],
-    ) -> tuple[Received, Any]:
+    ) -> tuple[Received, Any, Any]:
         """As :meth:`Looking.__call__`."""
         received, after, _ = self.begins.look(key, game, state, xi, action, defender, decide)
         malicious = game.malicious(state, xi)
@@ -104,4 +104,5 @@ class Gradient(Struct):
         rows = received.updates
         first = (rows, outcome(rows, False), jnp.asarray(0.25))
         (rows, _, _), _ = jax.lax.scan(step, first, None, length=self.steps)
-        return received.replace(updates=rows), after
+        received = received.replace(updates=rows)
+        return received, *game.observe(after, received)

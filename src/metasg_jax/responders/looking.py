@@ -41,10 +41,12 @@ class Looking(Struct):
         action: jax.Array,
         defender: Player,
         decide: Callable[[Any], jax.Array],
-    ) -> tuple[Received, Any]:
-        """(received, state after), as ``game.answer``; see :meth:`look`."""
+    ) -> tuple[Received, Any, Any]:
+        """(received, the defender's observation, state after), as ``game.attack``; arguments as of
+        :meth:`look`.
+        """
         received, after, _ = self.look(key, game, state, xi, action, defender, decide)
-        return received, after
+        return received, *game.observe(after, received)
 
     def look(
         self,

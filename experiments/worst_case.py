@@ -1,0 +1,140 @@
+"""The worst case: attackers who know the defence, see the round and look through its decision.
+
+``python experiments/worst_case.py blend-0.5 gradient-0.5 .. --defender v1`` plays studies (all by
+default) and writes ``docs/results/worst_case/STUDY.json``; who is there is not played again;
+``--page`` makes the page of what is there. What is played is registered here, before its worlds are
+opened: final worlds 300 and on, which no other page uses.
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+from trust import federation, play
+
+from metasg_jax.config import RunConfig
+from metasg_jax.defender.files import find, read_defender
+from metasg_jax.evaluation.contestants import parse_contestant
+from metasg_jax.program import enable_compilation_cache
+from metasg_jax.responders import Gradient, Knowledge, Looking, mixtures
+
+OUT = Path("docs/results/worst_case")
+FIRST = 300
+LEVELS = (0.1, 0.5, 0.9)
+
+BLENDS = (
+    "none", "blended_bfl@0.2", "blended_bfl:fraction=0.25@0.2", "blended_bfl@0.2@50",
+    "blended_ipm@0.2",
+)  # fmt: skip
+"""The third is honest for 50 rounds first."""
+LEARNED = ("brl:noise=1@0.2", "rl:noise=1@0.2")
+ZOO = ("none", "ipm:scale=5@0.2", "lmp:z=2@0.2", "bfl@0.2", "bfl:boost=5@0.05", "pgd@0.2")
+RULES = (
+    "root_only", "median / fine_tune", "clipped_median / fine_tune", "trimmed_mean / fine_tune",
+    "multi_krum / fine_tune", "fltrust / fine_tune", "median / warm / fine_tune",
+    "fltrust / warm / fine_tune",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What is played.
+
+    Attributes:
+        config: the federation, with the attackers' types.
+        attacker: how they use what they know; ``none`` does not look.
+        knows: what is taken away from an attacker that looks: ``weights``, ``rows`` or ``root``.
+        worlds: final worlds.
+        rules: whether static rules stand beside it.
+    """
+
+    config: RunConfig
+    attacker: str
+    knows: str = ""
+    worlds: int = 3
+    rules: bool = True
+
+
+STUDIES = {
+    **{f"blend-{q}": Study(federation(q, BLENDS), "reward") for q in LEVELS},
+    **{f"zoo-{q}": Study(federation(q, ZOO), "none") for q in LEVELS},
+    **{f"kept-{q}": Study(federation(q, BLENDS), "kept", rules=False) for q in LEVELS},
+    **{f"sleepers-{q}": Study(federation(q, BLENDS[:3]), "sleepers", rules=False) for q in LEVELS},
+    **{f"learned-{q}": Study(federation(q, LEARNED), "learned", rules=False) for q in LEVELS},
+    **{
+        f"gradient-{q}": Study(federation(q, BLENDS[:2]), "gradient", worlds=2, rules=False)
+        for q in LEVELS
+    },
+    **{
+        f"without-{what}-{q}": Study(federation(q, BLENDS[:3]), "reward", what, rules=False)
+        for what in ("weights", "rows", "root")
+        for q in (0.1, 0.5)
+    },
+}
+
+
+def responder_of(study: Study, surrogate: str):
+    """The attackers of a study.
+
+    Args:
+        study: it.
+        surrogate: a defender that those take for the true one who do not know its weights.
+    """
+    if study.attacker == "none":
+        return None
+    size = action_size(study.config)
+    knows = Knowledge(rows=study.knows != "rows", root=study.knows != "root")
+    if study.knows == "weights":
+        player, _ = read_defender(find(surrogate))
+        policy = dataclasses.replace(player.policy, num_clients=study.config.fl.num_sampled)
+        knows = knows.replace(weights=player.replace(policy=policy))
+    if study.attacker == "learned":
+        drawn = jax.random.uniform(jax.random.key(0), (16, size), minval=-1.0, maxval=1.0)
+        return Looking(drawn, knows)
+    if study.attacker == "sleepers":
+        return Looking(mixtures(size, (0.0, 0.2, 0.5, 1.0), (1.0, 0.5, 0.25)), knows)
+    looking = Looking(mixtures(size), knows, "kept" if study.attacker == "kept" else "reward")
+    return Gradient(looking) if study.attacker == "gradient" else looking
+
+
+def action_size(config: RunConfig) -> int:
+    """A of the attackers of these types."""
+    from metasg_jax.game.types import make_prior, parse_type
+
+    specs = [parse_type(text, config.fl.num_clients) for text in config.game.types]
+    blank = jax.numpy.zeros((4, 4, 1))
+    return make_prior(specs, (blank, blank), 0).action_size
+
+
+def main() -> None:
+    """Plays what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("studies", nargs="*", default=list(STUDIES))
+    parser.add_argument("--defender", nargs="*", default=["v1"], help="names or directories")
+    parser.add_argument("--surrogate", default="v1", help="for attackers without the weights")
+    parser.add_argument("--page", action="store_true")
+    args = parser.parse_args()
+    if args.page:
+        from worst_case_page import write_page
+
+        write_page(OUT, STUDIES)
+        return
+    enable_compilation_cache()
+    OUT.mkdir(parents=True, exist_ok=True)
+    for name in args.studies:
+        study, path = STUDIES[name], OUT / f"{name}.json"
+        found = json.loads(path.read_text()) if path.is_file() else {}
+        n = study.config.fl.num_sampled
+        names = [*args.defender, "told", *(RULES if study.rules else ())]
+        played = play(
+            study.config, [parse_contestant(each, n) for each in names],
+            range(FIRST, FIRST + study.worlds), found, responder_of(study, args.surrogate),
+        )  # fmt: skip
+        if played != found:
+            path.write_text(json.dumps(played, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
