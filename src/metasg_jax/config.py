@@ -98,9 +98,10 @@ class MetaConfig(Struct):
     average of the adapted policies (reptile). Through the adaptation, lines 18-21, by
     Hessian-vector products: unbiased for adaptation by a sampled gradient (debiased), or by the
     exact one (debiased_exact; here with a sampled one in its place). Read by meta_sl."""
-    gradient: Literal["score", "evolution", "pathwise"] = _static("score")
+    gradient: Literal["score", "evolution", "pathwise", "credit"] = _static("score")
     """How grad J is estimated: from the policies' scores (C1); from returns at perturbed
-    parameters, in antithetic pairs; or through the simulator, where actions are knobs."""
+    parameters, in antithetic pairs; through the simulator, where actions are knobs; or, where the
+    defender decides about each client, by what each decision changed in its round."""
     randomized: bool = _static(False)
     """With best_response: the defender that stands still samples its actions, instead of playing
     its policy's mode."""

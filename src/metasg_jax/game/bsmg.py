@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from metasg_jax.aggregators.presence import presence
 from metasg_jax.config import FLConfig
 from metasg_jax.fl.data import ClientData, to_unit
 from metasg_jax.fl.round import aggregate, collect
@@ -292,6 +293,32 @@ class FLGame(Struct):
             rule_state=rule_state,
         )
         return next_state, Step(r_defender, r_attacker, info)
+
+    def credits(
+        self, key: Key, state: GameState, xi: AttackType, received: Received, action: jax.Array
+    ) -> jax.Array:
+        """What each client earns the defender in this round by being kept, f32[n]; 0 if absent.
+
+        Its reward with the client kept minus that with it left, the other decisions as they are.
+        Arguments as of :meth:`defend`, of which ``key`` is read and not consumed: the same luck.
+
+        Raises:
+            ValueError: where the defender does not decide about each client.
+        """
+        n = self.num_trusted
+        if not n:
+            raise ValueError("credits: the rule does not decide about each client")
+
+        def reward(i, keep):
+            turned = action.at[i].set(keep)
+            return self.defend(jax.random.clone(key), state, xi, received, turned)[
+                1
+            ].defender_reward
+
+        def both(i):
+            return reward(i, 1.0) - reward(i, -1.0)
+
+        return jnp.where(presence(received), jax.vmap(both)(jnp.arange(n)), 0.0)
 
     def deploy(
         self, key: Key, w: jax.Array, action: jax.Array | None = None

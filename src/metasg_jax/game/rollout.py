@@ -161,6 +161,7 @@ def rollout(
     later: tuple[Any, jax.Array] | None = None,
     override: Callable[[Any, Any, jax.Array], jax.Array] | None = None,
     responder: Any = None,
+    credits: bool = False,
 ) -> tuple[Any, Trajectory]:
     """Plays an episode, or a part of one.
 
@@ -182,6 +183,8 @@ def rollout(
             choice, by somebody who sees the whole state: a control that is told the truth.
         responder: of :data:`metasg_jax.responders.RESPONDERS`, an attacker who knows the defender
             and sees the whole state; it may send something else than its policy's action says.
+        credits: static; whether ``info["credit"]`` f32[n] says what each client earned the defender
+            by being kept (see :meth:`metasg_jax.game.bsmg.FLGame.credits`).
 
     Returns:
         (final state, trajectory).
@@ -215,11 +218,16 @@ def rollout(
             action_d = override(before, xi, action_d)
         if schedule is not None:
             action_d = schedule[t]
+        sent_out = state
         state, step = game.defend(key_defend, state, xi, received, action_d)
+        info = step.info
+        if credits:
+            key_again = jax.random.clone(key_defend)
+            info = {**info, "credit": game.credits(key_again, sent_out, xi, received, action_d)}
         trajectory = Trajectory(
             defender=Played(seen_d, obs_d, raw_d, action_d, step.defender_reward),
             attacker=Played(seen_a, obs_a, raw_a, action_a, step.attacker_reward),
-            info=step.info,
+            info=info,
         )
         return state, trajectory
 
@@ -240,6 +248,7 @@ def rollout_groups(
     num_groups: int,
     group_size: int,
     at_once: int = 0,
+    credits: bool = False,
 ) -> Trajectory:
     """Plays ``num_groups`` groups of ``group_size`` episodes.
 
@@ -256,13 +265,16 @@ def rollout_groups(
         at_once: static, the most episodes to play side by side; 0 plays them all so. The batch is
             then played in equal parts, one after another, see :func:`parts`. It changes memory and
             speed, and results by rounding only.
+        credits: static, see :func:`rollout`.
 
     Returns:
         A trajectory with leading axes [num_groups, group_size, H].
     """
 
     def member(key_environment, key_policies):
-        return rollout(key_environment, key_policies, game, xi, defender, attacker)[1]
+        return rollout(
+            key_environment, key_policies, game, xi, defender, attacker, credits=credits
+        )[1]
 
     return map_groups(member, key, num_groups, group_size, at_once)
 

@@ -109,6 +109,8 @@ def init_state(key: Key, game, config: MetaConfig) -> MetaSGState:
     check_game(game)
     if game.finite and config.gradient == "pathwise":
         raise ConfigError("gradient = 'pathwise': a finite game's actions have no derivative")
+    if config.gradient == "credit" and not getattr(game, "num_trusted", 0):
+        raise ConfigError("gradient = 'credit': the defender of this game decides about no client")
     return _fresh(key, game, config)
 
 

@@ -6,6 +6,7 @@ gradient of the leader's J_D with respect to its parameters where ``leads`` (boo
 true, else that of the follower's J_A with respect to its own; the other player's is zero.
 """
 
+from metasg_jax.learning.estimators.credit import credit
 from metasg_jax.learning.estimators.evolution import evolution
 from metasg_jax.learning.estimators.pathwise import pathwise
 from metasg_jax.learning.estimators.score import (
@@ -20,11 +21,15 @@ from metasg_jax.learning.estimators.score import (
 )
 from metasg_jax.registry import Registry
 
-ESTIMATORS = Registry("gradient", {"score": score, "evolution": evolution, "pathwise": pathwise})
+ESTIMATORS = Registry(
+    "gradient",
+    {"score": score, "evolution": evolution, "pathwise": pathwise, "credit": credit},
+)
 
 __all__ = [
     "ESTIMATORS",
     "advantages",
+    "credit",
     "discounted_return",
     "discounted_to_go",
     "evolution",
