@@ -287,8 +287,14 @@ class TeachConfig(Struct):
     """Step size, falling to 0 over the steps."""
     malicious_weight: float = 2.0
     """Weight of a malicious client in the loss; an honest one counts 1."""
+    whole_harm: float = 1.0
+    """Share of a malicious client's row, in (0, 1], from which it has that weight; one that is
+    diluted further counts in proportion."""
     clean_weight: float = 2.5
     """Weight of a round in which nobody is malicious: rarer in lessons than in life."""
+    earned_weights: tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3)
+    """What counts of what a trim earned: against the attack that is there, in the mean over all
+    that might be, and against the worst. Which attack it is shows late."""
     trim_premium: float = 0.015
     """Score that the highest trim tried is worth, beside what it earned, against attacks that no
     lesson has: so it is played where it costs less."""
@@ -311,10 +317,16 @@ class TeachConfig(Struct):
         for name in ("malicious_weight", "clean_weight"):
             value = getattr(self, name)
             _require(is_positive(value), f"teach.{name}", value, "above 0 and finite")
+        _require(0 < self.whole_harm <= 1, "teach.whole_harm", self.whole_harm, "in (0, 1]")
         for name in ("trim_premium", "knob_weight", "weight_decay"):
             value = getattr(self, name)
             allowed = "at least 0 and finite, in float32 too"
             _require(value == 0 or is_positive(value), f"teach.{name}", value, allowed)
+        weights = self.earned_weights
+        allowed = "three numbers, at least 0"
+        _require(
+            len(weights) == 3 and min(weights) >= 0, "teach.earned_weights", weights, allowed
+        )
         _require(0 <= self.drop < 1, "teach.drop", self.drop, "in [0, 1)")
         _require(1 <= self.lr_spread <= LARGEST, "teach.lr_spread", self.lr_spread, "at least 1")
 

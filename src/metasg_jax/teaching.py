@@ -185,7 +185,8 @@ def _shares(total: int, parts: int) -> list[int]:
 
 
 def _widened(earned, width: int):
-    return np.pad(earned, ((0, 0), (0, width - earned.shape[1])), constant_values=np.nan)
+    more = width - earned.shape[1]
+    return np.pad(earned, ((0, 0), (0, more), (0, 0)), constant_values=np.nan)
 
 
 def _mark(kind: RunConfig, seed: int, number: int) -> str:

@@ -40,8 +40,8 @@ class Lessons(Struct):
         malicious: bool[L, n].
         harm: f32[L, n] in [0, 1], how much of a malicious client's row is not honest work: 1 where
             an attack is not diluted.
-        earned: f32[L, T], what each of T trims earned: a third each of the score at the end of this
-            round's episode, of the mean over all types and of the worst; NaN where not tried.
+        earned: f32[L, T, 3], what each of T trims earned: the score at the end of this round's
+            episode, the mean over all types and the worst of them; NaN where not tried.
     """
 
     view: ClientView
@@ -94,9 +94,8 @@ def collect_lessons(
         both = zip(played, each_trim(blended, looking), strict=True)
         played = [jax.tree.map(lambda *parts: np.concatenate(parts), *pair) for pair in both]
     scores = np.stack([score for *_, score in played], axis=-1)  # [K, T]
-    # which attack it is shows late, and the worst one is the one to fear
-    mean, worst = scores.mean(axis=0, keepdims=True), scores.min(axis=0, keepdims=True)
-    scores = (scores + mean + worst) / 3
+    ends = (scores, scores.mean(axis=0, keepdims=True), scores.min(axis=0, keepdims=True))
+    scores = np.stack([np.broadcast_to(end, scores.shape) for end in ends], axis=-1)
     kinds = len(scores)
     which = np.arange(kinds) % len(trims)
 
@@ -219,8 +218,9 @@ def teach(
             honest = (~batch.malicious).astype(jnp.float32)
             entropy = optax.sigmoid_binary_cross_entropy(logits, honest)
             present = view.present.astype(jnp.float32)
-            # a diluted row does less harm, and is harder to tell
-            weight = jnp.where(batch.malicious, config.malicious_weight * batch.harm, 1.0)
+            # a diluted row does less harm, and a sleeper's none
+            part = jnp.minimum(batch.harm / config.whole_harm, 1.0)
+            weight = jnp.where(batch.malicious, config.malicious_weight * part, 1.0)
             weight = present * weight
             clean = ~batch.malicious.any(axis=1, keepdims=True)
             weight = weight * jnp.where(clean, config.clean_weight, 1.0)
@@ -257,7 +257,11 @@ _TRIM = 1
 
 
 def insured(earned: jax.Array, trims: tuple[float, ...], config: TeachConfig) -> jax.Array:
-    """What trims f32[L, T] earned and, in proportion, the premium on the highest."""
+    """What trims are worth, f32[L, T]: what they earned f32[L, T, 3], weighed, and the premium.
+
+    The premium is in proportion to the trim, whole for the highest.
+    """
+    earned = earned @ jnp.asarray(config.earned_weights)
     knots = jnp.asarray(trims)
     share = (knots - knots[0]) / jnp.maximum(knots[-1] - knots[0], 1e-6)
     return earned + config.trim_premium * share[None]
