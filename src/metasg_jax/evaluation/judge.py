@@ -226,7 +226,7 @@ def play_trust(key: Key, game, player: Player, role: jax.Array, knobs: jax.Array
         malicious = game.malicious(state, xi)
         told = jnp.where(malicious, -1.0, 1.0)
         shuffled = jax.random.permutation(jax.random.key(state.round), action[:n])
-        trust = jnp.stack([action[:n], told, jnp.ones((n,)), shuffled])[role]
+        trust = jnp.stack([action[:n], told, jnp.ones((n,), jnp.float32), shuffled])[role]
         turned = jnp.where(jnp.isnan(knobs), action[n:], knobs)
         return jnp.concatenate([trust, turned])
 

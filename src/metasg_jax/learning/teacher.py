@@ -90,7 +90,7 @@ def collect_lessons(
 def _play(key: Key, game, player: Player, trim: jax.Array, told: bool):
     """Views and answers [K, H, ..] of an episode a type, and validation scores f32[K]."""
     n, place = game.num_trusted, game.num_trusted + game.rule.action_spec.index("trim")
-    nothing = jnp.zeros((game.attacker_action_size,))
+    nothing = jnp.zeros((game.attacker_action_size,), jnp.float32)
 
     def episode(_, i):
         xi = game.prior[i]
@@ -105,7 +105,7 @@ def _play(key: Key, game, player: Player, trim: jax.Array, told: bool):
             received, view, state = game.attack(key_attack, state, xi, nothing)
             action, _, _ = player.act(key_act, view)
             if told:
-                turned = jax.random.uniform(key_turn, (n,)) < rate
+                turned = jax.random.uniform(key_turn, (n,), jnp.float32) < rate
                 action = action.at[:n].set(jnp.where(malicious ^ turned, -1.0, 1.0))
             action = action.at[place].set(trim)
             state, _ = game.defend(key_defend, state, xi, received, action)
@@ -137,7 +137,7 @@ def learn_normalizer(state: MetaSGState, lessons: tuple[Lessons, ...]) -> MetaSG
 
 @jax.jit
 def _learn(normalizer, group: Lessons):
-    return normalizer.update(group.view, jnp.ones((len(group),)))
+    return normalizer.update(group.view, jnp.ones((len(group),), jnp.float32))
 
 
 @functools.partial(jax.jit, static_argnames=("policy", "trims", "num_steps"))
@@ -242,7 +242,7 @@ def missed(trim: jax.Array, earned: jax.Array, trims: tuple[float, ...]) -> jax.
     tried = ~jnp.isnan(earned[:, 0])
     earned = jnp.where(tried[:, None], earned, 0.0)
     if len(trims) == 1:
-        return jnp.zeros(trim.shape)
+        return jnp.zeros(trim.shape, jnp.float32)
     knots = jnp.asarray(trims)
     inside = jnp.clip(trim, knots[0], knots[-1])
     place = jnp.clip(jnp.searchsorted(knots, inside, side="right") - 1, 0, len(trims) - 2)
@@ -271,7 +271,7 @@ def drop_families(key: Key, view: ClientView, config: TeachConfig) -> ClientView
     with a model whose last matrix is not found. ``view`` has a leading axis L.
     """
     needs = sorted({need for family in FEATURES.values() for need in family.needs})
-    lacks = jax.random.uniform(key, (len(view.known), len(needs) + 1)) < config.drop
+    lacks = jax.random.uniform(key, (len(view.known), len(needs) + 1), jnp.float32) < config.drop
     none = jnp.zeros((len(view.known),), bool)
 
     def gone(family):
