@@ -61,7 +61,7 @@ def rules() -> None:
             w_global=kind(got.w_global),
             root_update=kind(got.root_update),
         )
-        for name, (update, state, info) in updates(wide).items():
+        for name, (update, state, _) in updates(wide).items():
             assert update.dtype == kind, f"{name}: {update.dtype} of rows of {kind.__name__}"
             assert np.isfinite(update).all(), name
             if kind is np.float32:
