@@ -16,7 +16,7 @@ TEST_PEERS_VENV := .venv-peers
 PARALLEL := -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install data pretrain evaluate test test-all test-faults test-peers test-peers-torch lint type format bench accelerator notebooks clean
+.PHONY: help install data pretrain evaluate test test-all test-strict test-faults test-peers test-peers-torch lint type format bench accelerator notebooks clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -51,9 +51,12 @@ test-all: $(BIN)/.installed-dev  ## every test (minutes; needs `make data DATASE
 # need none on arrays (see tests/peers/calls.py). torch would bring 6 GB of CUDA libraries.
 $(TEST_PEERS_VENV)/.installed: benchmarks/requirements-peers.txt
 	$(PYTHON) -m venv $(TEST_PEERS_VENV)
-	$(TEST_PEERS_VENV)/bin/python -m pip install --quiet -c benchmarks/requirements-peers.txt numpy scipy flwr
-	$(TEST_PEERS_VENV)/bin/python -m pip install --quiet --no-deps -c benchmarks/requirements-peers.txt byzfl
+	$(TEST_PEERS_VENV)/bin/python -m pip install --quiet --no-compile -c benchmarks/requirements-peers.txt numpy scipy flwr
+	$(TEST_PEERS_VENV)/bin/python -m pip install --quiet --no-compile --no-deps -c benchmarks/requirements-peers.txt byzfl
 	@touch $@
+
+test-strict: $(BIN)/.installed-dev  ## rules, attacks and a meta-step under x64, debug_nans, strict ranks, no jit
+	$(BIN)/python -m tests.strict $(ARGS)
 
 test-faults: $(BIN)/.installed-dev  ## damaged files, kills, full disks, hostile rows: what happens, as a table
 	$(BIN)/python -m tests.faults.run --seed $(SEED) $(ARGS)

@@ -16,8 +16,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 # Tiny arrays: nearly all time is compilation, and LLVM's optimiser is three quarters of that.
 jax.config.update("jax_disable_most_optimizations", True)
-# And half of the rest: what MLIR does to each fusion. Child processes inherit the flag.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # of child processes
+# And half of the rest: what MLIR does to each fusion. Then a tenth: a program in one part, because
+# the cores are taken by the other workers. Child processes inherit the flags.
+os.environ["XLA_FLAGS"] = " ".join([
+    os.environ.get("XLA_FLAGS", ""),
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+])  # fmt: skip
 
 
 def pytest_configure(config):

@@ -182,7 +182,7 @@ def patch_mask(raw: jax.Array, side: int) -> jax.Array:
     """f32[h, w, 1]: squares of ``side`` pixels, mixed by a softmax of f32[h - side + 1, ..]."""
     rows, columns = raw.shape
     weights = jax.nn.softmax(_SHARPNESS * raw.reshape(-1)).reshape(raw.shape)
-    mask = jnp.zeros((rows + side - 1, columns + side - 1))
+    mask = jnp.zeros((rows + side - 1, columns + side - 1), jnp.float32)
     for i in range(side):
         for j in range(side):
             mask = mask.at[i : i + rows, j : j + columns].add(weights)
@@ -237,12 +237,15 @@ def _search(
 
     key_mask, key_pattern = jax.random.split(key)
     raw = (
-        0.1 * jax.random.normal(key_mask, shape),
-        0.1 * jax.random.normal(key_pattern, x.shape[1:]),
+        0.1 * jax.random.normal(key_mask, shape, jnp.float32),
+        0.1 * jax.random.normal(key_pattern, x.shape[1:], jnp.float32),
     )
     # a success below any, so that the first step's mask is taken
     nothing = _Found(
-        jnp.zeros((*x.shape[1:3], 1)), jnp.zeros(x.shape[1:]), jnp.zeros(()), -jnp.ones(())
+        jnp.zeros((*x.shape[1:3], 1), jnp.float32),
+        jnp.zeros(x.shape[1:], jnp.float32),
+        jnp.zeros((), jnp.float32),
+        -jnp.ones((), jnp.float32),
     )
     carry = raw, optimizer.init(raw), jnp.asarray(cost, jnp.float32), nothing
     (_, _, _, best), _ = jax.lax.scan(step, carry, None, length=steps)
@@ -268,8 +271,8 @@ def begin_search(model: Model, side: int = 3) -> OnlineSearch:
     height, width, channels = model.input_shape
     num = model.num_classes
     raw = (
-        jnp.zeros((num, height - side + 1, width - side + 1)),
-        jnp.zeros((num, height, width, channels)),
+        jnp.zeros((num, height - side + 1, width - side + 1), jnp.float32),
+        jnp.zeros((num, height, width, channels), jnp.float32),
     )
     return OnlineSearch(raw, _online_optimizer().init(raw), jnp.zeros((), jnp.int32))
 

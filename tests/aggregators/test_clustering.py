@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,6 +16,9 @@ from tests.aggregators import oracles
 from tests.aggregators.oracles import flame_cluster, sklearn_hdbscan
 
 SIZES = [2, 5, 10, 30]
+cosines = jax.jit(cosine_distances)
+cluster_of = jax.jit(hdbscan)
+majority = jax.jit(majority_cluster)
 
 
 def distances_of(n, seed):
@@ -118,7 +120,7 @@ def test_two_pairs_and_a_stray_row():
     of the root is 5 / 30 for all rows, and four of them go on to 1 / 10: 1 / 30 + 4 / 10 = 0.43.
     """
     x = np.array([0.0, 1.0, 11.0, 13.0, 43.0], np.float32)
-    cluster = functools.partial(jax.jit(hdbscan), np.abs(x[:, None] - x[None]), np.ones(5, bool))
+    cluster = functools.partial(cluster_of, np.abs(x[:, None] - x[None]), np.ones(5, bool))
     assert cluster(2, 1, False).tolist() == [0, 0, 2, 2, -1]
     assert cluster(2, 1, True).tolist() == [0, 0, 2, 2, -1]
     # no two clusters of three: only the root is left, without the row that left it first
@@ -128,7 +130,7 @@ def test_two_pairs_and_a_stray_row():
 
 def test_equal_rows_are_infinitely_dense():
     """Three equal rows, two equal rows and one other, at 1 from each other."""
-    group, cluster = np.array([0, 0, 0, 1, 1, 2]), jax.jit(hdbscan)
+    group, cluster = np.array([0, 0, 0, 1, 1, 2]), cluster_of
     distances = np.float32(group[:, None] != group[None])
     for single in (False, True):
         assert cluster(distances, group < 3, 2, 2, single).tolist() == [0, 0, 0, 3, 3, -1]
@@ -136,7 +138,7 @@ def test_equal_rows_are_infinitely_dense():
 
 
 def test_minimax_paths_are_an_ultrametric():
-    paths = np.asarray(minimax_paths(jnp.asarray(distances_of(40, 0)), jnp.ones(40, bool)))
+    paths = np.asarray(jax.jit(minimax_paths)(distances_of(40, 0), np.ones(40, bool)))
     assert (paths[:, None] <= np.maximum(paths[:, :, None], paths[None]).transpose(0, 2, 1)).all()
     assert (paths <= distances_of(40, 0)).all()
 
@@ -144,15 +146,14 @@ def test_minimax_paths_are_an_ultrametric():
 @pytest.mark.parametrize("n", [2, 3, 5, 10, 11, 40, 100])
 def test_the_majority_cluster_is_that_of_hdbscan(n):
     """Two groups of random sizes and spreads, up to half of the rows turned round."""
-    cluster = jax.jit(majority_cluster)
     sizes = set()
     for seed in range(20):
         rng = np.random.default_rng(seed)
         rows = rng.normal(size=(n, 5)) + 4 * rng.random() * rng.normal(size=5)
         rows[: rng.integers(0, n // 2 + 1)] *= -1
         rows = rows.astype(np.float32)
-        distances = np.asarray(cosine_distances(rows, np.linalg.norm(rows, axis=1)))
-        got = cluster(distances, np.ones(n, bool))
+        distances = np.asarray(cosines(rows, np.linalg.norm(rows, axis=1)))
+        got = majority(distances, np.ones(n, bool))
         np.testing.assert_array_equal(got, flame_cluster(np.float64(distances)))
         assert got.sum() > n / 2
         sizes.add(int(got.sum()))
@@ -162,10 +163,10 @@ def test_the_majority_cluster_is_that_of_hdbscan(n):
 def test_the_majority_cluster_is_of_the_rows_that_are_present():
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(12, 5)).astype(np.float32)
-    distances = np.array(cosine_distances(rows, np.linalg.norm(rows, axis=1)))
+    distances = np.array(cosines(rows, np.linalg.norm(rows, axis=1)))
     present = np.arange(12) % 3 > 0
     want = flame_cluster(np.float64(distances[np.ix_(present, present)]))
     distances[~present] = np.nan
-    got = np.asarray(majority_cluster(jnp.asarray(distances), jnp.asarray(present)))
+    got = np.asarray(majority(distances, present))
     np.testing.assert_array_equal(got[present], want)
     assert not got[~present].any()

@@ -1,5 +1,7 @@
 """A craft alone, on rows that a test gives: no model is trained."""
 
+import functools
+
 import jax
 import numpy as np
 
@@ -8,12 +10,15 @@ from tests.worlds import context
 ACTION = np.zeros(4, np.float32)
 
 
+_base = functools.cache(context)  # making it calls JAX a dozen times
+
+
 def context_of(rows, num_colluders: int):
     """The context of a round of these rows, whose first clients collude."""
     rows = np.asarray(rows, np.float32)
     n, d = rows.shape
     first = np.arange(n) < num_colluders
-    return context().replace(
+    return _base().replace(
         malicious=first,
         colluders=first,
         visible=rows,

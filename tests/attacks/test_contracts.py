@@ -57,10 +57,15 @@ def half(method, attack, ctx, action=ACTION):
     return getattr(attack, method)(jax.random.key(0), attack.init(N, D), ctx, action)[0]
 
 
+@jax.jit
+def _craft_by_table(attack, ctx):
+    table, [kind], [slot] = attack_table([attack])
+    return table.craft(kind, slot, jax.random.key(0), table.init(N, D), ctx, ACTION)[0]
+
+
 def craft_by_table(attack, ctx):
     """Through the table, which hides what the attack may not know."""
-    table, [kind], [slot] = attack_table([attack])
-    return np.asarray(table.craft(kind, slot, jax.random.key(0), table.init(N, D), ctx, ACTION)[0])
+    return np.asarray(_craft_by_table(attack, ctx))
 
 
 def test_names_of_the_two_registries_are_told_apart():

@@ -26,8 +26,13 @@ from tests.worlds import (
 )
 
 
+@jax.jit
+def _craft(attack, ctx, action):
+    return attack.craft(None, (), ctx, action)[0]
+
+
 def craft(attack, ctx, action=None):
-    return np.asarray(jax.jit(attack.craft)(None, (), ctx, action)[0])
+    return np.asarray(_craft(attack, ctx, action))  # the attack's numbers are traced
 
 
 def cosine(a, b):
@@ -73,11 +78,15 @@ def test_deviations_of_clients_that_almost_agree(attack):
     np.testing.assert_allclose(craft(attack, ctx)[0] - 1e3, want - 1e3, atol=5e-4)
 
 
+@jax.jit
+def _loss(w, images, labels):
+    return cross_entropy(MODEL, MODEL.unravel(w), to_unit(images), labels)
+
+
 def loss(w, client):
     data = client_data()
     own = data.index[client]
-    params = MODEL.unravel(jnp.asarray(w))
-    return cross_entropy(MODEL, params, to_unit(data.images[own]), data.labels[own])
+    return _loss(w, data.images[own], data.labels[own])
 
 
 def test_eb_is_honest_training_boosted_the_other_way():
@@ -140,9 +149,13 @@ def test_rl_scale_is_logarithmic(knob, factor):
     np.testing.assert_allclose(rows, factor * ctx.visible, rtol=1e-5)
 
 
+@jax.jit
+def _rl_plan(action):
+    return RL(max_steps=8).plan(None, (), context(), action)[0]
+
+
 def rl_plans(knobs):
-    plan = jax.jit(lambda action: RL(max_steps=8).plan(None, (), context(), action)[0])
-    return [plan(jnp.array(knob)) for knob in knobs]
+    return [_rl_plan(np.float32(knob)) for knob in knobs]
 
 
 def test_rl_steps_are_linear_from_one_to_the_most():

@@ -47,7 +47,10 @@ def crafted(attack, ctx):
 
 
 def earned(ctx, row):
-    return float(ctx.look(aggregate_with(jax.random.key(0), ctx, jnp.asarray(row)), False))
+    def gain(row):
+        return ctx.look(aggregate_with(jax.random.key(0), ctx, row), False)
+
+    return float(jax.jit(gain)(row))
 
 
 @pytest.mark.parametrize("attack", [Tailored(), TailoredBFL()])

@@ -168,7 +168,7 @@ def test_nothing_but_the_servers_side_is_read():
     from metasg_jax.testing import tiny_game
 
     game = tiny_game(rule="client_trust", observation="clients", post_defense="none")
-    state = game.reset(jax.random.key(0), game.prior[0])
+    state = jax.jit(lambda g: g.reset(jax.random.key(0), g.prior[0]))(game)
     blind = game.replace(
         validation_x=game.validation_x * 0, test_x=game.test_x * 0, test_y=game.test_y * 0,
         backdoor_weight=9.0, prior=game.prior.replace(probabilities=game.prior.probabilities * 0),

@@ -1,5 +1,7 @@
 """The FL game: identity is reachable, divergence is the floor, defences act on copies."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,12 +36,17 @@ def nobody(game):
     )
 
 
-def play(game, xi, action, key=0):
-    return jax.jit(
-        lambda game, xi_index, player: rollout(
-            jax.random.key(key), jax.random.key(1), game, game.prior[xi_index], player, nobody(game)
-        )
-    )(game, xi, constant(game, action))
+@functools.partial(jax.jit, static_argnames="num_rounds")
+def episode(game, xi, player, seed, state=None, num_rounds=None):
+    keys = jax.random.key(seed), jax.random.key(1)
+    return rollout(
+        *keys, game, game.prior[xi], player, nobody(game), state=state, num_rounds=num_rounds
+    )
+
+
+def play(game, xi, action, seed=0, **settings):
+    # the type and the seed are traced: a game compiles once
+    return episode(game, jnp.int32(xi), constant(game, action), jnp.int32(seed), **settings)
 
 
 @pytest.mark.parametrize("xi", [0, 1, 2])
@@ -72,7 +79,7 @@ def test_rewards_are_bounded_and_attack_pays(game):
 def test_divergence_is_the_floor_for_all_remaining_rounds_and_counted():
     # a learning rate that overflows float32: the mean has no defence against it
     fl = FLConfig(
-        num_clients=8, num_sampled=4, batch_size=4, horizon=6, local_lr=1e10, server_lr=1e35
+        num_clients=8, num_sampled=4, batch_size=4, horizon=3, local_lr=1e10, server_lr=1e35
     )
     game = tiny_game(fl=fl)
     state, played = play(game, 2, (1.0, -1.0, 1.0))
@@ -94,7 +101,11 @@ def test_observations_have_the_size_they_say(observation):
 def test_a_group_shares_the_environment_and_differs_in_noise(game):
     normalizer = init_normalizer(game.observation_spec)
     chance = Player((), normalizer, Random(game.action_size))
-    played = rollout_groups(jax.random.key(0), game, game.prior[1], chance, nobody(game), 2, 3)
+    played = jax.jit(
+        lambda game: rollout_groups(
+            jax.random.key(0), game, game.prior[1], chance, nobody(game), 2, 3
+        )
+    )(game)
     sampled = played.info["malicious"]
     assert (sampled[:, 0] == sampled[:, 1]).all()
     assert (played.defender.action[:, 0] != played.defender.action[:, 1]).all()
@@ -102,26 +113,9 @@ def test_a_group_shares_the_environment_and_differs_in_noise(game):
 
 
 def test_episode_may_be_played_in_parts_from_a_state(game):
-    whole, _ = rollout(
-        jax.random.key(0),
-        jax.random.key(1),
-        game,
-        game.prior[1],
-        constant(game, (0, 0, 0)),
-        nobody(game),
-        num_rounds=1,
-    )
+    whole, _ = play(game, 1, (0, 0, 0), num_rounds=1)
     assert int(whole.round) == 1
-    more, _ = rollout(
-        jax.random.key(2),
-        jax.random.key(1),
-        game,
-        game.prior[1],
-        constant(game, (0, 0, 0)),
-        nobody(game),
-        state=whole,
-        num_rounds=2,
-    )
+    more, _ = play(game, 1, (0, 0, 0), seed=2, state=whole, num_rounds=2)
     assert int(more.round) == 3
 
 

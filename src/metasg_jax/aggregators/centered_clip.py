@@ -34,7 +34,7 @@ class CenteredClip(AggregatorBase):
 
     def init(self, n: int, d: int) -> jax.Array:
         """The first centre: 0."""
-        return jnp.zeros((d,))
+        return jnp.zeros((d,), jnp.float32)
 
     def __call__(self, key, state, received, action=None):
         """(f32[d], the next centre, info).
@@ -42,17 +42,19 @@ class CenteredClip(AggregatorBase):
         info: {clipped: share of present rows in the last iteration, rejected: i32[]}.
         """
         present = presence(received)
-        count = jnp.maximum(present.sum(), 1)
+        count, dtype = jnp.maximum(present.sum(), 1), received.updates.dtype
 
         def step(_, carry):
             centre, _ = carry
             offsets = jnp.where(present[:, None], received.updates - centre[None], 0.0)
             # 0 where the square of a huge distance overflows: such a row pulls nowhere
             factors = clip_factors(row_norms(offsets), self.max_norm)
-            clipped = jnp.sum(present & (factors < 1)) / count
+            clipped = jnp.sum(present & (factors < 1), dtype=offsets.dtype) / count
             return centre + weighted_sum(present * factors / count, offsets), clipped
 
-        centre, clipped = jax.lax.fori_loop(0, self.iterations, step, (state, jnp.zeros(())))
+        centre, clipped = jax.lax.fori_loop(
+            0, self.iterations, step, (state.astype(dtype), jnp.zeros((), dtype))
+        )
         update = jnp.where(present.any(), centre, 0.0)
         rejected = count_rejected(received, present)
         return update, centre, {"clipped": clipped, "rejected": rejected}

@@ -66,7 +66,7 @@ class ClientTrust(ClippedTrimmedMean):
         if action is None:
             action = jnp.concatenate(
                 [
-                    jnp.ones((n,)),
+                    jnp.ones((n,), jnp.float32),
                     jnp.stack([jnp.asarray(v) for v in (self.clip, self.trim, self.own)]),
                 ]
             )

@@ -44,7 +44,7 @@ class CRFL(AggregatorBase):
         mean, _, info = Mean()(None, (), received)
         model = received.w_global - mean
         norm = safe_sqrt(jnp.vdot(model, model))
-        noise = self.sigma * jax.random.normal(key, model.shape)
+        noise = self.sigma * jax.random.normal(key, model.shape, jnp.float32)
         new = model * clip_factors(norm, self.max_norm) + noise
         update = jnp.where(presence(received).any(), received.w_global - new, 0.0)
         return update, state, info | {"model_norm": norm}

@@ -129,7 +129,7 @@ class DeepSight(AggregatorBase):
         cluster = ensemble(
             jnp.concatenate([euclidean_distances(ratios), jnp.stack(apart)]),
             jnp.concatenate([predicts, jnp.stack([present, present])]),
-            jnp.array([1.0] * self.num_seeds + [self.num_seeds] * 2),
+            jnp.array([1.0] * self.num_seeds + [self.num_seeds] * 2, ratios.dtype),
             present,
             self.min_cluster_size,
             self.min_samples,
@@ -168,7 +168,7 @@ def threshold_exceedings(energies: jax.Array, floor: float | jax.Array) -> jax.A
 
 def noise_images(key: Key, num_seeds: int, count: int, shape: tuple[int, ...]) -> jax.Array:
     """f32[num_seeds, count, *shape], uniform in [0, 1)."""
-    return jax.random.uniform(key, (num_seeds, count, *shape))
+    return jax.random.uniform(key, (num_seeds, count, *shape), jnp.float32)
 
 
 def division_differences(
@@ -200,7 +200,7 @@ def division_differences(
 
         return sums + jax.lax.map(compare, received.updates)
 
-    start = jnp.zeros((n, num_seeds, model.num_classes))
+    start = jnp.zeros((n, num_seeds, model.num_classes), received.updates.dtype)
     return jax.lax.fori_loop(0, chunks, add, start).swapaxes(0, 1) / num_inputs
 
 
@@ -246,5 +246,5 @@ def ensemble(
         jnp.append(votes, 0.0),
         jnp.arange(len(votes) + 1) == len(votes),
     )
-    _, labels = jax.lax.scan(cluster, jnp.zeros(distances.shape[1:]), inputs)
+    _, labels = jax.lax.scan(cluster, jnp.zeros(distances.shape[1:], distances.dtype), inputs)
     return labels[-1]

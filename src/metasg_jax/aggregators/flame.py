@@ -46,7 +46,7 @@ class FLAME(AggregatorBase):
         selected = majority_cluster(cosine_distances(updates, norms), present)
         bound = median_norm(norms, present)
         weights = selected * clip_factors(norms, bound) / jnp.maximum(selected.sum(), 1)
-        noise = self.noise * bound * jax.random.normal(key, updates.shape[1:])
+        noise = self.noise * bound * jax.random.normal(key, updates.shape[1:], jnp.float32)
         update = mixture(weights, received.updates, present) + noise
         info = {"selected": selected, "rejected": count_rejected(received, present)}
         return jnp.where(present.any(), update, 0.0), state, info

@@ -48,7 +48,7 @@ class FoolsGold(AggregatorBase):
 
     def init(self, n: int, d: int):
         """The history f32[num_clients, d], or nothing."""
-        return jnp.zeros((self.num_clients, d)) if self.num_clients else ()
+        return jnp.zeros((self.num_clients, d), jnp.float32) if self.num_clients else ()
 
     def check_clients(self, n: int) -> None:
         """Refuses a history of fewer clients than are sampled.

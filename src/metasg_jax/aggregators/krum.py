@@ -29,7 +29,8 @@ class Krum(AggregatorBase):
         """(f32[d], state, {selected: i32[], rejected: i32[]}); zero where no row is present."""
         gram, present = centred_gram(received)
         f = remaining_byzantine(self.f, present)
-        selected = jnp.argmin(krum_scores(squared_distances(gram, present), present, f))
+        scores = krum_scores(squared_distances(gram, present), present, f)
+        selected = jnp.argmin(scores).astype(jnp.int32)
         update = jnp.where(present[selected], received.updates[selected], 0.0)
         info = {"selected": selected, "rejected": count_rejected(received, present)}
         return update, state, info

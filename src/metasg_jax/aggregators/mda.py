@@ -86,7 +86,9 @@ def smallest_diameter(distances: jax.Array, subsets: jax.Array) -> jax.Array:
         farthest = jnp.max(jnp.where(subsets, to[None], 0.0), axis=1)
         return jnp.maximum(diameters, jnp.where(member, farthest, 0.0)), None
 
-    diameters, _ = jax.lax.scan(widen, jnp.zeros(subsets.shape[0]), (distances, subsets.T))
+    diameters, _ = jax.lax.scan(
+        widen, jnp.zeros(subsets.shape[0], distances.dtype), (distances, subsets.T)
+    )
     best = diameters.min()
     # by a power of 2, which rounds nothing: sums of huge squares overflow
     _, exponent = jnp.frexp(jnp.where(jnp.isfinite(best), best, 1.0))

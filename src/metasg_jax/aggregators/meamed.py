@@ -46,7 +46,13 @@ def mean_around_median(updates: jax.Array, present: jax.Array, kept: jax.Array) 
     """
     kept = jnp.maximum(kept, 1.0)
     last = jnp.ceil(kept).astype(jnp.int32) - 1
-    nearest = Window(last, last, jnp.ones(()), jnp.zeros(()), jnp.zeros(()))
+    nearest = Window(
+        last,
+        last,
+        jnp.ones((), jnp.float32),
+        jnp.zeros((), jnp.float32),
+        jnp.zeros((), jnp.float32),
+    )
     windows = jax.tree.map(lambda *w: jnp.stack(w), median_window(present), nearest)
 
     def select(i, found):

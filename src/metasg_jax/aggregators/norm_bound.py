@@ -30,6 +30,8 @@ class NormBound(AggregatorBase):
         updates, present = present_rows(received)
         factors = clip_factors(present_norms(received, present), self.max_norm)
         weights = shares(jnp.where(present, received.weights, 0.0))
-        clipped = jnp.sum((factors < 1) * present) / jnp.maximum(present.sum(), 1)
+        clipped = jnp.sum((factors < 1) & present, dtype=updates.dtype) / jnp.maximum(
+            present.sum(), 1
+        )
         info = {"clipped": clipped, "rejected": count_rejected(received, present)}
         return weighted_sum(weights * factors, updates), state, info

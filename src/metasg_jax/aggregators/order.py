@@ -76,7 +76,7 @@ def median_window(present: jax.Array) -> Window:
     count = present.sum()
     half = jnp.where(count > 0, 0.5, 0.0)
     low, high = jnp.maximum(count - 1, 0) // 2, count // 2
-    return Window(low, high, half, jnp.zeros(()), half)
+    return Window(low, high, half, jnp.zeros((), jnp.float32), half)
 
 
 def trimmed_window(present: jax.Array, cut: jax.Array) -> Window:

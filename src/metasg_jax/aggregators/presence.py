@@ -71,7 +71,7 @@ def count_rejected(received: Received, present: jax.Array) -> jax.Array:
     The ``info["rejected"]`` of every rule and pre-aggregator: of the weights and of ``present``
     alone, so it costs no pass over the rows.
     """
-    return jnp.sum((received.weights != 0) & ~present)
+    return jnp.sum((received.weights != 0) & ~present, dtype=jnp.int32)
 
 
 def remaining_byzantine(f: float | jax.Array, present: jax.Array) -> jax.Array:

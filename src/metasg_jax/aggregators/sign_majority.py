@@ -29,6 +29,6 @@ class SignMajority(AggregatorBase):
         """(f32[d], state, {rejected: i32[]}); zero where no row is present."""
         updates, present = present_rows(received)
         # absent rows are zero rows here, and have no vote
-        votes = weighted_sum(jnp.ones(present.shape[0]), jnp.sign(updates))
+        votes = weighted_sum(jnp.ones(present.shape[0], updates.dtype), jnp.sign(updates))
         rejected = count_rejected(received, present)
         return self.scale * jnp.sign(votes), state, {"rejected": rejected}

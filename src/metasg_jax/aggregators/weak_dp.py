@@ -37,5 +37,5 @@ class WeakDP(AggregatorBase):
     def __call__(self, key, state, received, action=None):
         """(f32[d], state, {clipped: share of present rows, rejected: i32[]})."""
         update, _, info = NormBound(max_norm=self.max_norm)(None, (), received)
-        noise = self.sigma * jax.random.normal(key, update.shape)
+        noise = self.sigma * jax.random.normal(key, update.shape, jnp.float32)
         return update + jnp.where(presence(received).any(), noise, 0.0), state, info

@@ -168,7 +168,7 @@ def unlike(key: Key, rows: jax.Array, noise: jax.Array) -> jax.Array:
     raw, kind = jax.random.key_data(key), jax.random.key_impl(key)
 
     def turned():
-        drawn = jax.random.normal(jax.random.wrap_key_data(raw, impl=kind), rows.shape)
+        drawn = jax.random.normal(jax.random.wrap_key_data(raw, impl=kind), rows.shape, jnp.float32)
         norms = row_norms(rows)[:, None]
         # in proportion to the coordinate: spread evenly it would spare the layers that are small
         moved = rows * (1 + noise * drawn)

@@ -22,12 +22,12 @@ class ConstantShift(AttackBase):
 
     def init(self, n, d):
         """The direction f32[d], 0 before the first round."""
-        return jnp.zeros((d,))
+        return jnp.zeros((d,), jnp.float32)
 
     def craft(self, key, state, ctx, action):
         """Rows f32[n, d]. ``key`` is consumed."""
         honest = seen(ctx)
-        drawn = jax.random.normal(key, state.shape)
+        drawn = jax.random.normal(key, state.shape, jnp.float32)
         drawn = drawn / jnp.maximum(jnp.sqrt(jnp.sum(drawn**2)), 1e-12)
         direction = jnp.where(jnp.any(state != 0), state, drawn)
         return honest + self.scale * row_norms(honest)[:, None] * direction[None], direction, {}

@@ -22,6 +22,6 @@ class FreeRider(AttackBase):
     def craft(self, key, state, ctx, action):
         """Rows f32[n, d], different for each client. ``key`` is consumed."""
         honest = seen(ctx)
-        noise = jax.random.normal(key, honest.shape)
+        noise = jax.random.normal(key, honest.shape, jnp.float32)
         scale = self.level * row_norms(honest) / jnp.maximum(row_norms(noise), 1e-12)
         return scale[:, None] * noise, state, {}

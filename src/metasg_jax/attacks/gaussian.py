@@ -20,4 +20,4 @@ class Gaussian(AttackBase):
 
     def craft(self, key, state, ctx, action):
         """Rows f32[n, d], different for each client. ``key`` is consumed."""
-        return self.sigma * jax.random.normal(key, seen(ctx).shape), state, {}
+        return self.sigma * jax.random.normal(key, seen(ctx).shape, seen(ctx).dtype), state, {}

@@ -37,5 +37,5 @@ class LMPTrim(AttackBase):
         # away from the edge, on the far side of the honest values
         outwards = jnp.where(rising, edge < 0, edge > 0)
         far = jnp.where(outwards, self.b * edge, edge / self.b)
-        draws = jax.random.uniform(key, rows.shape)
+        draws = jax.random.uniform(key, rows.shape, jnp.float32)
         return edge[None] + draws * (far - edge)[None], state, {}

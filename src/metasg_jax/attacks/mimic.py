@@ -39,7 +39,9 @@ class Mimic(AttackBase):
 
     def init(self, n, d):
         """Nothing known."""
-        return MimicState(jnp.zeros((d,)), jnp.zeros((d,)), jnp.zeros(()))
+        return MimicState(
+            jnp.zeros((d,), jnp.float32), jnp.zeros((d,), jnp.float32), jnp.zeros((), jnp.float32)
+        )
 
     def craft(self, key, state, ctx, action):
         """Rows f32[n, d], every row the same honest one. ``key`` is consumed."""
@@ -47,7 +49,7 @@ class Mimic(AttackBase):
         t, share = state.rounds, chosen / jnp.maximum(chosen.sum(), 1)
         mean = (t * state.mean + weighted_sum(share, rows)) / (t + 1)
         centred = jnp.where(chosen[:, None], rows - mean[None], 0.0)
-        drawn = _normalised(jax.random.normal(key, mean.shape))
+        drawn = _normalised(jax.random.normal(key, mean.shape, jnp.float32))
         before = jnp.where(t > 0, state.direction, drawn)
         turned = _normalised(weighted_sum(centred @ before, centred))
         direction = _normalised((t * before + turned) / (t + 1))

@@ -41,7 +41,7 @@ class Neurotoxin(BFL):
 
     def init(self, n, d):
         """No model seen yet."""
-        return Observed(jnp.zeros((d,)), jnp.zeros((), bool))
+        return Observed(jnp.zeros((d,), jnp.float32), jnp.zeros((), bool))
 
     def craft(self, key, state, ctx, action):
         """Rows f32[n, d]: its own updates, boosted, in the coordinates that hardly moved."""

@@ -62,20 +62,20 @@ def honest_plan(
             and cost nothing.
     """
     classes = jnp.arange(num_classes, dtype=jnp.int32)
-    trigger = jnp.zeros((n, *image_shape)) if "trigger" in uses else None
+    trigger = jnp.zeros((n, *image_shape), jnp.float32) if "trigger" in uses else None
     return LocalPlan(
         label_map=jnp.broadcast_to(classes[None], (n, num_classes)),
-        poison_class=jnp.zeros((n, num_classes)),
-        fraction=jnp.zeros((n,)),
+        poison_class=jnp.zeros((n, num_classes), jnp.float32),
+        fraction=jnp.zeros((n,), jnp.float32),
         trigger_mask=trigger,
         trigger_pattern=trigger,
         target=jnp.zeros((n,), jnp.int32),
-        sign=jnp.ones((n,)),
-        proximal=jnp.zeros((n,)),
-        stealth=jnp.zeros((n,)),
+        sign=jnp.ones((n,), jnp.float32),
+        proximal=jnp.zeros((n,), jnp.float32),
+        stealth=jnp.zeros((n,), jnp.float32),
         reference=None,
         lr=jnp.full((n,), lr, jnp.float32),
-        radius=jnp.full((n,), jnp.inf) if "radius" in uses else None,
+        radius=jnp.full((n,), jnp.inf, jnp.float32) if "radius" in uses else None,
         steps=jnp.full((n,), steps, jnp.int32),
     )
 

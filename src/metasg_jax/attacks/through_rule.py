@@ -93,4 +93,4 @@ def climb(
 
 def factors(largest: ArrayLike, count: int) -> jax.Array:
     """``count`` factors f32[count] from ``1 / largest`` to ``largest``, evenly on a log scale."""
-    return jnp.asarray(largest) ** jnp.linspace(-1.0, 1.0, count)
+    return jnp.asarray(largest) ** jnp.linspace(-1.0, 1.0, count, dtype=jnp.float32)

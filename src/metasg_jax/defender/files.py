@@ -146,5 +146,8 @@ def _tensors(player: Player) -> dict:
 
 def _views(read: dict, spec) -> tuple:
     """Mean and m2 with the leaves of a view that are not normalised."""
-    rest = {name: jnp.zeros(getattr(spec, name).shape[-1:]) for name in ("present", "known")}
+    rest = {
+        name: jnp.zeros(getattr(spec, name).shape[-1:], jnp.float32)
+        for name in ("present", "known")
+    }
     return tuple(spec.replace(**read[part], **rest) for part in ("mean", "m2"))

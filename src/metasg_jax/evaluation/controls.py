@@ -49,12 +49,12 @@ class Panel:
     def init(self, key, observation_spec):
         """Of the learned policy at the centre action. ``key`` is consumed."""
         theta = self.policy.init(key, observation_spec)
-        action = jnp.zeros((self.action_size,))
+        action = jnp.zeros((self.action_size,), jnp.float32)
         return {"theta": theta, "action": action, "role": jnp.asarray(_LEARNED)}
 
     def log_prob(self, params, obs, raw):
         """0: nothing is learned from a panel."""
-        return jnp.zeros(())
+        return jnp.zeros((), jnp.float32)
 
     def mode(self, params, obs):
         """The learned policy's mode."""
@@ -62,7 +62,9 @@ class Panel:
 
     def sample(self, key, params, obs):
         """(action, action). ``key`` is consumed."""
-        chance = jax.random.uniform(key, (self.action_size,), minval=-1.0, maxval=1.0)
+        chance = jax.random.uniform(
+            key, (self.action_size,), minval=-1.0, maxval=1.0, dtype=jnp.float32
+        )
         roles = jnp.stack([self.policy.mode(params["theta"], obs), params["action"], chance])
         action = roles[params["role"]]
         return action, action
@@ -120,7 +122,9 @@ def contenders(
     def steered(role, actions=None, theta=state.theta) -> Player:
         params = {
             "theta": jax.tree.map(lambda a: jnp.broadcast_to(a[None], (k, *a.shape)), theta),
-            "action": jnp.zeros((k, size)) if actions is None else jnp.asarray(actions),
+            "action": jnp.zeros((k, size), jnp.float32)
+            if actions is None
+            else jnp.asarray(actions),
             "role": jnp.full((k,), role, jnp.int32),
         }
         return Player(params, state.normalizer, Panel(policy))
@@ -131,7 +135,9 @@ def contenders(
     def static(rule: str) -> Contender:
         base = Contender(rule, steered(_CONSTANT), rule).game(game, config.game.assumed_share)
         normalizer = init_normalizer(base.observation_spec)
-        player = Player(jnp.zeros((k, base.action_size)), normalizer, Fixed(base.action_size))
+        player = Player(
+            jnp.zeros((k, base.action_size), jnp.float32), normalizer, Fixed(base.action_size)
+        )
         return Contender(rule, player, rule)
 
     rows = [

@@ -176,5 +176,5 @@ def held_out(game, split: str) -> tuple[jax.Array, jax.Array]:
 
 def standing_still(action_size: int, observation_spec) -> Player:
     """Who plays the centre of its knobs, whatever it sees."""
-    action = jnp.zeros((action_size,))
+    action = jnp.zeros((action_size,), jnp.float32)
     return Player(action, init_normalizer(observation_spec), Fixed(action_size), greedy=True)

@@ -249,7 +249,7 @@ def play_trust(
         malicious = game.malicious(state, xi)
         told = jnp.where(malicious, -1.0, 1.0)
         shuffled = jax.random.permutation(jax.random.key(state.round), action[:n])
-        trust = jnp.stack([action[:n], told, jnp.ones((n,)), shuffled])[role]
+        trust = jnp.stack([action[:n], told, jnp.ones((n,), jnp.float32), shuffled])[role]
         turned = jnp.where(jnp.isnan(knobs), action[n:], knobs)
         return jnp.concatenate([trust, turned])
 

@@ -53,7 +53,7 @@ def measure_deployed(
         hit = (predict(model, deployed, stamped) == xi.target) & others
         return hit.sum() / jnp.maximum(others.sum(), 1)
 
-    asr = jax.lax.cond(xi.has_backdoor, success, lambda: jnp.zeros(()))
+    asr = jax.lax.cond(xi.has_backdoor, success, lambda: jnp.zeros((), jnp.float32))
     accuracy = jnp.where(diverged, 0.0, accuracy)
     asr = jnp.where(diverged & xi.has_backdoor, 1.0, asr)
     return Metrics(

@@ -26,7 +26,7 @@ def classes(rows: Rows, server: ServerData):
     shares = jnp.sort(shares, axis=1)[:, ::-1] * count / 10
     largest = jnp.stack([shares[:, min(i, count - 1)] for i in (0, 1, 2, count // 2)], axis=1)
     if last.bias is None:
-        bias = jnp.zeros((shares.shape[0], count))
+        bias = jnp.zeros((shares.shape[0], count), jnp.float32)
     else:
         bias = rows.updates[:, last.bias.start : last.bias.stop]
     bias = bias / jnp.maximum(jnp.abs(bias).sum(axis=1, keepdims=True), TINY)

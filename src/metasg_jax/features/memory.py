@@ -25,10 +25,10 @@ class ClientMemory(Struct):
 def init_memory(num_slots: int, num_features: int) -> ClientMemory:
     """Nothing known; ``num_slots`` is N, at least 1."""
     return ClientMemory(
-        sums=jnp.zeros((num_slots, 2 * num_features)),
-        counts=jnp.zeros((num_slots,)),
-        spread=jnp.zeros((num_features,)),
-        rounds=jnp.zeros(()),
+        sums=jnp.zeros((num_slots, 2 * num_features), jnp.float32),
+        counts=jnp.zeros((num_slots,), jnp.float32),
+        spread=jnp.zeros((num_features,), jnp.float32),
+        rounds=jnp.zeros((), jnp.float32),
     )
 
 

@@ -16,14 +16,17 @@ def root(rows: Rows, server: ServerData):
 
     One pass over n x d.
     """
-    parts, total = [], jnp.zeros(rows.norms.shape)
+    parts, total = [], jnp.zeros(rows.norms.shape, jnp.float32)
 
     def along(spans):
         """Products with the root update and its square, within these stretches."""
         mine = [rows.root[span.start : span.stop] for span in spans]
         rest = [rows.updates[:, span.start : span.stop] for span in spans]
-        product = sum((u @ r for u, r in zip(rest, mine, strict=True)), jnp.zeros(rows.norms.shape))
-        return product, sum((jnp.vdot(r, r) for r in mine), jnp.zeros(()))
+        product = sum(
+            (u @ r for u, r in zip(rest, mine, strict=True)),
+            jnp.zeros(rows.norms.shape, jnp.float32),
+        )
+        return product, sum((jnp.vdot(r, r) for r in mine), jnp.zeros((), jnp.float32))
 
     for layer, gram in zip(server.layout.layers, rows.grams, strict=True):
         product, square = along(layer)

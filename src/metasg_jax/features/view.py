@@ -85,7 +85,7 @@ def describe(
     ]
     n = rows.norms.shape[0]
     columns = [
-        family.compute(rows, server) if there else jnp.zeros((n, len(family.names)))
+        family.compute(rows, server) if there else jnp.zeros((n, len(family.names)), jnp.float32)
         for family, there in zip(FEATURES.values(), known, strict=True)
     ]
     now = jnp.concatenate(columns, axis=1)
@@ -108,7 +108,7 @@ def describe(
         # of whom nothing is remembered, what is seen now is the best guess
         before = jnp.where(counts[:, None] > 0, before, seen)
     else:
-        before, counts = jnp.zeros_like(seen), jnp.zeros((n,))
+        before, counts = jnp.zeros_like(seen), jnp.zeros((n,), jnp.float32)
         after = memory.replace(spread=spread, rounds=memory.rounds + 1)
     often = jnp.stack([jnp.log1p(counts), counts > 0], axis=1)
     clients = jnp.concatenate([seen, before, often], axis=1)

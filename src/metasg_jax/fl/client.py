@@ -36,7 +36,9 @@ def poison(key: Key, plan: LocalPlan, x: jax.Array, y: jax.Array) -> tuple[jax.A
     if plan.trigger_mask is None or plan.trigger_pattern is None:
         return x, relabel(plan.label_map, y)
     eligible = relabel(plan.poison_class, y)
-    stamped = jax.random.uniform(key, y.shape) < plan.fraction[:, None, None] * eligible
+    stamped = (
+        jax.random.uniform(key, y.shape, jnp.float32) < plan.fraction[:, None, None] * eligible
+    )
     y = jnp.where(stamped, plan.target[:, None, None], relabel(plan.label_map, y))
     mask = plan.trigger_mask[:, None, None] * stamped[..., None, None, None]
     x = x + mask * (plan.trigger_pattern[:, None, None] - x)

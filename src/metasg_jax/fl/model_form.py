@@ -65,7 +65,9 @@ class ModelForm:
     def float_leaves(self) -> tuple[jax.Array, ...]:
         """Zeros in the shapes of the floating leaves, in the order of the row."""
         return tuple(
-            jnp.zeros(shape) for shape, f in zip(self.shapes, self.floating, strict=True) if f
+            jnp.zeros(shape, jnp.float32)
+            for shape, f in zip(self.shapes, self.floating, strict=True)
+            if f
         )
 
     def float_names(self) -> tuple[str, ...]:

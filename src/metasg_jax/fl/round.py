@@ -179,7 +179,9 @@ def collect(
 
 def answer_weights(fl: FLConfig, sizes: jax.Array) -> jax.Array:
     """What answers of clients that hold i32[n] images weigh, f32[n]: see ``FLConfig.weighting``."""
-    return sizes.astype(jnp.float32) if fl.weighting == "size" else jnp.ones(sizes.shape)
+    return (
+        sizes.astype(jnp.float32) if fl.weighting == "size" else jnp.ones(sizes.shape, jnp.float32)
+    )
 
 
 def _second_pass(
@@ -229,7 +231,7 @@ def look_at(key: Key, model: Model, fl: FLConfig, data: ClientData, w_global, sq
 
     def look(update, stamped: bool):
         x, y = data.pick(*drawn)
-        weights = jnp.ones(y.shape)
+        weights = jnp.ones(y.shape, jnp.float32)
         if stamped:
             weights = (y != squad.target).astype(jnp.float32)
             x, y = (

@@ -49,7 +49,7 @@ def sample_positions(key: Key, sizes: jax.Array, steps: int, batch_size: int) ->
     key_offset, key_within = jax.random.split(key)
     shape = (sizes.shape[0], steps, batch_size)
     size = sizes[:, None, None]
-    u = jax.random.uniform(key_within, shape)
+    u = jax.random.uniform(key_within, shape, jnp.float32)
     offset = jax.random.randint(key_offset, shape[:2], 0, sizes[:, None])[..., None]
     j = jnp.arange(batch_size, dtype=jnp.int32)[None, None]
     # j * size overflows nothing: images times batch stays far below 2^31

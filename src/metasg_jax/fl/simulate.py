@@ -43,7 +43,7 @@ def start(
         round=jnp.zeros((), jnp.int32),
         rule_state=rule.init(n, d),
         attack_states=tuple(squad.table.init(n, d) for squad in squads),
-        rejected=jnp.zeros(()),
+        rejected=jnp.zeros((), jnp.float32),
     )
 
 
@@ -74,7 +74,7 @@ def simulate(
         squads: attackers, see :meth:`metasg_jax.game.types.Prior.squads`.
         num_rounds: static.
     """
-    actions = tuple(jnp.zeros((max(1, squad.table.action_size),)) for squad in squads)
+    actions = tuple(jnp.zeros((max(1, squad.table.action_size),), jnp.float32) for squad in squads)
 
     def play(state, _):
         key_sample, key_collect, key_rule = jax.random.split(

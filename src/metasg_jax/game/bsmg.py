@@ -176,7 +176,7 @@ class FLGame(Struct):
             diverged=jnp.zeros((), bool),
             loss=self.losses(deployed, xi).clean,
             memory=self.observation.init(self.model, self.fl, self.action_size),
-            previous_action=jnp.zeros((self.action_size,)),
+            previous_action=jnp.zeros((self.action_size,), jnp.float32),
             rule_state=self.rule.init(n, d),
             attack_states=(self.prior.backdoor.init(n, d), self.prior.untargeted.init(n, d)),
         )
@@ -279,7 +279,7 @@ class FLGame(Struct):
         info = {
             "loss": losses.clean,
             "backdoor": losses.success,
-            "malicious": malicious.sum(),
+            "malicious": malicious.sum(dtype=jnp.int32),
             "diverged": gone,
             **{k: v for k, v in {**rule_info, **post_info}.items() if jnp.ndim(v) == 0},
         }

@@ -73,7 +73,11 @@ class StatisticsObservation:
 
     def init(self, model: Model, fl: FLConfig, action_size: int) -> Any:
         """(moving averages, weight they have gathered, previous root loss)."""
-        return jnp.zeros((_NUM_STATISTICS,)), jnp.zeros(()), jnp.zeros(())
+        return (
+            jnp.zeros((_NUM_STATISTICS,), jnp.float32),
+            jnp.zeros((), jnp.float32),
+            jnp.zeros((), jnp.float32),
+        )
 
     def __call__(
         self, model: Model, memory, received: Received, root, loss, previous_action, progress
@@ -132,7 +136,7 @@ class InversionObservation:
         return (
             self._statistics.init(model, fl, action_size),
             begin_search(model, self.side),
-            jnp.zeros((_NUM_PATCHED,)),
+            jnp.zeros((_NUM_PATCHED,), jnp.float32),
         )
 
     def __call__(
@@ -178,7 +182,11 @@ class ReservoirObservation:
 
     def init(self, model: Model, fl: FLConfig, action_size: int) -> Any:
         """(state of the cell, rounds seen, previous root loss)."""
-        return jnp.zeros((self.units,)), jnp.zeros(()), jnp.zeros(())
+        return (
+            jnp.zeros((self.units,), jnp.float32),
+            jnp.zeros((), jnp.float32),
+            jnp.zeros((), jnp.float32),
+        )
 
     def weights(self) -> tuple[jax.Array, jax.Array]:
         """W f32[U, U] and V f32[U, S], the same in every run."""
@@ -243,7 +251,7 @@ def _layout(model: Model):
     # concrete even when first asked for under a trace
     with jax.ensure_compile_time_eval():
         params = model.init(jax.random.key(0))
-        x = jax.random.uniform(jax.random.key(0), (4, *model.input_shape))
+        x = jax.random.uniform(jax.random.key(0), (4, *model.input_shape), jnp.float32)
         return layout_of(params, model.apply, x)
 
 
@@ -299,7 +307,7 @@ def round_statistics(model: Model, received: Received) -> jax.Array:
     pairs = present[:, None] & present[None, :] & jnp.tri(n, k=-1, dtype=bool)
     root_cosines = updates @ root / (jnp.maximum(norms, _TINY) * root_norm)
 
-    share = present / jnp.maximum(count, 1)
+    share = present.astype(updates.dtype) / jnp.maximum(count, 1)
     mean = weighted_sum(share, updates)
     mean_norm = jnp.maximum(safe_sqrt(jnp.vdot(mean, mean)), _TINY)
     # sum over coordinates of the variance over rows
@@ -320,7 +328,7 @@ def round_statistics(model: Model, received: Received) -> jax.Array:
                     jnp.log(middle / root_norm),
                     spread,
                     jnp.vdot(mean, root) / (mean_norm * root_norm),
-                    count / n,
+                    count.astype(updates.dtype) / n,
                 ]
             ),
             drift[:3],
@@ -334,7 +342,7 @@ def masked_quantiles(values: jax.Array, mask: jax.Array, quantiles) -> jax.Array
     """Linearly interpolated quantiles of the marked values; 0 where none is marked."""
     count = mask.sum()
     ordered = jnp.sort(jnp.where(mask, values, jnp.inf))
-    place = jnp.asarray(quantiles) * jnp.maximum(count - 1, 0)
+    place = jnp.asarray(quantiles, values.dtype) * jnp.maximum(count - 1, 0)
     low = jnp.floor(place).astype(jnp.int32)
     high = jnp.minimum(low + 1, jnp.maximum(count - 1, 0))
     part = place - low
@@ -349,7 +357,7 @@ ATTACKER_OBSERVATION_SIZE = ATTACKER_FEATURES + 4
 def attacker_projection(model: Model) -> jax.Array:
     """The fixed random directions f32[F, P] through which an attacker sees the last layer."""
     size = PaperObservation().spec(model, FLConfig(), 0)
-    return jax.random.normal(jax.random.key(0), (ATTACKER_FEATURES, size))
+    return jax.random.normal(jax.random.key(0), (ATTACKER_FEATURES, size), jnp.float32)
 
 
 def attacker_observation(

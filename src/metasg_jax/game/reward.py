@@ -64,7 +64,7 @@ def measure(model: Model, deployed: Deployed, x, y, xi, kind: str) -> Losses:
         probability = 1 - image_loss(out, target, "probability")
         return others @ image_loss(out, target, kind), others @ probability
 
-    none = (jnp.ones(()), jnp.zeros(()))
+    none = (jnp.ones((), jnp.float32), jnp.zeros((), jnp.float32))
     loss, success = jax.lax.cond(xi.has_backdoor, backdoor, lambda: none)
     return Losses(clean, loss, success)
 
@@ -91,4 +91,4 @@ def attacker_ceiling(rho: jax.Array, num_malicious: jax.Array) -> jax.Array:
 def worst_losses(has_backdoor: jax.Array) -> Losses:
     """What a diverged global model counts as: nothing right, the backdoor in full success."""
     success = jnp.asarray(has_backdoor, jnp.float32)
-    return Losses(clean=jnp.ones(()), backdoor=1 - success, success=success)
+    return Losses(clean=jnp.ones((), jnp.float32), backdoor=1 - success, success=success)

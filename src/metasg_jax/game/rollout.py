@@ -81,9 +81,9 @@ def init_normalizer(spec: Any) -> Normalizer:
         spec = jax.ShapeDtypeStruct((spec,), jnp.float32)
 
     def nothing():
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[-1:]), spec)
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[-1:], jnp.float32), spec)
 
-    return Normalizer(jnp.zeros(()), nothing(), nothing())
+    return Normalizer(jnp.zeros((), jnp.float32), nothing(), nothing())
 
 
 class Player(Struct):

@@ -232,13 +232,13 @@ class Parts(NamedTuple):
     def fixed(self) -> Draws:
         """Without it."""
         b, d = self.value.shape
-        return Draws(self.value, jnp.zeros((b, 0, d)), jnp.zeros((b, 0)))
+        return Draws(self.value, jnp.zeros((b, 0, d), jnp.float32), jnp.zeros((b, 0), jnp.float32))
 
 
 def _both_gradients(fun, params) -> tuple[jax.Array, jax.Array]:
     """Of a function's two scalars, ravelled."""
     _, pull = jax.vjp(fun, params)
-    one, zero = jnp.ones(()), jnp.zeros(())
+    one, zero = jnp.ones((), jnp.float32), jnp.zeros((), jnp.float32)
     flat = [jax.flatten_util.ravel_pytree(pull(c)[0])[0] for c in ((one, zero), (zero, one))]
     return flat[0], flat[1]
 

@@ -113,7 +113,7 @@ def collect_lessons(
 def _play(key: Key, game, player: Player, trim: jax.Array, looking: Looking | None, told: bool):
     """Views, answers and harm [K, H, ..] of an episode a type, and validation scores f32[K]."""
     n, place = game.num_trusted, game.num_trusted + game.rule.action_spec.index("trim")
-    nothing = jnp.zeros((game.attacker_action_size,))
+    nothing = jnp.zeros((game.attacker_action_size,), jnp.float32)
 
     def turned(view):
         return player.policy.mode(player.params, player.normalizer(view)).at[place].set(trim)
@@ -138,7 +138,7 @@ def _play(key: Key, game, player: Player, trim: jax.Array, looking: Looking | No
             view, state = game.observe(state, received)
             action = turned(view)
             if told:
-                errs = jax.random.uniform(key_turn, (n,)) < rate
+                errs = jax.random.uniform(key_turn, (n,), jnp.float32) < rate
                 action = action.at[:n].set(jnp.where(malicious ^ errs, -1.0, 1.0))
             state, _ = game.defend(key_defend, state, xi, received, action)
             return state, (view, malicious, harm)
@@ -167,7 +167,7 @@ def learn_normalizer(state: MetaSGState, lessons: tuple[Lessons, ...]) -> MetaSG
 
 @jax.jit
 def _learn(normalizer, group: Lessons):
-    return normalizer.update(group.view, jnp.ones((len(group),)))
+    return normalizer.update(group.view, jnp.ones((len(group),), jnp.float32))
 
 
 @functools.partial(jax.jit, static_argnames=("policy", "trims", "num_steps"))
@@ -279,7 +279,7 @@ def missed(trim: jax.Array, earned: jax.Array, trims: tuple[float, ...]) -> jax.
     tried = ~jnp.isnan(earned[:, 0])
     earned = jnp.where(tried[:, None], earned, 0.0)
     if len(trims) == 1:
-        return jnp.zeros(trim.shape)
+        return jnp.zeros(trim.shape, jnp.float32)
     knots = jnp.asarray(trims)
     inside = jnp.clip(trim, knots[0], knots[-1])
     place = jnp.clip(jnp.searchsorted(knots, inside, side="right") - 1, 0, len(trims) - 2)
@@ -308,7 +308,7 @@ def drop_families(key: Key, view: ClientView, config: TeachConfig) -> ClientView
     with a model whose last matrix is not found. ``view`` has a leading axis L.
     """
     needs = sorted({need for family in FEATURES.values() for need in family.needs})
-    lacks = jax.random.uniform(key, (len(view.known), len(needs) + 1)) < config.drop
+    lacks = jax.random.uniform(key, (len(view.known), len(needs) + 1), jnp.float32) < config.drop
     none = jnp.zeros((len(view.known),), bool)
 
     def gone(family):

@@ -30,7 +30,7 @@ class LinenModel:
 
     def init(self, key: Key) -> Params:
         """Draws parameters. ``key`` is consumed."""
-        return self.module.init(key, jnp.zeros((1, *self.input_shape)))["params"]
+        return self.module.init(key, jnp.zeros((1, *self.input_shape), jnp.float32))["params"]
 
     def apply(self, params: Params, x: jax.Array, clip: jax.Array | None = None) -> jax.Array:
         """Logits f32[B, C] of images f32[B, h, w, c]; ``clip`` f32[U] bounds the hidden units."""

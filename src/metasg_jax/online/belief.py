@@ -109,6 +109,6 @@ def learn_belief(key: Key, own: OwnWorld, meta: Player, later: jax.Array | float
         updates, state = optimizer.update(jax.grad(loss)(params), state)
         return (optax.apply_updates(params, updates), state), None
 
-    params = (jnp.zeros((x.shape[1], kinds)), jnp.zeros((kinds,)))
+    params = (jnp.zeros((x.shape[1], kinds), jnp.float32), jnp.zeros((kinds,), jnp.float32))
     ((kernel, bias), _), _ = jax.lax.scan(step, (params, optimizer.init(params)), length=_STEPS)
     return Belief(kernel, bias, meta.normalizer)

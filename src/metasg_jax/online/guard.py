@@ -61,8 +61,8 @@ class Trust(Struct):
 
 def no_promise() -> Trust:
     """Before the first look ahead."""
-    unknown = jnp.full((), jnp.nan)
-    return Trust(unknown, unknown, jnp.zeros(()), unknown, jnp.zeros(()))
+    unknown = jnp.full((), jnp.nan, jnp.float32)
+    return Trust(unknown, unknown, jnp.zeros((), jnp.float32), unknown, jnp.zeros((), jnp.float32))
 
 
 def hold(trust: Trust, view: OnlineView, misfit: jax.Array) -> tuple[Trust, jax.Array]:

@@ -61,7 +61,7 @@ def misfit(
 
         return jax.vmap(one)(jnp.arange(repeats))
 
-    shown = against_likely(against, jnp.ones(len(own.game.prior)))  # [K, R, O]
+    shown = against_likely(against, jnp.ones(len(own.game.prior), jnp.float32))  # [K, R, O]
     spread = jnp.sqrt(shown.var(axis=1, ddof=1).mean(axis=0))
     distance = (seen[None] - shown.mean(axis=1)) / jnp.maximum(spread, _LEAST)[None]
     return (jnp.clip(distance, -_FARTHEST, _FARTHEST) ** 2).mean(axis=1).min()

@@ -181,7 +181,7 @@ def adapt(
     if not guard:
         return standing._replace(player=candidate, state=state), None, told
     if bool(trust.strange):
-        nothing = jnp.full((), jnp.nan)
+        nothing = jnp.full((), jnp.nan, jnp.float32)
         trust = trust.replace(loss=nothing, spread=nothing)
         return standing._replace(player=player, state=state, trust=trust), None, told
     verdict = look_ahead(

@@ -54,7 +54,12 @@ class RealTrajectory(Struct):
     def begin(self, key: Key, own: OwnWorld, meta: Player) -> SoFar:
         """Nothing so far."""
         h, o, a = own.game.horizon, own.game.observation_spec, own.game.action_size
-        return SoFar(jnp.zeros((h, o)), jnp.zeros((h, a)), jnp.zeros((h,)), jnp.zeros((h,)))
+        return SoFar(
+            jnp.zeros((h, o), jnp.float32),
+            jnp.zeros((h, a), jnp.float32),
+            jnp.zeros((h,), jnp.float32),
+            jnp.zeros((h,), jnp.float32),
+        )
 
     def __call__(
         self,

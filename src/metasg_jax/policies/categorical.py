@@ -28,7 +28,7 @@ class Categorical:
 
     def init(self, key: Key, observation_spec: int) -> Params:
         """Draws parameters; all actions are almost equally likely at first. ``key`` is consumed."""
-        return self._network().init(key, jnp.zeros((observation_spec,)))["params"]
+        return self._network().init(key, jnp.zeros((observation_spec,), jnp.float32))["params"]
 
     def sample(self, key: Key, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(one-hot action f32[A], the same) for an observation f32[O]. ``key`` is consumed."""
@@ -47,7 +47,7 @@ class Categorical:
     def logits(self, params: Params, obs: jax.Array) -> jax.Array:
         """f32[A], the first 0."""
         free: Any = self._network().apply({"params": params}, obs)
-        return jnp.concatenate([jnp.zeros((1,)), free])
+        return jnp.concatenate([jnp.zeros((1,), jnp.float32), free])
 
     def _network(self) -> Network:
         # without a bias, a row an observation where it is one-hot

@@ -20,7 +20,7 @@ class Fixed:
 
     def init(self, key: Key, observation_spec: int) -> Params:
         """The centre action."""
-        return jnp.zeros((self.action_size,))
+        return jnp.zeros((self.action_size,), jnp.float32)
 
     def sample(self, key: Key, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(the action, the action)."""
@@ -28,7 +28,7 @@ class Fixed:
 
     def log_prob(self, params: Params, obs: jax.Array, raw: jax.Array) -> jax.Array:
         """0: there is nothing to choose."""
-        return jnp.zeros(())
+        return jnp.zeros((), jnp.float32)
 
     def mode(self, params: Params, obs: jax.Array) -> jax.Array:
         """The action."""

@@ -34,7 +34,7 @@ class Gaussian:
     def init(self, key: Key, observation_spec: int) -> Params:
         """Draws parameters; the mean is almost 0 everywhere at first. ``key`` is consumed."""
         network = Network(self.hidden, self.action_size)
-        mean = network.init(key, jnp.zeros((observation_spec,)))["params"]
+        mean = network.init(key, jnp.zeros((observation_spec,), jnp.float32))["params"]
         if not self.learn_std:
             return {"mean": mean}
         return {"mean": mean, "log_std": self._initial_log_std()}
@@ -79,7 +79,7 @@ class Gaussian:
     def sample(self, key: Key, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(action f32[A], raw f32[A]) for an observation f32[O]. ``key`` is consumed."""
         mean, log_std = self.moments(params, obs)
-        raw = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+        raw = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape, jnp.float32)
         return jnp.tanh(raw), raw
 
     def log_prob(self, params: Params, obs: jax.Array, raw: jax.Array) -> jax.Array:

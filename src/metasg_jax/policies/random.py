@@ -24,7 +24,9 @@ class Random:
 
     def sample(self, key: Key, params: Params, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(action, action). ``key`` is consumed."""
-        action = jax.random.uniform(key, (self.action_size,), minval=-1.0, maxval=1.0)
+        action = jax.random.uniform(
+            key, (self.action_size,), minval=-1.0, maxval=1.0, dtype=jnp.float32
+        )
         return action, action
 
     def log_prob(self, params: Params, obs: jax.Array, raw: jax.Array) -> jax.Array:
@@ -33,4 +35,4 @@ class Random:
 
     def mode(self, params: Params, obs: jax.Array) -> jax.Array:
         """The centre: a uniform density has no mode. Play it sampled."""
-        return jnp.zeros((self.action_size,))
+        return jnp.zeros((self.action_size,), jnp.float32)

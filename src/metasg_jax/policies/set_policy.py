@@ -148,7 +148,9 @@ class SetPolicy:
         logits, means = self.moments(params, obs)
         kept = jax.random.bernoulli(key_keep, jax.nn.sigmoid(logits))
         keep = jnp.where(kept, 1.0, -1.0)
-        noise = jnp.exp(self._log_std(params)) * jax.random.normal(key_knobs, means.shape)
+        noise = jnp.exp(self._log_std(params)) * jax.random.normal(
+            key_knobs, means.shape, jnp.float32
+        )
         raw = jnp.concatenate([keep, means + noise])
         return jnp.concatenate([keep, jnp.tanh(means + noise)]), raw
 

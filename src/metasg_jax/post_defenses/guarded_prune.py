@@ -102,7 +102,7 @@ class GuardedPrune(Struct):
 
     @property
     def _deltas(self):
-        return jnp.linspace(self.max_delta, self.min_delta, self.levels)
+        return jnp.linspace(self.max_delta, self.min_delta, self.levels, dtype=jnp.float32)
 
 
 def prune(deployed, rank, count):

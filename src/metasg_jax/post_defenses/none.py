@@ -8,7 +8,7 @@ from metasg_jax.types import Deployed, Model, Params
 
 def undefended(model: Model, params: Params) -> Deployed:
     """The model as it was trained, +inf for each of the U units."""
-    return Deployed(params, jnp.full((model.num_units,), jnp.inf))
+    return Deployed(params, jnp.full((model.num_units,), jnp.inf, jnp.float32))
 
 
 class NoDefense(Struct):

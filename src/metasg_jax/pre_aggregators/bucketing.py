@@ -41,12 +41,12 @@ class Bucketing(PreAggregatorBase):
         """(received, state, {rejected: i32[]}); buckets without a row are zero rows of weight 0."""
         n = received.updates.shape[0]
         present = presence(received)
-        draws = jnp.where(present, jax.random.uniform(key, (n,)), jnp.inf)
+        draws = jnp.where(present, jax.random.uniform(key, (n,), jnp.float32), jnp.inf)
         # absent rows come last, so that the buckets of the others are full
         bucket = jnp.argsort(jnp.argsort(draws)) // self.s
         member = (bucket[None, :] == jnp.arange(self.num_rows(n))[:, None]) & present[None, :]
         size = member.sum(axis=1)
-        shares = member / jnp.maximum(size, 1)[:, None]
+        shares = member.astype(received.updates.dtype) / jnp.maximum(size, 1)[:, None]
         first = received.client_ids[jnp.argmax(member, axis=1)]
         out = received.replace(
             updates=mixture(shares, received.updates, present),

@@ -32,7 +32,9 @@ class Clipping(PreAggregatorBase):
         """
         updates, present = present_rows(received)
         factors = clip_factors(present_norms(received, present), self.max_norm)
-        clipped = jnp.sum(present & (factors < 1)) / jnp.maximum(present.sum(), 1)
+        clipped = jnp.sum(present & (factors < 1), dtype=updates.dtype) / jnp.maximum(
+            present.sum(), 1
+        )
         weights = jnp.where(present, received.weights, 0.0)
         out = received.replace(updates=updates * factors[:, None], weights=weights)
         rejected = count_rejected(received, present)

@@ -33,7 +33,7 @@ class NNM(PreAggregatorBase):
         # stable, so that the first of equals comes first; absent rows come last
         order = jnp.argsort(squared_distances(gram, present), axis=1)
         near = (jnp.argsort(order, axis=1) < jnp.maximum(kept, 1)) & present[None, :]
-        shares = near / jnp.maximum(near.sum(axis=1, keepdims=True), 1)
+        shares = near.astype(gram.dtype) / jnp.maximum(near.sum(axis=1, keepdims=True), 1)
         shares = jnp.where(present[:, None], shares, 0.0)
         updates = mixture(shares, received.updates, present)
         weights = jnp.where(present, received.weights, 0.0)

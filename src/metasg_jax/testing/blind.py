@@ -43,8 +43,8 @@ class BlindGame(Struct):
 
     def observe_attacker(self, state, xi):
         """Nothing to see: f32[1]."""
-        return jnp.zeros((1,))
+        return jnp.zeros((1,), jnp.float32)
 
     def attack(self, key, state, xi, action):
         """(the attacker's action, obs f32[1], state)."""
-        return action, jnp.zeros((1,)), state
+        return action, jnp.zeros((1,), jnp.float32), state

@@ -82,7 +82,7 @@ class DoubleWellGame(BlindGame):
 
     def exact_values(self, xi, defender: Player, attacker: Player, discount):
         """(J_D, J_A) in closed form."""
-        obs = jnp.zeros((1,))
+        obs = jnp.zeros((1,), jnp.float32)
         mean_d, std_d = (a[0] for a in moments(defender, obs))
         mean_a, std_a = (a[0] for a in moments(attacker, obs))
         y = mean_a + xi.offset

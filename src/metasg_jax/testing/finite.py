@@ -112,7 +112,7 @@ class FiniteGame(Struct):
 
     def exact_values(self, xi, defender: Player, attacker: Player, discount):
         """(J_D, J_A) of two players, f32[] each; see :func:`value`."""
-        obs = jnp.eye(self.num_states)
+        obs = jnp.eye(self.num_states, dtype=jnp.float32)
         pi_d = action_probabilities(defender, obs)
         return value(self, xi, pi_d, action_probabilities(attacker, obs), discount)
 
@@ -143,7 +143,7 @@ class FiniteGame(Struct):
         Raises:
             ValueError: where its policy can't hold a table.
         """
-        obs = jnp.eye(self.num_states)
+        obs = jnp.eye(self.num_states, dtype=jnp.float32)
         best = best_response_table(self, xi, action_probabilities(defender, obs), discount)
         if not isinstance(attacker.policy, Categorical) or attacker.policy.hidden:
             raise ValueError("best responses need a Categorical policy with hidden = ()")
@@ -218,7 +218,7 @@ def action_probabilities(player: Player, obs: jax.Array) -> jax.Array:
         if player.greedy or isinstance(player.policy, Fixed):
             return player.policy.mode(player.params, obs)
         log_prob = functools.partial(player.policy.log_prob, player.params, obs)
-        return jnp.exp(jax.vmap(log_prob)(jnp.eye(player.policy.action_size)))
+        return jnp.exp(jax.vmap(log_prob)(jnp.eye(player.policy.action_size, dtype=jnp.float32)))
 
     return jax.vmap(one)(obs)
 

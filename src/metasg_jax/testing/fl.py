@@ -24,9 +24,11 @@ def received(updates, weights=None, root_update=None) -> Received:
     n, d = updates.shape
     return Received(
         updates=updates,
-        weights=jnp.ones((n,)) if weights is None else jnp.asarray(weights, jnp.float32),
+        weights=jnp.ones((n,), jnp.float32)
+        if weights is None
+        else jnp.asarray(weights, jnp.float32),
         client_ids=jnp.arange(n, dtype=jnp.int32),
-        w_global=jnp.zeros((d,)),
+        w_global=jnp.zeros((d,), jnp.float32),
         root_update=None if root_update is None else jnp.asarray(root_update, jnp.float32),
         round=jnp.zeros((), jnp.int32),
     )

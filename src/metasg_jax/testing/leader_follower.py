@@ -84,7 +84,7 @@ class LeaderFollowerGame(BlindGame):
 
     def exact_values(self, xi, defender: Player, attacker: Player, discount):
         """(J_D, J_A): payoffs at the means, and the variances' share of the quadratic terms."""
-        obs = jnp.zeros((1,))
+        obs = jnp.zeros((1,), jnp.float32)
         mean_d, std_d = moments(defender, obs)
         mean_a, std_a = moments(attacker, obs)
         r_d, r_a = xi.payoff(mean_d, mean_a, self.dial)
@@ -102,7 +102,7 @@ class LeaderFollowerGame(BlindGame):
 
     def best_response(self, xi, defender: Player, attacker: Player, discount) -> Player:
         """Mean ``K E[u] + k``; the least deviation, where it is learned."""
-        mean, _ = moments(defender, jnp.zeros((1,)))
+        mean, _ = moments(defender, jnp.zeros((1,), jnp.float32))
         return constant_mean(attacker, xi.K @ mean + xi.k, std=jnp.float32(_LEAST_STD))
 
 

@@ -63,7 +63,7 @@ class ProbeGame(BlindGame):
         """(J_D, J_A), by quadrature; the players don't meet and rounds are alike."""
         rounds = (discount ** jnp.arange(self.horizon)).sum()
         own = draws(defender, self._observation(xi), _NODES)
-        theirs = draws(attacker, jnp.zeros((1,)), _NODES)
+        theirs = draws(attacker, jnp.zeros((1,), jnp.float32), _NODES)
         r_d = -(own.weights @ (own.action[:, 0] - xi.defender_aim) ** 2)
         r_a = -(theirs.weights @ (theirs.action[:, 0] - xi.attacker_aim) ** 2)
         return rounds * r_d, rounds * r_a

@@ -91,7 +91,7 @@ class QuadraticFLGame(BlindGame):
 
     def reset(self, key, xi):
         """The first model. ``key`` is consumed."""
-        return QuadraticFLState(jnp.ones(()), jnp.zeros((), jnp.int32))
+        return QuadraticFLState(jnp.ones((), jnp.float32), jnp.zeros((), jnp.int32))
 
     def attack(self, key, state, xi, action):
         """((mean update f32[], malicious clients i32[], scale f32[]), obs f32[1], state)."""
@@ -101,9 +101,9 @@ class QuadraticFLGame(BlindGame):
         scale = jnp.where(xi.turns_scale > 0, turned, xi.scale)
         malicious = jnp.where(sampled, _NUM_MALICIOUS, 0)
         variance = self.noise / (_NUM_CLIENTS - malicious)
-        honest = state.w + jnp.sqrt(variance) * jax.random.normal(key_noise)
+        honest = state.w + jnp.sqrt(variance) * jax.random.normal(key_noise, dtype=jnp.float32)
         update = honest * jnp.where(sampled, 1 - _SHARE * (1 + scale), 1.0)
-        return (update, malicious, scale), jnp.zeros((1,)), state
+        return (update, malicious, scale), jnp.zeros((1,), jnp.float32), state
 
     def defend(self, key, state, xi, received, action):
         """(state, Step). ``key`` is consumed."""
@@ -120,8 +120,8 @@ class QuadraticFLGame(BlindGame):
 
         An observation of zeros gives both players the same law in every round.
         """
-        own = draws(defender, jnp.zeros((1,)), _NODES)
-        theirs = draws(attacker, jnp.zeros((1,)), _NODES)
+        own = draws(defender, jnp.zeros((1,), jnp.float32), _NODES)
+        theirs = draws(attacker, jnp.zeros((1,), jnp.float32), _NODES)
         alpha = (1 + own.action[:, 0]) / 2
         scale = xi.max_scale * (1 + theirs.action[:, 0]) / 2
         scale = jnp.where(xi.turns_scale > 0, scale, xi.scale)

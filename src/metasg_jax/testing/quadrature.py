@@ -102,7 +102,7 @@ def one_round_episodes(
         raise ValueError(f"adapt_steps = {config.adapt_steps}: at most 1 by quadrature")
     if config.normalize_advantages:
         raise ValueError("normalize_advantages = True: not integrated by quadrature")
-    obs = jnp.zeros((1,))
+    obs = jnp.zeros((1,), jnp.float32)
     own, theirs = draws(defender, obs, nodes), draws(attacker, obs, nodes)
     count_d, count_a = own.weights.shape[0], theirs.weights.shape[0]
     i, j = np.divmod(np.arange(count_d * count_a), count_a)
@@ -124,7 +124,7 @@ def newton_maximum(fun, low: float, high: float, grid: int = 401, steps: int = 8
     The best of ``grid`` points, improved by Newton's method within a cell to either side. The
     function's maxima must be further apart than two cells.
     """
-    points = jnp.linspace(low, high, grid)
+    points = jnp.linspace(low, high, grid, dtype=jnp.float32)
     start = points[jnp.argmax(jax.vmap(fun)(points))]
     width = (high - low) / (grid - 1)
     slope = jax.grad(fun)

@@ -72,7 +72,9 @@ def train(key: jax.Array, x: jax.Array, y: jax.Array, kinds: int, steps: int, ba
     """
     key_init, key_steps = jax.random.split(key)
     network = Velocity()
-    params = network.init(key_init, x[:1], jnp.zeros((1,)), jnp.zeros((1, kinds)))
+    params = network.init(
+        key_init, x[:1], jnp.zeros((1,), jnp.float32), jnp.zeros((1, kinds), jnp.float32)
+    )
     optimizer = optax.adam(optax.cosine_decay_schedule(_RATE, steps, 0.05))
 
     @jax.jit
@@ -80,9 +82,9 @@ def train(key: jax.Array, x: jax.Array, y: jax.Array, kinds: int, steps: int, ba
         def loss(params, key):
             key_pick, key_noise, key_time = jax.random.split(key, 3)
             chosen = jax.random.randint(key_pick, (batch,), 0, len(x))
-            noise = jax.random.normal(key_noise, (batch, x.shape[1]))
+            noise = jax.random.normal(key_noise, (batch, x.shape[1]), jnp.float32)
             # times near the middle carry most of what is to be learned
-            t = nn.sigmoid(jax.random.normal(key_time, (batch,)))
+            t = nn.sigmoid(jax.random.normal(key_time, (batch,), jnp.float32))
             target = x[chosen] - noise
             at = noise + t[:, None] * target
             velocity: Any = network.apply(params, at, t, jax.nn.one_hot(y[chosen], kinds))
@@ -109,14 +111,14 @@ def sample(key: jax.Array, params: Any, labels: jax.Array, kinds: int, size: int
     @jax.jit
     def run(key, params, given):
         def velocity(x, t) -> Any:
-            return network.apply(params, x, jnp.full((len(given),), t), given)
+            return network.apply(params, x, jnp.full((len(given),), t, jnp.float32), given)
 
         def step(x, i):  # the midpoint rule
             half = velocity(x, i / _SAMPLING_STEPS)
             middle = x + half / (2 * _SAMPLING_STEPS)
             return x + velocity(middle, (i + 0.5) / _SAMPLING_STEPS) / _SAMPLING_STEPS, None
 
-        noise = jax.random.normal(key, (len(given), size))
+        noise = jax.random.normal(key, (len(given), size), jnp.float32)
         return jax.lax.scan(step, noise, jnp.arange(_SAMPLING_STEPS))[0]
 
     return run(key, params, given)

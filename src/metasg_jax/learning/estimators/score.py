@@ -56,7 +56,7 @@ def discounted_to_go(rewards: jax.Array, discount) -> jax.Array:
         return carry, carry
 
     flipped = jnp.moveaxis(rewards, -1, 0)[::-1]
-    _, out = jax.lax.scan(step, jnp.zeros(rewards.shape[:-1]), flipped)
+    _, out = jax.lax.scan(step, jnp.zeros(rewards.shape[:-1], jnp.float32), flipped)
     return jnp.moveaxis(out[::-1], 0, -1)
 
 

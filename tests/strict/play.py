@@ -1,0 +1,87 @@
+"""Every rule, every attack and a meta-step, in a process whose switches of JAX are already set.
+
+``python -m tests.strict.play`` says nothing if all is well; the switches are those of
+:mod:`tests.strict.__main__`.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metasg_jax.config import FLConfig, MetaConfig
+from metasg_jax.learning import init_state, meta_sl_step
+from metasg_jax.testing import tiny_game
+from tests.aggregators.test_contracts import RULES, call, whole_action
+from tests.attacks.test_contracts import ACTION, CRAFTS, half
+from tests.rounds import honest_round
+from tests.worlds import context
+
+FL = FLConfig(num_clients=8, num_sampled=4, batch_size=4, horizon=2, local_lr=0.5)
+META = MetaConfig(group_size=2, hidden=(4,), attacker_steps=1)
+
+
+@jax.jit
+def updates(got):
+    """What each rule makes of a round: one program, which is less to compile than one a rule."""
+    made = {}
+    for name, make in RULES.items():
+        rule = make()
+        knobs = [0.0] * len(rule.action_spec)
+        made[name] = call(
+            rule, got, whole_action(rule, knobs).astype(jnp.float32) if knobs else None
+        )
+    return made
+
+
+@jax.jit
+def sent(ctx):
+    """What each attack plans and crafts."""
+    attacks = {name: make() for name, make in CRAFTS.items()}
+    return {
+        name: [half(method, attack, ctx, np.float32(ACTION)) for method in ("plan", "craft")]
+        for name, attack in attacks.items()
+    }
+
+
+def check(made, name: str) -> None:
+    """Nothing is wider than 32 bits, and nothing is NaN."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(made):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            continue
+        where = f"{name}{jax.tree_util.keystr(path)}"
+        assert leaf.dtype.itemsize <= 4, f"{where}: {leaf.dtype}"
+        assert not np.isnan(leaf).any(), f"{where}: NaN"
+
+
+def rules() -> None:
+    for kind in (np.float32, np.float64) if jax.config.jax_enable_x64 else (np.float32,):
+        got = honest_round()
+        wide = got.replace(
+            updates=kind(got.updates),
+            w_global=kind(got.w_global),
+            root_update=kind(got.root_update),
+        )
+        for name, (update, state, _) in updates(wide).items():
+            assert update.dtype == kind, f"{name}: {update.dtype} of rows of {kind.__name__}"
+            assert np.isfinite(update).all(), name
+            if kind is np.float32:
+                check((update, state), name)
+
+
+def attacks() -> None:
+    for name, made in sent(context()).items():
+        check(made, name)
+
+
+def meta_step() -> None:
+    game = tiny_game(("none", "ipm:scale=2@0.25", "rl@0.25+brl@0.25"), FL)
+    state = init_state(jax.random.key(0), game, META)
+    check(state, "state")
+    state, info = meta_sl_step(jax.random.key(1), state, game, META)
+    check((state, info), "meta_sl_step")
+    assert info["finite"]
+
+
+if __name__ == "__main__":
+    for part in (rules, attacks, meta_step):
+        part()
