@@ -49,7 +49,7 @@ def meta_sl_update(
     kinds = len(game.prior)
     update = OUTER[config.outer]
     met = Met(
-        place=jnp.arange(kinds),
+        place=jnp.arange(kinds, dtype=jnp.int32),
         adaptive=jnp.array(game.prior.adaptive),
         phi=state.phi,
         normalizer=jax.tree.map(
@@ -126,7 +126,7 @@ def join_population(met: Met, weights: jax.Array, state: MetaSGState, config: Me
     kinds, size = weights.shape[0], population.size
     first = jax.tree.map(lambda leaf: leaf[0], state.opt_A)
     members = Met(
-        place=kinds + jnp.arange(size),
+        place=kinds + jnp.arange(size, dtype=jnp.int32),
         adaptive=jnp.zeros((size,), bool),
         phi=population.phi,
         normalizer=population.normalizer,

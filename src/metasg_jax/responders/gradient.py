@@ -102,7 +102,7 @@ class Gradient(Struct):
             return (rows, at, jnp.where(better, share, share / 2)), None
 
         rows = received.updates
-        first = (rows, outcome(rows, False), jnp.asarray(0.25))
+        first = (rows, outcome(rows, False), jnp.float32(0.25))
         (rows, _, _), _ = jax.lax.scan(step, first, None, length=self.steps)
         received = received.replace(updates=rows)
         return received, *game.observe(after, received)
