@@ -324,9 +324,7 @@ class TeachConfig(Struct):
             _require(value == 0 or is_positive(value), f"teach.{name}", value, allowed)
         weights = self.earned_weights
         allowed = "three numbers, at least 0"
-        _require(
-            len(weights) == 3 and min(weights) >= 0, "teach.earned_weights", weights, allowed
-        )
+        _require(len(weights) == 3 and min(weights) >= 0, "teach.earned_weights", weights, allowed)
         _require(0 <= self.drop < 1, "teach.drop", self.drop, "in [0, 1)")
         _require(1 <= self.lr_spread <= LARGEST, "teach.lr_spread", self.lr_spread, "at least 1")
 

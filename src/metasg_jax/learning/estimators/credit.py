@@ -9,7 +9,6 @@ once; blind to what a decision does to later rounds through anything but the mod
 """
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from metasg_jax.config import MetaConfig
