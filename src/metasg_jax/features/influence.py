@@ -34,9 +34,10 @@ def influence(rows: Rows, server: ServerData):
         after = jax.nn.log_softmax(server.apply(rows.w_global - step, x))
         change = jnp.exp(after) - jnp.exp(before)
         gain = (mine * change).sum() / mine.sum()
-        by_class = jnp.sort(jnp.where(held, (mine * change).sum(axis=0) / counts, 0.0))
-        pulled = jnp.sort(((1 - mine) * change).sum(axis=0) / rest)
-        push = jnp.sort((after - before).mean(axis=0))
+        by_class = jnp.where(held, (mine * change).sum(axis=0) / counts, 0.0)
+        pulled = ((1 - mine) * change).sum(axis=0) / rest
+        push = (after - before).mean(axis=0)
+        by_class, pulled, push = jnp.sort(jnp.stack([by_class, pulled, push]))
         ends = [by_class[min(i, num_classes - 1)] for i in range(3)]
         ends += [by_class[max(num_classes - 2, 0)], by_class[-1], pulled[0]]
         ends += [pulled[max(num_classes - i, 0)] for i in (3, 2, 1)]

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.aggregators.norms import median_norm
+from metasg_jax.aggregators.order import medians
 from metasg_jax.features.base import TINY, Rows, ServerData
 from metasg_jax.features.layout import Matrix
 
@@ -20,7 +20,7 @@ def inputs(rows: Rows, server: ServerData):
     """A row's energy by input beside the round's median client: see :func:`_apart`."""
 
     def usual(matrix, shares):
-        return jax.vmap(median_norm, in_axes=(1, None))(shares, rows.present)
+        return medians(shares, rows.present)
 
     return _apart(rows, server, usual)
 
