@@ -1,12 +1,13 @@
 """What feature families read: the rows of a round, and what a server has beside them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.aggregators.geometry import products
+from metasg_jax.aggregators.geometry import BLOCK, products
 from metasg_jax.aggregators.order import medians
 from metasg_jax.aggregators.presence import present_norms, present_rows, usable_root
 from metasg_jax.features.layout import Layout
@@ -102,10 +103,13 @@ def rows_of(received: Received, layout: Layout) -> Rows:
 
 
 def _products(rows: jax.Array) -> jax.Array:
-    """``rows @ rows.T``, f32[n, n]; of few rows one by one, which takes a CPU half the time."""
-    if rows.shape[0] > MOST_ONE_BY_ONE:
+    """``rows @ rows.T``, f32[n, n]; of few long rows one by one: half the time on a CPU."""
+    n, width = rows.shape
+    if n > MOST_ONE_BY_ONE or width <= BLOCK:
         return products(rows)
-    return jnp.stack([rows @ row for row in rows])
+    # a loop, because n products compile n times as long
+    one_by_one = functools.partial(jax.lax.map, lambda row: rows @ row)
+    return jax.lax.platform_dependent(rows, cpu=one_by_one, default=products)
 
 
 def _lengths(grams: jax.Array) -> jax.Array:
