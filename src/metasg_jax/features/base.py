@@ -1,22 +1,26 @@
 """What feature families read: the rows of a round, and what a server has beside them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.aggregators.geometry import products
-from metasg_jax.aggregators.norms import median_norm
-from metasg_jax.aggregators.presence import presence, usable_root
+from metasg_jax.aggregators.geometry import BLOCK, products
+from metasg_jax.aggregators.order import medians
+from metasg_jax.aggregators.presence import present_norms, present_rows, usable_root
 from metasg_jax.features.layout import Layout
-from metasg_jax.rows import row_norms, safe_sqrt
+from metasg_jax.rows import safe_sqrt
 from metasg_jax.struct import Struct, field
 from metasg_jax.types import Received
 
 TINY = 1e-12
 MOST_IMAGES = 64
 """Root images that a family runs a model on, at most: what its forward passes cost."""
+
+MOST_ONE_BY_ONE = 16
+"""Rows up to which scalar products are taken row by row."""
 
 
 class ServerData(Struct):
@@ -43,7 +47,9 @@ class Rows(Struct):
         present: bool[n].
         norms: f32[n], 0 where absent.
         middle: f32[], the median norm of the present rows, never 0.
-        grams: f32[n, n] scalar products within each layer of the layout.
+        lengths: f32[L, n], norms within each layer of the layout.
+        middles: f32[L], their medians over the present rows, never 0.
+        grams: f32[L, n, n], scalar products within each layer.
         gram: f32[n, n], over all parameters.
         w_global: f32[d].
         root: f32[d], the server's own update, 0 where it has none.
@@ -54,7 +60,9 @@ class Rows(Struct):
     present: jax.Array
     norms: jax.Array
     middle: jax.Array
-    grams: tuple[jax.Array, ...]
+    lengths: jax.Array
+    middles: jax.Array
+    grams: jax.Array
     gram: jax.Array
     w_global: jax.Array
     root: jax.Array
@@ -62,19 +70,20 @@ class Rows(Struct):
 
 
 def rows_of(received: Received, layout: Layout) -> Rows:
-    """Reads a round once: norms and, layer by layer, scalar products in blocks of columns."""
-    present = presence(received)
-    updates = jnp.where(present[:, None], received.updates, 0.0)
+    """Reads a round once: norms and, layer by layer, scalar products."""
+    updates, present = present_rows(received)
 
     def gram_of(spans):
-        parts = [products(updates[:, span.start : span.stop]) for span in spans]
+        parts = [_products(updates[:, span.start : span.stop]) for span in spans]
         return sum(parts[1:], parts[0])
 
-    grams = tuple(gram_of(layer) for layer in layout.layers)
-    gram = sum(grams[1:], grams[0])
+    grams = jnp.stack([gram_of(layer) for layer in layout.layers])
+    gram = grams.sum(axis=0)
     if layout.rest:
         gram = gram + gram_of(layout.rest)
-    norms = jnp.where(present, row_norms(updates), 0.0)
+    norms = present_norms(received, present)
+    lengths = _lengths(grams)
+    middles = jnp.maximum(medians(jnp.vstack([norms[None], lengths]).T, present), TINY)
     root = received.root_update
     root = jnp.zeros_like(received.w_global) if root is None else root
     root, _ = usable_root(root)
@@ -82,7 +91,9 @@ def rows_of(received: Received, layout: Layout) -> Rows:
         updates=updates,
         present=present,
         norms=norms,
-        middle=jnp.maximum(median_norm(norms, present), TINY),
+        middle=middles[0],
+        lengths=lengths,
+        middles=middles[1:],
         grams=grams,
         gram=gram,
         w_global=received.w_global,
@@ -91,36 +102,43 @@ def rows_of(received: Received, layout: Layout) -> Rows:
     )
 
 
-def cosines_of(gram: jax.Array) -> jax.Array:
-    """Cosines f32[n, n] from scalar products; 0 with a row that is 0."""
-    norms = safe_sqrt(jnp.maximum(jnp.diagonal(gram), 0.0))
-    return gram / jnp.maximum(norms[:, None] * norms[None, :], TINY)
+def _products(rows: jax.Array) -> jax.Array:
+    """``rows @ rows.T``, f32[n, n]; of few long rows one by one: half the time on a CPU."""
+    n, width = rows.shape
+    if n > MOST_ONE_BY_ONE or width <= BLOCK:
+        return products(rows)
+    # a loop, because n products compile n times as long
+    one_by_one = functools.partial(jax.lax.map, lambda row: rows @ row)
+    return jax.lax.platform_dependent(rows, cpu=one_by_one, default=products)
+
+
+def _lengths(grams: jax.Array) -> jax.Array:
+    """Norms f32[.., n] of the rows whose scalar products are f32[.., n, n]."""
+    return safe_sqrt(jnp.maximum(jnp.diagonal(grams, axis1=-2, axis2=-1), 0.0))
+
+
+def cosines_of(grams: jax.Array) -> jax.Array:
+    """Cosines f32[.., n, n] from scalar products; 0 with a row that is 0."""
+    norms = _lengths(grams)
+    return grams / jnp.maximum(norms[..., :, None] * norms[..., None, :], TINY)
 
 
 def others(cosines: jax.Array, present: jax.Array) -> dict[str, jax.Array]:
-    """Order statistics of each row's cosines to the other present rows, f32[n] each.
+    """Order statistics of each row's cosines f32[k, n, n] to the other present rows, f32[k, n] each.
 
-    Lowest, quartile, median, second highest, highest and mean. 0 where nobody else is present.
+    Lowest, quartile, median, second highest, highest and mean. 0 where nobody else is present. One
+    sort serves all k.
     """
-    n = cosines.shape[0]
-    theirs = present[None, :] & ~jnp.eye(n, dtype=bool)
+    theirs = present[None, :] & ~jnp.eye(present.shape[0], dtype=bool)
     count = theirs.sum(axis=1)
-    ordered = jnp.sort(jnp.where(theirs, cosines, jnp.inf), axis=1)
-
-    def at(place):
-        place = jnp.clip(place, 0, jnp.maximum(count - 1, 0))
-        value = jnp.take_along_axis(ordered, place[:, None], axis=1)[:, 0]
-        return jnp.where(count > 0, value, 0.0)
-
-    mean = jnp.where(theirs, cosines, 0.0).sum(axis=1) / jnp.maximum(count, 1)
-    return {
-        "lowest": at(jnp.zeros_like(count)),
-        "quartile": at(count // 4),
-        "median": at(count // 2),
-        "second": at(count - 2),
-        "highest": at(count - 1),
-        "mean": mean,
-    }
+    places = jnp.stack([jnp.zeros_like(count), count // 4, count // 2, count - 2, count - 1], axis=1)
+    places = jnp.clip(places, 0, jnp.maximum(count - 1, 0)[:, None])
+    ordered = jnp.sort(jnp.where(theirs[None], cosines, jnp.inf), axis=2)
+    found = jnp.take_along_axis(ordered, places[None], axis=2)
+    found = jnp.where((count > 0)[None, :, None], found, 0.0)
+    mean = jnp.where(theirs[None], cosines, 0.0).sum(axis=2) / jnp.maximum(count, 1)[None]
+    names = ("lowest", "quartile", "median", "second", "highest")
+    return {**{name: found[..., i] for i, name in enumerate(names)}, "mean": mean}
 
 
 def stack(columns: dict[str, Any]) -> jax.Array:

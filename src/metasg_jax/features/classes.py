@@ -22,14 +22,15 @@ def classes(rows: Rows, server: ServerData):
     lengths = safe_sqrt(jnp.sum(kernel**2, axis=2 if last.classes_first else 1))
     shares = lengths / jnp.maximum(lengths.sum(axis=1, keepdims=True), TINY)
     count = shares.shape[1]
-    # relative to an even share, so that the number of classes does not matter
-    shares = jnp.sort(shares, axis=1)[:, ::-1] * count / 10
-    largest = jnp.stack([shares[:, min(i, count - 1)] for i in (0, 1, 2, count // 2)], axis=1)
     if last.bias is None:
         bias = jnp.zeros((shares.shape[0], count), jnp.float32)
     else:
         bias = rows.updates[:, last.bias.start : last.bias.stop]
     bias = bias / jnp.maximum(jnp.abs(bias).sum(axis=1, keepdims=True), TINY)
-    bias = jnp.sort(bias, axis=1)
-    ends = jnp.stack([bias[:, i] for i in (0, min(1, count - 1), max(count - 2, 0), -1)], axis=1)
+    # one sort for both
+    shares, bias = jnp.sort(jnp.stack([shares, bias]), axis=2)
+    largest = shares[:, [max(count - 1 - i, 0) for i in (0, 1, 2, count // 2)]]
+    # relative to an even share, so that the number of classes does not matter
+    largest = largest * count / 10
+    ends = bias[:, [0, min(1, count - 1), max(count - 2, 0), count - 1]]
     return jnp.concatenate([largest, ends], axis=1)

@@ -19,27 +19,20 @@ def cosines(rows: Rows, server: ServerData):
     Residuals are what is left of a row of equal length without the round's mean: where all move
     the same way, what two of them share beyond it stands out. Work is n x n beside the products.
     """
-    whole = others(cosines_of(rows.gram), rows.present)
-    by_layer = [others(cosines_of(gram), rows.present) for gram in rows.grams]
-    last = by_layer[-1]
-    extremes = {}
-    for kind in ("highest", "mean"):
-        values = jnp.stack([layer[kind] for layer in by_layer])
-        extremes[f"{kind}_least"] = values.min(axis=0)
-        extremes[f"{kind}_most"] = values.max(axis=0)
     # cosines are the products of rows of length 1; centring these needs no pass over d
     unit = cosines_of(rows.gram)
     share = rows.present / jnp.maximum(rows.present.sum(), 1)
     to_mean = unit @ share
     centred = unit - to_mean[:, None] - to_mean[None, :] + share @ to_mean
-    residual = others(cosines_of(centred), rows.present)
-    columns = {
-        **whole,
-        **{f"last_{kind}": value for kind, value in last.items()},
-        **extremes,
-        "residual_second": residual["second"],
-        "residual_highest": residual["highest"],
-        "residual_mean": residual["mean"],
+    sights = jnp.stack([unit, cosines_of(centred)])
+    found = others(jnp.concatenate([sights, cosines_of(rows.grams)]), rows.present)
+    columns = {kind: found[kind][0] for kind in _KINDS}
+    columns |= {f"last_{kind}": found[kind][-1] for kind in _KINDS}
+    for kind in ("highest", "mean"):
+        columns[f"{kind}_least"] = found[kind][2:].min(axis=0)
+        columns[f"{kind}_most"] = found[kind][2:].max(axis=0)
+    columns |= {
+        **{f"residual_{kind}": found[kind][1] for kind in ("second", "highest", "mean")},
         "residual_share": jnp.diagonal(centred),
     }
     return stack(columns)

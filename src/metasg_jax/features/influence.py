@@ -29,20 +29,25 @@ def influence(rows: Rows, server: ServerData):
     rest = jnp.maximum((1 - mine).sum(axis=0), 1.0)
     held = mine.sum(axis=0) > 0  # classes without a root image say nothing
 
-    def of_row(row, norm):
-        step = row * jnp.minimum(1.0, rows.middle / jnp.maximum(norm, TINY))
-        after = jax.nn.log_softmax(server.apply(rows.w_global - step, x))
-        change = jnp.exp(after) - jnp.exp(before)
-        gain = (mine * change).sum() / mine.sum()
-        by_class = jnp.sort(jnp.where(held, (mine * change).sum(axis=0) / counts, 0.0))
-        pulled = jnp.sort(((1 - mine) * change).sum(axis=0) / rest)
-        push = jnp.sort((after - before).mean(axis=0))
-        ends = [by_class[min(i, num_classes - 1)] for i in range(3)]
-        ends += [by_class[max(num_classes - 2, 0)], by_class[-1], pulled[0]]
-        ends += [pulled[max(num_classes - i, 0)] for i in (3, 2, 1)]
-        gap = push[-1] - push[max(num_classes - 2, 0)]
-        return jnp.stack([gain, *ends, push[-1] / 10, gap / 10])
-
-    found = jax.vmap(of_row)(rows.updates, rows.norms)
+    scales = jnp.minimum(1.0, rows.middle / jnp.maximum(rows.norms, TINY))
+    moved = rows.w_global[None] - rows.updates * scales[:, None]
+    after = jax.nn.log_softmax(jax.vmap(server.apply, in_axes=(0, None))(moved, x))
+    change = jnp.exp(after) - jnp.exp(before)[None]
+    # all rows and all three kinds at once: one sum over images, one sort of classes
+    kinds = jnp.stack([mine[None] * change, (1 - mine)[None] * change, after - before[None]])
+    own, others, rise = kinds.sum(axis=2)
+    gain = own.sum(axis=1, keepdims=True) / mine.sum()
+    by_class = jnp.where(held[None], own / counts[None], 0.0)
+    by_class, pull, push = jnp.sort(
+        jnp.stack([by_class, others / rest[None], rise / x.shape[0]]), axis=2
+    )
+    last = num_classes - 1
+    low, second = [min(i, last) for i in range(3)], max(last - 1, 0)
+    push = push[:, [last, second]] / 10
+    found = [
+        gain, by_class[:, [*low, second, last]], pull[:, [0, max(last - 2, 0), second, last]],
+        push[:, :1], push[:, :1] - push[:, 1:],
+    ]  # fmt: skip
+    found = jnp.concatenate(found, axis=1)
     found = jnp.where(jnp.isfinite(found), found, 0.0)
     return jnp.clip(10 * found, -10.0, 10.0)

@@ -2,9 +2,7 @@
 
 import jax.numpy as jnp
 
-from metasg_jax.aggregators.norms import median_norm
-from metasg_jax.features.base import TINY, Rows, ServerData, stack
-from metasg_jax.rows import safe_sqrt
+from metasg_jax.features.base import Rows, ServerData, stack
 
 NAMES = ("norm", "norm_first", "norm_last", "norm_least", "norm_most")
 
@@ -15,12 +13,7 @@ def norms(rows: Rows, server: ServerData):
     Costs nothing beside the products that :class:`~metasg_jax.features.base.Rows` holds.
     """
     whole = _log_ratio(rows.norms, rows.middle)
-    parts = []
-    for gram in rows.grams:
-        lengths = safe_sqrt(jnp.maximum(jnp.diagonal(gram), 0.0))
-        middle = jnp.maximum(median_norm(lengths, rows.present), TINY)
-        parts.append(_log_ratio(lengths, middle))
-    parts = jnp.stack(parts)
+    parts = _log_ratio(rows.lengths, rows.middles[:, None])
     columns = dict(
         whole=whole, first=parts[0], last=parts[-1], least=parts.min(0), most=parts.max(0)
     )

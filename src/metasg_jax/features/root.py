@@ -28,9 +28,8 @@ def root(rows: Rows, server: ServerData):
         )
         return product, sum((jnp.vdot(r, r) for r in mine), jnp.zeros((), jnp.float32))
 
-    for layer, gram in zip(server.layout.layers, rows.grams, strict=True):
+    for layer, lengths in zip(server.layout.layers, rows.lengths, strict=True):
         product, square = along(layer)
-        lengths = safe_sqrt(jnp.maximum(jnp.diagonal(gram), 0.0))
         parts.append(product / jnp.maximum(lengths * safe_sqrt(square), TINY))
         total = total + product
     total = total + along(server.layout.rest)[0]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metasg_jax.aggregators.norms import median_norm
+from metasg_jax.aggregators.order import medians
 from metasg_jax.features import FAMILY_OF, FEATURES, NAMES
 from metasg_jax.features.base import ServerData, rows_of
 from metasg_jax.features.memory import ClientMemory, init_memory, recall, remember
@@ -92,7 +92,6 @@ def describe(
     now = jnp.where(jnp.isfinite(now), now, 0.0)
 
     present = rows.present
-    medians = jax.vmap(median_norm, in_axes=(1, None))  # over the present rows of each column
     middle = medians(now, present)
     spread = medians(jnp.abs(now - middle[None]), present)
     # a running mean over some ten rounds: one round of few clients is a poor judge of its spread
