@@ -124,14 +124,16 @@ def cosines_of(grams: jax.Array) -> jax.Array:
 
 
 def others(cosines: jax.Array, present: jax.Array) -> dict[str, jax.Array]:
-    """Order statistics of each row's cosines f32[k, n, n] to the other present rows, f32[k, n] each.
+    """Order statistics f32[k, n] of each row's cosines f32[k, n, n] to the other present rows.
 
     Lowest, quartile, median, second highest, highest and mean. 0 where nobody else is present. One
     sort serves all k.
     """
     theirs = present[None, :] & ~jnp.eye(present.shape[0], dtype=bool)
     count = theirs.sum(axis=1)
-    places = jnp.stack([jnp.zeros_like(count), count // 4, count // 2, count - 2, count - 1], axis=1)
+    places = jnp.stack(
+        [jnp.zeros_like(count), count // 4, count // 2, count - 2, count - 1], axis=1
+    )
     places = jnp.clip(places, 0, jnp.maximum(count - 1, 0)[:, None])
     ordered = jnp.sort(jnp.where(theirs[None], cosines, jnp.inf), axis=2)
     found = jnp.take_along_axis(ordered, places[None], axis=2)
