@@ -31,6 +31,11 @@ BLENDS = (
 """The third is honest for 50 rounds first."""
 LEARNED = ("brl:noise=1@0.2", "rl:noise=1@0.2")
 ZOO = ("none", "ipm:scale=5@0.2", "lmp:z=2@0.2", "bfl@0.2", "bfl:boost=5@0.05", "pgd@0.2")
+DEFENDERS = [
+    "v2", "v1", "v2 / fine_tune", "v1 / fine_tune", "v1 / threshold=0.98",
+    "v1 / threshold=0.98 / fine_tune",
+]  # fmt: skip
+"""``v1`` has not met attackers who respond; with a threshold it keeps whom it is sure of."""
 RULES = (
     "root_only", "median / fine_tune", "clipped_median / fine_tune", "trimmed_mean / fine_tune",
     "multi_krum / fine_tune", "fltrust / fine_tune", "median / warm / fine_tune",
@@ -112,7 +117,7 @@ def main() -> None:
     """Plays what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("studies", nargs="*", default=list(STUDIES))
-    parser.add_argument("--defender", nargs="*", default=["v1"], help="names or directories")
+    parser.add_argument("--defender", nargs="*", default=DEFENDERS, help="names or directories")
     parser.add_argument("--surrogate", default="v1", help="for attackers without the weights")
     parser.add_argument("--page", action="store_true")
     args = parser.parse_args()

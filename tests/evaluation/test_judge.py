@@ -89,6 +89,8 @@ def test_the_json_and_the_table_say_the_same(judged):
     ("text", "error"),
     [
         ("median / hot", "option 'hot': warm, shuffled, lr=NUMBER"),
+        ("v1 / threshold=1", "threshold = 1: in"),
+        ("median / threshold=0.9", "decide about clients"),
         ("median / lr=0", "above 0"),
         ("constant:clip=3", "clip = 3"),
         ("median / shuffled", "decide about clients"),
@@ -109,6 +111,8 @@ def test_options_are_read():
     got = parse_contestant("clipping:max_norm=2+median / warm / lr=0.5 / fine_tune", 10)
     assert (got.rule, got.warm, got.server_lr) == ("clipping:max_norm=2+median", True, 0.5)
     assert got.post == "fine_tune"
+    strict = parse_contestant("v1 / threshold=0.9 / fine_tune", 10)
+    assert strict.player.policy.threshold == 0.9 and strict.post == "fine_tune"
 
 
 def test_knobs_stand_for_what_they_say():

@@ -4,6 +4,7 @@
 
     v1                          a shipped defender, or the directory of one or of a run
     v1 / shuffled               its decisions, dealt to the round's clients at random
+    v1 / threshold=0.9          it keeps whom it believes more than so
     untrained                   the same network with the weights it begins with
     told                        the perfect filter: it is told who is malicious
     root_only                   the model trained on the server's images alone
@@ -46,6 +47,7 @@ class Contestant:
         name: of the row.
         kind: ``policy``, ``shuffled``, ``told``, ``constant``, ``root_only`` or ``rule``.
         player: of a policy.
+        played: names the player; those of one name share a run.
         knobs: clip, trim and own in [-1, 1] that stand still; NaN where the policy turns them.
         rule: its string, or the rule itself.
         post: the post-training defence.
@@ -56,6 +58,7 @@ class Contestant:
     name: str
     kind: str
     player: Player | None = None
+    played: str = ""
     knobs: tuple[float, float, float] = (float("nan"),) * 3
     rule: Any = ""
     post: str = "none"
@@ -88,12 +91,16 @@ def parse_contestant(text: str, num_sampled: int) -> Contestant:
         'fine_tune'
     """
     head, *options = (part.strip() for part in text.split(" / "))
-    post, warm, server_lr, kind = "none", False, 1.0, "policy"
+    post, warm, server_lr, kind, threshold = "none", False, 1.0, "policy", None
     for option in options:
         if option == "warm":
             warm = True
         elif option == "shuffled":
             kind = "shuffled"
+        elif option.startswith("threshold="):
+            threshold = number(option[10:], f"contestant {text!r}: threshold")
+            if not 0 < threshold < 1:
+                raise ConfigError(f"contestant {text!r}: threshold = {threshold:g}: in (0, 1)")
         elif option.startswith("lr="):
             server_lr = number(option[3:], f"contestant {text!r}: lr")
             if not 0 < server_lr < np.inf:
@@ -103,11 +110,14 @@ def parse_contestant(text: str, num_sampled: int) -> Contestant:
             post = option
         else:
             raise ConfigError(
-                f"contestant {text!r}: option {option!r}: warm, shuffled, lr=NUMBER or a "
-                f"post-training defence of {', '.join(POST_DEFENSES)}"
+                f"contestant {text!r}: option {option!r}: warm, shuffled, lr=NUMBER, "
+                f"threshold=NUMBER or a post-training defence of {', '.join(POST_DEFENSES)}"
             )
     rest = dict(post=post, warm=warm, server_lr=server_lr)
     name = head.partition(":")[0]
+    decides = head in shipped() or Path(head).is_dir()
+    if threshold is not None and not decides:
+        raise ConfigError(f"contestant {text!r}: threshold is for those that decide about clients")
     if name == "told":
         return Contestant(text, "told", knobs=(knob_of_clip(PERFECT_CLIP), -1.0, -1.0), **rest)
     if name == "root_only":
@@ -118,10 +128,13 @@ def parse_contestant(text: str, num_sampled: int) -> Contestant:
         return Contestant(text, "constant", knobs=(rule.clip, rule.trim, rule.own), **rest)
     if head == "untrained":
         return Contestant(text, kind, untrained(num_sampled), **rest)
-    if head in shipped() or Path(head).is_dir():
+    if decides:
         player, _ = read_defender(find(head))
         policy = dataclasses.replace(player.policy, num_clients=num_sampled)  # pyrefly: ignore
-        return Contestant(text, kind, player.replace(policy=policy), **rest)
+        if threshold is not None:
+            policy = dataclasses.replace(policy, threshold=threshold)
+        played = f"{head} {threshold}"
+        return Contestant(text, kind, player.replace(policy=policy), played, **rest)
     if kind == "shuffled":
         raise ConfigError(f"contestant {text!r}: shuffled is for those that decide about clients")
     make_rule(head, num_sampled, 0.2)  # raises

@@ -184,7 +184,14 @@ def _judge_one(
         played["root"] = train_on_root(key_root, model, base.root_x, base.root_y)
         played["fresh"] = model.ravel(model.init(key_model))
     start = played["root" if who.warm or who.kind == "root_only" else "fresh"]
-    what = (who.kind, who.knobs, str(who.rule), who.warm, who.server_lr, id(who.player))
+    what = (
+        who.kind,
+        who.knobs,
+        str(who.rule),
+        who.warm,
+        who.server_lr,
+        who.played or id(who.player),
+    )
     if who.kind == "root_only":
         finals = jnp.broadcast_to(start[None], (kinds, *start.shape))
         run = finals, jnp.zeros((kinds,), bool), np.full((kinds, 2), np.nan)
