@@ -119,6 +119,7 @@ def main() -> None:
     parser.add_argument("studies", nargs="*", default=list(STUDIES))
     parser.add_argument("--defender", nargs="*", default=DEFENDERS, help="names or directories")
     parser.add_argument("--surrogate", default="v1", help="for attackers without the weights")
+    parser.add_argument("--no-rules", action="store_true", help="leave static rules out")
     parser.add_argument("--page", action="store_true")
     args = parser.parse_args()
     if args.page:
@@ -132,7 +133,7 @@ def main() -> None:
         study, path = STUDIES[name], OUT / f"{name}.json"
         found = json.loads(path.read_text()) if path.is_file() else {}
         n = study.config.fl.num_sampled
-        names = [*args.defender, "told", *(RULES if study.rules else ())]
+        names = [*args.defender, "told", *(RULES if study.rules and not args.no_rules else ())]
         played = play(
             study.config, [parse_contestant(each, n) for each in names],
             range(FIRST, FIRST + study.worlds), found, responder_of(study, args.surrogate),

@@ -20,7 +20,7 @@ MOST_IMAGES = 64
 """Root images that a family runs a model on, at most: what its forward passes cost."""
 
 MOST_ONE_BY_ONE = 16
-"""Rows up to which scalar products are taken row by row."""
+"""Rows up to which products of long rows are taken row by row."""
 
 
 class ServerData(Struct):
@@ -131,10 +131,8 @@ def others(cosines: jax.Array, present: jax.Array) -> dict[str, jax.Array]:
     """
     theirs = present[None, :] & ~jnp.eye(present.shape[0], dtype=bool)
     count = theirs.sum(axis=1)
-    places = jnp.stack(
-        [jnp.zeros_like(count), count // 4, count // 2, count - 2, count - 1], axis=1
-    )
-    places = jnp.clip(places, 0, jnp.maximum(count - 1, 0)[:, None])
+    places = [jnp.zeros_like(count), count // 4, count // 2, count - 2, count - 1]
+    places = jnp.clip(jnp.stack(places, axis=1), 0, jnp.maximum(count - 1, 0)[:, None])
     ordered = jnp.sort(jnp.where(theirs[None], cosines, jnp.inf), axis=2)
     found = jnp.take_along_axis(ordered, places[None], axis=2)
     found = jnp.where((count > 0)[None, :, None], found, 0.0)
