@@ -130,9 +130,10 @@ def parse_contestant(text: str, num_sampled: int) -> Contestant:
         return Contestant(text, kind, untrained(num_sampled), **rest)
     if decides:
         player, _ = read_defender(find(head))
-        policy = dataclasses.replace(player.policy, num_clients=num_sampled)  # pyrefly: ignore
+        changes: dict[str, Any] = {"num_clients": num_sampled}
         if threshold is not None:
-            policy = dataclasses.replace(policy, threshold=threshold)
+            changes["threshold"] = threshold
+        policy = dataclasses.replace(player.policy, **changes)  # pyrefly: ignore
         played = f"{head} {threshold}"
         return Contestant(text, kind, player.replace(policy=policy), played, **rest)
     if kind == "shuffled":

@@ -223,7 +223,9 @@ def rollout(
         info = step.info
         if credits:
             key_again = jax.random.clone(key_defend)
-            info = {**info, "credit": game.credits(key_again, sent_out, xi, received, action_d)}
+            fl_game: Any = game  # no other kind of game has clients
+            credit = fl_game.credits(key_again, sent_out, xi, received, action_d)
+            info = {**info, "credit": credit}
         trajectory = Trajectory(
             defender=Played(seen_d, obs_d, raw_d, action_d, step.defender_reward),
             attacker=Played(seen_a, obs_a, raw_a, action_a, step.attacker_reward),
