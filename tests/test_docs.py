@@ -15,6 +15,7 @@ from metasg_jax.models import MODELS
 from metasg_jax.post_defenses import POST_DEFENSES
 from metasg_jax.pre_aggregators import PRE_AGGREGATORS
 from metasg_jax.presets import DEFAULT_PRESET, PRESETS
+from metasg_jax.responders import RESPONDERS
 
 ROOT = Path(__file__).parents[1]
 TEXTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -24,6 +25,7 @@ SPAN = re.compile(r"`([^`\n]+)`")
 REGISTRIES = {
     "untargeted attacks": UNTARGETED,
     "backdoor attacks": BACKDOOR,
+    "responders": RESPONDERS,
     "rules": AGGREGATORS,
     "pre-aggregators": PRE_AGGREGATORS,
     "post-training defences": POST_DEFENSES,
