@@ -159,47 +159,58 @@ def main() -> None:
     enable_compilation_cache()
     OUT.mkdir(parents=True, exist_ok=True)
     for name in args.studies:
-        path = OUT / f"{name}.json"
-        found = json.loads(path.read_text()) if path.is_file() else {}
-        played = play_study(STUDIES[name], args.defender, args.tune, found)
-        if played != found:
-            path.write_text(json.dumps(played, indent=1) + "\n")
+        study = STUDIES[name]
+        keep_playing(OUT / f"{name}.json", lambda found, s=study: play_study(s, args, found))
 
 
-def play_study(study: Study, defenders: list[str], tune: bool, found: dict) -> dict:
+def keep_playing(path: Path, go_on) -> None:
+    """Writes what ``go_on`` makes of the JSON at ``path``, of an empty one where there is none."""
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    played = go_on(found)
+    if played != found:
+        path.write_text(json.dumps(played, indent=1) + "\n")
+
+
+def play_study(study: Study, args: argparse.Namespace, found: dict) -> dict:
     """JSON of a study; who stands in ``found`` is not played again.
 
-    With ``tune`` rules choose of :data:`HELPS` on three selection worlds.
+    With ``args.tune`` rules choose of :data:`HELPS` on three selection worlds.
     """
     config, n = study.config, study.config.fl.num_sampled
     dataset = load(config.game.dataset)
     helped = found.get("helped", [])
-    for rule in study.rules if tune and not helped else ():
+    for rule in study.rules if args.tune and not helped else ():
         names = [rule + how for how in HELPS]
         tried = judge(
             [parse_contestant(x, n) for x in names], config, dataset, range(3), SELECTION,
             "validation", say,
         )  # fmt: skip
         helped.append(names[int(np.argmax([tried.mean(j).mean() for j in range(len(names))]))])
-    names = [*defenders, "told", "root_only", *helped, *study.extra]
-    who = [contestant(x, config, dataset) for x in dict.fromkeys(names)]
+    names = [*args.defender, "told", "root_only", *helped, *study.extra]
     worlds = range(FIRST, FIRST + study.worlds)
-    return {**play(config, who, worlds, found, switch=study.switch), "helped": helped}
+    played = play(
+        config, dataset, names, worlds, found, switch=study.switch,
+        contestant=lambda name: contestant(name, config, dataset),
+    )  # fmt: skip
+    return played if played == found else {**played, "helped": helped}
 
 
 def play(
-    config: RunConfig, who: list[Contestant], worlds: range, found: dict, responder=None,
-    switch: Switch | None = None,
+    config: RunConfig, dataset, names: list[str], worlds: range, found: dict, responder=None,
+    switch: Switch | None = None, contestant=None,
 ) -> dict:  # fmt: skip
-    """JSON of what contestants reach on final worlds, after those that ``found`` has."""
+    """JSON of what contestants reach on final worlds, after those that ``found`` has.
+
+    ``contestant`` makes one of its name; by default :func:`parse_contestant`.
+    """
+    make = contestant or (lambda name: parse_contestant(name, config.fl.num_sampled))
+    names = list(dict.fromkeys(names))
     there = {row["contestant"]: row for row in found.get("rows", [])}
-    missing = [each for each in who if each.name not in there]
+    missing = [make(name) for name in names if name not in there]
     if not missing:
         return found
-    dataset = load(config.game.dataset)
     got = judge(missing, config, dataset, worlds, FINAL, "test", say, switch, responder).to_json()
     there |= {row["contestant"]: row for row in got["rows"]}
-    names = [each.name for each in who]
     names += [name for name in there if name not in names]
     return {**got, "rows": [there[name] for name in names]}
 

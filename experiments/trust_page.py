@@ -14,15 +14,17 @@ TARGETS = {"card": 0.01, "never-met": 0.02}
 
 def write_page(out: Path, studies: dict) -> None:
     """Writes ``trust.md`` beside the folder of results; its opening is kept in ``opening.md``."""
-    found = {
-        name: json.loads((out / f"{name}.json").read_text())
-        for name in studies
-        if (out / f"{name}.json").is_file()
-    }
+    found = results_in(out, studies)
     text = [(out / "opening.md").read_text().strip(), "\n## The card\n", card(found)]
     text += ["\n## Everywhere else\n", others(found)]
     text += ["\n## By type\n", by_type(found)]
     (out.parent / "trust.md").write_text("\n".join(text) + "\n")
+
+
+def results_in(out: Path, studies: dict) -> dict:
+    """The JSON of each study that was played."""
+    paths = {name: out / f"{name}.json" for name in studies}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.is_file()}
 
 
 def row_of(result: dict, name: str) -> np.ndarray:

@@ -8,17 +8,17 @@ opened: final worlds 300 and on, which no other page uses.
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 
 import jax
-from trust import federation, play
+from trust import federation, keep_playing, play
 
 from metasg_jax.config import RunConfig
-from metasg_jax.defender.files import find, read_defender
+from metasg_jax.data import load
 from metasg_jax.evaluation.contestants import parse_contestant
+from metasg_jax.game.types import make_prior, parse_type
 from metasg_jax.program import enable_compilation_cache
-from metasg_jax.responders import Gradient, Knowledge, Looking, mixtures
+from metasg_jax.responders import Knowledge, make_responder
 
 OUT = Path("docs/results/worst_case")
 FIRST = 300
@@ -28,7 +28,7 @@ BLENDS = (
     "none", "blended_bfl@0.2", "blended_bfl:fraction=0.25@0.2", "blended_bfl@0.2@50",
     "blended_ipm@0.2",
 )  # fmt: skip
-"""The third is honest for 50 rounds first."""
+"""The fourth is honest for 50 rounds first."""
 LEARNED = ("brl:noise=1@0.2", "rl:noise=1@0.2")
 ZOO = ("none", "ipm:scale=5@0.2", "lmp:z=2@0.2", "bfl@0.2", "bfl:boost=5@0.05", "pgd@0.2")
 DEFENDERS = [
@@ -49,35 +49,36 @@ class Study:
 
     Attributes:
         config: the federation, with the attackers' types.
-        attacker: how they use what they know; ``none`` does not look.
-        knows: what is taken away from an attacker that looks: ``weights``, ``rows`` or ``root``.
+        attacker: how they use what they know: a responder's name, or ``none``.
+        surrogate: whether they look through another defender, because they lack its weights.
+        drawn: whether they choose of actions drawn at random, not of mixtures.
         worlds: final worlds.
         rules: whether static rules stand beside it.
     """
 
     config: RunConfig
     attacker: str
-    knows: str = ""
+    surrogate: bool = False
+    drawn: bool = False
     worlds: int = 3
-    rules: bool = True
+    rules: bool = False
 
 
 STUDIES = {
-    **{f"blend-{q}": Study(federation(q, BLENDS), "reward") for q in LEVELS},
-    **{f"zoo-{q}": Study(federation(q, ZOO), "none") for q in LEVELS},
-    **{f"kept-{q}": Study(federation(q, BLENDS), "kept", rules=False) for q in LEVELS},
-    **{f"sleepers-{q}": Study(federation(q, BLENDS[:3]), "sleepers", rules=False) for q in LEVELS},
-    **{f"learned-{q}": Study(federation(q, LEARNED), "learned", rules=False) for q in LEVELS},
+    **{f"blend-{q}": Study(federation(q, BLENDS), "looking", rules=True) for q in LEVELS},
+    **{f"zoo-{q}": Study(federation(q, ZOO), "none", rules=True) for q in LEVELS},
+    **{f"kept-{q}": Study(federation(q, BLENDS), "looking / kept") for q in LEVELS},
+    **{f"sleepers-{q}": Study(federation(q, BLENDS[:3]), "looking / sleepers") for q in LEVELS},
+    **{f"learned-{q}": Study(federation(q, LEARNED), "looking", drawn=True) for q in LEVELS},
+    **{f"gradient-{q}": Study(federation(q, BLENDS[:2]), "gradient", worlds=2) for q in LEVELS},
     **{
-        f"gradient-{q}": Study(federation(q, BLENDS[:2]), "gradient", worlds=2, rules=False)
-        for q in LEVELS
-    },
-    **{
-        f"without-{what}-{q}": Study(federation(q, BLENDS[:3]), "reward", what, rules=False)
-        for what in ("weights", "rows", "root")
+        f"without-{what}-{q}": Study(federation(q, BLENDS[:3]), attacker, what == "weights")
+        for what, attacker in (
+            ("weights", "looking"), ("rows", "looking / no_rows"), ("root", "looking / no_root"),
+        )
         for q in (0.1, 0.5)
     },
-}
+}  # fmt: skip
 
 
 def responder_of(study: Study, surrogate: str):
@@ -87,27 +88,19 @@ def responder_of(study: Study, surrogate: str):
         study: it.
         surrogate: a defender that those take for the true one who do not know its weights.
     """
-    if study.attacker == "none":
-        return None
     size = action_size(study.config)
-    knows = Knowledge(rows=study.knows != "rows", root=study.knows != "root")
-    if study.knows == "weights":
-        player, _ = read_defender(find(surrogate))
-        policy = dataclasses.replace(player.policy, num_clients=study.config.fl.num_sampled)
-        knows = knows.replace(weights=player.replace(policy=policy))
-    if study.attacker == "learned":
+    looking = make_responder(study.attacker, size)
+    if study.surrogate:
+        player = parse_contestant(surrogate, study.config.fl.num_sampled).player
+        looking = looking.replace(knows=Knowledge(weights=player))
+    if study.drawn:
         drawn = jax.random.uniform(jax.random.key(0), (16, size), minval=-1.0, maxval=1.0)
-        return Looking(drawn, knows)
-    if study.attacker == "sleepers":
-        return Looking(mixtures(size, (0.0, 0.2, 0.5, 1.0), (1.0, 0.5, 0.25)), knows)
-    looking = Looking(mixtures(size), knows, "kept" if study.attacker == "kept" else "reward")
-    return Gradient(looking) if study.attacker == "gradient" else looking
+        looking = looking.replace(actions=drawn)
+    return looking
 
 
 def action_size(config: RunConfig) -> int:
     """A of the attackers of these types."""
-    from metasg_jax.game.types import make_prior, parse_type
-
     specs = [parse_type(text, config.fl.num_clients) for text in config.game.types]
     blank = jax.numpy.zeros((4, 4, 1))
     return make_prior(specs, (blank, blank), 0).action_size
@@ -130,16 +123,17 @@ def main() -> None:
     enable_compilation_cache()
     OUT.mkdir(parents=True, exist_ok=True)
     for name in args.studies:
-        study, path = STUDIES[name], OUT / f"{name}.json"
-        found = json.loads(path.read_text()) if path.is_file() else {}
-        n = study.config.fl.num_sampled
-        names = [*args.defender, "told", *(RULES if study.rules and not args.no_rules else ())]
-        played = play(
-            study.config, [parse_contestant(each, n) for each in names],
-            range(FIRST, FIRST + study.worlds), found, responder_of(study, args.surrogate),
-        )  # fmt: skip
-        if played != found:
-            path.write_text(json.dumps(played, indent=1) + "\n")
+        study = STUDIES[name]
+        keep_playing(OUT / f"{name}.json", lambda found, s=study: play_study(s, args, found))
+
+
+def play_study(study: Study, args: argparse.Namespace, found: dict) -> dict:
+    """JSON of a study; who stands in ``found`` is not played again."""
+    rules = RULES if study.rules and not args.no_rules else ()
+    return play(
+        study.config, load(study.config.game.dataset), [*args.defender, "told", *rules],
+        range(FIRST, FIRST + study.worlds), found, responder_of(study, args.surrogate),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

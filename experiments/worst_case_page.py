@@ -1,9 +1,9 @@
 """The page of ``experiments/worst_case.py``: bottom line first, then one table a question."""
 
-import json
 from pathlib import Path
 
 import numpy as np
+from trust_page import results_in
 
 from metasg_jax.evaluation.statistics import t_interval
 from metasg_jax.evaluation.tables import markdown_table
@@ -14,11 +14,7 @@ ATTACKERS = ("zoo", "blend", "kept", "sleepers", "learned", "gradient")
 
 def write_page(out: Path, studies: dict) -> None:
     """Writes ``worst_case.md`` beside the folder of results; its opening is kept in there."""
-    found = {
-        name: json.loads((out / f"{name}.json").read_text())
-        for name in studies
-        if (out / f"{name}.json").is_file()
-    }
+    found = results_in(out, studies)
     text = [(out / "opening.md").read_text().strip()]
     text += ["\n## The worst case of each defence\n", table_of_defences(found)]
     text += ["\n## What each attacker reaches\n", table_of_attackers(found)]

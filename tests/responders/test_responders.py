@@ -45,7 +45,7 @@ def look(looking, kind, kept):
     xi, key = GAME.prior[kind], jax.random.key(5)
     state = GAME.reset(jax.random.key(1), xi)
     player = standing_still(GAME.action_size, GAME.observation_spec)
-    received, _, harm = looking.look(key, GAME, state, xi, ACTIONS[0], player, keeping(kept))
+    received, _, harm = looking.look(key, GAME, state, xi, player, keeping(kept))
     ends = [
         GAME.answer(jax.random.key(5), state, xi, action)[0].updates
         for action in (ACTIONS[0], ACTIONS[-1])

@@ -30,7 +30,7 @@ class AttackContext(Struct):
         visible: f32[n, d], the updates it may see; None while it plans. A row that it may not see
             is 0, as is its entry in ``weights``.
         honest: f32[n, d], what its own clients would have sent honestly, 0 elsewhere; None while it
-            plans, and where no attack of the table has ``trains_twice``.
+            plans, and where no attack of the game has ``trains_twice``.
         weights: f32[n].
         w_global: f32[d].
         plan: the honest plan of these clients, n rows.

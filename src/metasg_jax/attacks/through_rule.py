@@ -76,18 +76,45 @@ def climb(
     earned = jax.lax.map(value, candidates)
     best = jnp.argmax(earned)
 
-    def step(carry, _):
-        row, at, share = carry
+    def moved(row, share):
         ascent = jax.grad(earn)(row)
         length = safe_sqrt(jnp.sum(ascent**2))
         size = share * safe_sqrt(jnp.sum(row**2)) / jnp.maximum(length, _TINY)
-        trial = jnp.where(jnp.isfinite(size * ascent), row + size * ascent, row)
+        return jnp.where(jnp.isfinite(size * ascent), row + size * ascent, row)
+
+    return improve(candidates[best], earned[best], value, moved, steps)
+
+
+def improve(
+    start: jax.Array,
+    worth: jax.Array,
+    value: Callable[[jax.Array], jax.Array],
+    moved: Callable[[jax.Array, jax.Array], jax.Array],
+    steps: int,
+) -> jax.Array:
+    """``start``, or the best that steps from it lead to: one that does not pay is not taken, and
+    the next is half as long.
+
+    Args:
+        start: any shape.
+        worth: f32[], ``value(start)``.
+        value: what a point is worth, f32[]; a step to what is not a number is not taken.
+        moved: (point, share f32[]) -> another point; the share is a quarter at first.
+        steps: static.
+
+    Returns:
+        A point of the shape of ``start``.
+    """
+
+    def step(carry, _):
+        point, at, share = carry
+        trial = moved(point, share)
         there = value(trial)
         better = there > at
-        row, at = jnp.where(better, trial, row), jnp.where(better, there, at)
-        return (row, at, jnp.where(better, share, share / 2)), None
+        point, at = jnp.where(better, trial, point), jnp.where(better, there, at)
+        return (point, at, jnp.where(better, share, share / 2)), None
 
-    first = (candidates[best], earned[best], jnp.asarray(0.25))
+    first = (start, worth, jnp.float32(0.25))
     return jax.lax.scan(step, first, None, length=steps)[0][0]
 
 

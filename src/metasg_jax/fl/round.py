@@ -145,6 +145,10 @@ def collect(
         x, y = jax.tree.map(lambda a: a[:n], batches)
         return local_updates(model, w_global, x, y, plan, fl.precision)
 
+    honest = None
+    twice = [s.table.trains_twice(s.kind) for s in squads if s.table.some_train_twice]
+    if twice:  # once for all squads
+        honest = jax.lax.cond(jnp.stack(twice).any(), honestly, lambda: updates)
     sent = updates
     for i, squad in enumerate(squads):
         visible = updates
@@ -155,10 +159,6 @@ def collect(
             )  # fmt: skip
             visible = jnp.where((member[i] & apart[i])[:, None], row[None], updates)
         look = look_at(jax.random.fold_in(keys_squad[i], 3), model, fl, data, w_global, squad)
-        honest = None
-        if squad.table.some_train_twice:
-            twice = squad.table.trains_twice(squad.kind)
-            honest = jax.lax.cond(twice, honestly, lambda: updates)
         ctx = contexts[i].replace(visible=visible, honest=honest, look=look)
         key_craft = jax.random.fold_in(keys_squad[i], 1)
         rows, new_states[i] = squad.table.craft(

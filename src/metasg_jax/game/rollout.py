@@ -105,6 +105,12 @@ class Player(Struct):
         """Number ``i`` of several, whose parameters are stacked: a type's attacker."""
         return self.replace(params=jax.tree.map(lambda leaf: leaf[i], self.params))
 
+    def mode(self, obs: jax.Array) -> jax.Array:
+        """What its policy would rather play than anything else, f32[A], on an observation as the
+        game gives it.
+        """
+        return self.policy.mode(self.params, self.normalizer(obs))
+
     def act(self, key: Key, obs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """(action f32[A], raw f32[A], normalised observation f32[O])."""
         obs = self.normalizer(obs)
@@ -182,7 +188,7 @@ def rollout(
         override: ``(state, xi, action) -> action``, what is played in place of the defender's
             choice, by somebody who sees the whole state: a control that is told the truth.
         responder: of :data:`metasg_jax.responders.RESPONDERS`, an attacker who knows the defender
-            and sees the whole state; it may send something else than its policy's action says.
+            and sees the whole state; it chooses what to send, whatever ``attacker`` plays.
         credits: static; whether ``info["credit"]`` f32[n] says what each client earned the defender
             by being kept (see :meth:`metasg_jax.game.bsmg.FLGame.credits`).
 
@@ -196,7 +202,7 @@ def rollout(
 
     def decide(before, xi, obs_d):
         """What a responder expects of the defender."""
-        choice = defender.policy.mode(defender.params, defender.normalizer(obs_d))
+        choice = defender.mode(obs_d)
         return choice if override is None else override(before, xi, choice)
 
     def play_round(state, t):
@@ -210,9 +216,8 @@ def rollout(
             received, obs_d, state = game.attack(key_attack, state, xi, action_a)
         else:
             received, obs_d, state = responder(
-                key_attack, game, state, xi, action_a, defender,
-                functools.partial(decide, state, xi),
-            )  # fmt: skip
+                key_attack, game, state, xi, defender, functools.partial(decide, state, xi)
+            )
         action_d, raw_d, seen_d = defender.act(key_d, obs_d)
         if override is not None:
             action_d = override(before, xi, action_d)

@@ -63,7 +63,7 @@ def add_responses(
             jax.random.fold_in(key_learn, step), learner, game, config
         )
         if step == steps - 1:
-            # the reward at the end of an episode, as the search counts it
+            # over whole episodes, where the search counts their last quarter
             earned = {i: info["type/return_A"][i] for i in adaptive}
     population, rows = state.population, []
     for i in adaptive:

@@ -116,7 +116,7 @@ def _play(key: Key, game, player: Player, trim: jax.Array, looking: Looking | No
     nothing = jnp.zeros((game.attacker_action_size,), jnp.float32)
 
     def turned(view):
-        return player.policy.mode(player.params, player.normalizer(view)).at[place].set(trim)
+        return player.mode(view).at[place].set(trim)
 
     def episode(_, i):
         xi = game.prior[i]
@@ -132,9 +132,7 @@ def _play(key: Key, game, player: Player, trim: jax.Array, looking: Looking | No
                 received, state = game.answer(key_attack, state, xi, nothing)
                 harm = malicious.astype(jnp.float32)
             else:
-                received, state, harm = looking.look(
-                    key_attack, game, state, xi, nothing, player, turned
-                )
+                received, state, harm = looking.look(key_attack, game, state, xi, player, turned)
             view, state = game.observe(state, received)
             action = turned(view)
             if told:

@@ -1,6 +1,6 @@
 """Attackers who know the defender: they see the round, look through its decision, and answer it.
 
-A responder is ``(key, game, state, xi, action, defender, decide) -> (received, obs, state)``, in
+A responder is ``(key, game, state, xi, defender, decide) -> (received, obs, state)``, in
 the place of ``game.attack``: what the attack of type ``xi`` sends is a matter of what the defender
 would make of it. What it knows is a :class:`Knowledge`; each part can be taken away.
 """

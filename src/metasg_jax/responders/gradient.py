@@ -1,18 +1,14 @@
 """An attacker that follows the gradient of its own gain through the defence."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
+from metasg_jax.attacks.through_rule import improve
 from metasg_jax.fl.round import look_at
-from metasg_jax.game.rollout import Player
 from metasg_jax.policies import SetPolicy
 from metasg_jax.responders.looking import Looking
 from metasg_jax.rows import row_norms
 from metasg_jax.struct import Struct, field
-from metasg_jax.types import Key, Received
 
 _TINY = 1e-12
 
@@ -37,18 +33,9 @@ class Gradient(Struct):
     steps: int = field(static=True, default=4)
     rounds: int = field(static=True, default=3)
 
-    def __call__(
-        self,
-        key: Key,
-        game,
-        state,
-        xi,
-        action: jax.Array,
-        defender: Player,
-        decide: Callable[[Any], jax.Array],
-    ) -> tuple[Received, Any, Any]:
+    def __call__(self, key, game, state, xi, defender, decide):
         """As :meth:`Looking.__call__`."""
-        received, after, _ = self.begins.look(key, game, state, xi, action, defender, decide)
+        received, after, _ = self.begins.look(key, game, state, xi, defender, decide)
         malicious = game.malicious(state, xi)
         knows = self.begins.knows
         player = defender if knows.weights is None else knows.weights
@@ -89,20 +76,16 @@ class Gradient(Struct):
 
             return gain(jax.lax.scan(one, after, None, length=self.rounds)[0].w)
 
-        def step(carry, _):
-            rows, at, share = carry
+        def moved(rows, share):
             ascent = jax.grad(outcome)(rows, True)
             length = jnp.maximum(row_norms(ascent), _TINY)[:, None]
-            moved = rows + share * row_norms(rows)[:, None] * ascent / length
-            usable = malicious[:, None] & jnp.isfinite(moved)
-            trial = jnp.where(usable, moved, rows)
-            there = outcome(trial, False)
-            better = there > at
-            rows, at = jnp.where(better, trial, rows), jnp.where(better, there, at)
-            return (rows, at, jnp.where(better, share, share / 2)), None
+            trial = rows + share * row_norms(rows)[:, None] * ascent / length
+            return jnp.where(malicious[:, None] & jnp.isfinite(trial), trial, rows)
 
-        rows = received.updates
-        first = (rows, outcome(rows, False), jnp.float32(0.25))
-        (rows, _, _), _ = jax.lax.scan(step, first, None, length=self.steps)
+        def value(rows):
+            return outcome(rows, False)
+
+        begun = received.updates
+        rows = improve(begun, value(begun), value, moved, self.steps)
         received = received.replace(updates=rows)
         return received, *game.observe(after, received)

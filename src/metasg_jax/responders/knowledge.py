@@ -6,9 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.fl.data import to_unit
 from metasg_jax.game.rollout import Player
-from metasg_jax.rows import weighted_sum
+from metasg_jax.rows import shares, weighted_sum
 from metasg_jax.struct import Struct, field
 from metasg_jax.types import Received
 
@@ -45,7 +44,7 @@ class Knowledge(Struct):
         obs, state = game.observe(state, self.seen(received, game.malicious(state, xi)))
         if self.weights is None:
             return decide(obs), state
-        return self.weights.policy.mode(self.weights.params, self.weights.normalizer(obs)), state
+        return self.weights.mode(obs), state
 
     def seen(self, received: Received, malicious: jax.Array) -> Received:
         """The round as it looks to the attacker; ``malicious`` bool[n] are its clients in it."""
@@ -58,7 +57,7 @@ class Knowledge(Struct):
         if not self.root and root is not None:
             others = ~malicious if self.rows else jnp.ones_like(malicious)
             others = jnp.where(others.any(), others, True)
-            root = weighted_sum(others / others.sum(), updates)
+            root = weighted_sum(shares(others), updates)
         return received.replace(updates=updates, root_update=root)
 
 
@@ -67,6 +66,5 @@ def _with_own_images(game, xi):
     count = jnp.maximum(xi.num_backdoor + xi.num_untargeted, 1)
     places = jnp.arange(game.root_y.shape[0])
     owners = places % count
-    chosen = game.data.index[owners, (places // count) % game.data.sizes[owners]]
-    images, labels = to_unit(game.data.images[chosen]), game.data.labels[chosen]
+    images, labels = game.data.pick(owners, (places // count) % game.data.sizes[owners])
     return game.replace(root_x=images.astype(game.root_x.dtype), root_y=labels)

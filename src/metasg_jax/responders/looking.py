@@ -32,31 +32,15 @@ class Looking(Struct):
     knows: Knowledge = Knowledge()
     pays: str = field(static=True, default="reward", choices=("reward", "kept"))
 
-    def __call__(
-        self,
-        key: Key,
-        game,
-        state,
-        xi,
-        action: jax.Array,
-        defender: Player,
-        decide: Callable[[Any], jax.Array],
-    ) -> tuple[Received, Any, Any]:
+    def __call__(self, key, game, state, xi, defender, decide):
         """(received, the defender's observation, state after), as ``game.attack``; arguments as of
         :meth:`look`.
         """
-        received, after, _ = self.look(key, game, state, xi, action, defender, decide)
+        received, after, _ = self.look(key, game, state, xi, defender, decide)
         return received, *game.observe(after, received)
 
     def look(
-        self,
-        key: Key,
-        game,
-        state,
-        xi,
-        action: jax.Array,
-        defender: Player,
-        decide: Callable[[Any], jax.Array],
+        self, key: Key, game, state, xi, defender: Player, decide: Callable[[Any], jax.Array]
     ) -> tuple[Received, Any, jax.Array]:
         """The answer that pays most, and how bad it is.
 
@@ -65,7 +49,6 @@ class Looking(Struct):
             game: an FL game.
             state: before the round.
             xi: the type; its indices must not be batched.
-            action: not read: it chooses anew.
             defender: whose decisions they are.
             decide: observation -> action f32[A], what will be played.
 
@@ -79,8 +62,7 @@ class Looking(Struct):
 
         # what does not depend on the action, training above all, is done once for all of them
         def tried(action):
-            received, after = game.answer(jax.random.clone(key), state, xi, action)
-            return received, after
+            return game.answer(jax.random.clone(key), state, xi, action)
 
         answers = jax.vmap(tried)(self.actions)
         first = answers[0].updates[0]
