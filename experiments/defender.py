@@ -21,8 +21,8 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-import flax.linen as nn
 import jax
+import without_context  # noqa: F401, the body "alone"
 from rich.console import Console
 
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig, TeachConfig
@@ -32,7 +32,6 @@ from metasg_jax.defender.files import find, read_defender
 from metasg_jax.game.make import make_game
 from metasg_jax.learning.state import KNOBS, defender_player, init_state, policies
 from metasg_jax.policies import SetPolicy
-from metasg_jax.policies.set_policy import BODIES
 from metasg_jax.presets.cpu import TRUST
 from metasg_jax.program import enable_compilation_cache
 from metasg_jax.teaching import card_of, learn_from, read_lessons, teach_program
@@ -90,22 +89,6 @@ ANSWERED = {
 }  # fmt: skip
 """Kinds of worlds where attackers respond; where a look through the learner is dear, few. A diluted
 backdoor takes its time, and what trimming costs is made up for in time: hence the long ones."""
-
-
-class Alone(nn.Module):
-    """Tanh layers; no client sees another."""
-
-    hidden: tuple[int, ...]
-
-    @nn.compact
-    def __call__(self, clients, present):
-        """As :class:`metasg_jax.policies.set_policy.DeepSets`."""
-        for width in self.hidden:
-            clients = nn.tanh(nn.Dense(width)(clients))
-        return clients
-
-
-BODIES["alone"] = Alone
 
 
 def main() -> None:

@@ -13,12 +13,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import without_context  # noqa: F401, the body "alone"
 from attack_adaptive import load_rival
 
 from metasg_jax.config import FLConfig, GameConfig, RunConfig
 from metasg_jax.data import load
 from metasg_jax.evaluation.contestants import Contestant, parse_contestant
 from metasg_jax.evaluation.judge import judge, trust_game
+from metasg_jax.evaluation.statistics import t_interval
 from metasg_jax.evaluation.switching import Switch, cycle
 from metasg_jax.evaluation.worlds import FINAL, SELECTION, world
 from metasg_jax.program import enable_compilation_cache
@@ -92,6 +94,7 @@ class Study:
         rules: static rules beside it; each chooses its help.
         extra: other contestants.
         switch: types that become others in mid-run.
+        own: whether the server has an update of its own to mix in.
     """
 
     config: RunConfig
@@ -99,13 +102,14 @@ class Study:
     rules: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     switch: Switch | None = None
+    own: bool = True
 
 
 STUDIES = {
     **{
         f"card-{q}": Study(
             federation(q),
-            20 if q == 0.5 else 10,
+            20,
             RULES,
             (*CONTROLS, *(BESIDE if q == 0.5 else BESIDE[:3])),
         )
@@ -123,6 +127,9 @@ STUDIES = {
     "root-missing": Study(federation(root_class_share=0.0)),
     "root-half": Study(federation(root_class_share=0.5)),
     "anonymous": Study(federation(observation="clients:memory=none")),
+    "no-influence": Study(federation(observation="clients:influence=off")),
+    "no-root": Study(federation(observation="clients:root=off"), own=False),
+    "neither": Study(federation(observation="clients:memory=none,influence=off")),
     "switch": Study(federation(), switch=cycle(len(CARD), 1, 50)),
     "late": Study(federation(types=tuple(t if t == "none" else f"{t}@30" for t in CARD))),
     "harmless": Study(federation(types=("mimic@0.2", "free_rider@0.2")), 6, (), ("mean",)),
@@ -131,15 +138,20 @@ STUDIES = {
     "dirichlet-0.5": Study(federation(0.5, partition="dirichlet")),
     "n-5": Study(federation(num_sampled=5)),
     "n-20": Study(federation(num_sampled=20)),
-    "n-50": Study(federation(num_sampled=50), 3),
-    "rounds-500": Study(federation(horizon=500), 2),
-    "mlp-784": Study(federation(**WHOLE), 3),
+    "n-50": Study(federation(num_sampled=50)),
+    "rounds-500": Study(federation(horizon=500)),
+    "mlp-784": Study(federation(**WHOLE)),
     "cnn": Study(
         federation(
             **{**WHOLE, "hidden": (8, 16, 32), "horizon": 60, "local_steps": 5}, model="cnn"
         ),
-        1,
+        2,
     ),
+    # defenders taught without a part, beside that with all: --defender
+    "parts-card": Study(federation()),
+    "parts-met": Study(federation(types=NEVER_MET)),
+    "parts-fashion": Study(federation(dataset="fashion_mnist")),
+    "parts-n-20": Study(federation(num_sampled=20)),
 }
 
 
@@ -190,7 +202,7 @@ def play_study(study: Study, args: argparse.Namespace, found: dict) -> dict:
     worlds = range(FIRST, FIRST + study.worlds)
     played = play(
         config, dataset, names, worlds, found, switch=study.switch,
-        contestant=lambda name: contestant(name, config, dataset),
+        contestant=lambda name: contestant(name, study, dataset),
     )  # fmt: skip
     return played if played == found else {**played, "helped": helped}
 
@@ -204,15 +216,46 @@ def play(
     ``contestant`` makes one of its name; by default :func:`parse_contestant`.
     """
     make = contestant or (lambda name: parse_contestant(name, config.fl.num_sampled))
-    names = list(dict.fromkeys(names))
-    there = {row["contestant"]: row for row in found.get("rows", [])}
-    missing = [make(name) for name in names if name not in there]
-    if not missing:
+    there = [row["contestant"] for row in found.get("rows", [])]
+    old = found.get("worlds", [])
+    if there:  # in other worlds too
+        worlds = [*old, *(w for w in worlds if w not in old)]
+
+    def rows(names, worlds):
+        """Of those who play there."""
+        if not (names and worlds):
+            return {}
+        judged = judge(
+            [make(name) for name in names], config, dataset, worlds, FINAL, "test", say, switch,
+            responder,
+        )  # fmt: skip
+        return judged.to_json()
+
+    more = rows(there, worlds[len(old) :])
+    if more:
+        found = with_worlds(found, more)
+    missing = [name for name in dict.fromkeys(names) if name not in there]
+    new = rows(missing, worlds)
+    if not new:
         return found
-    got = judge(missing, config, dataset, worlds, FINAL, "test", say, switch, responder).to_json()
-    there |= {row["contestant"]: row for row in got["rows"]}
-    names += [name for name in there if name not in names]
-    return {**got, "rows": [there[name] for name in names]}
+    by_name = {row["contestant"]: row for row in (*found.get("rows", []), *new["rows"])}
+    names = [*dict.fromkeys(names), *(name for name in by_name if name not in names)]
+    return {**new, "rows": [by_name[name] for name in names]}
+
+
+def with_worlds(found: dict, more: dict) -> dict:
+    """JSON of the same contestants in the worlds of both; types count alike."""
+    rows = []
+    for a, b in zip(found["rows"], more["rows"], strict=True):
+        each = {key: a[key] + b[key] for key in ("score", "accuracy", "asr", "kept")}
+        score = np.array(each["score"])
+        mean, half = t_interval(score.mean(1))
+        worst = int(score.mean(0).argmin())
+        rows.append(
+            {"contestant": a["contestant"], "mean": mean, "interval": half,
+             "worst_type": found["types"][worst], "worst": float(score[:, worst].mean()), **each}
+        )  # fmt: skip
+    return {**found, "worlds": found["worlds"] + more["worlds"], "rows": rows}
 
 
 def say(what, done, total):
@@ -220,11 +263,16 @@ def say(what, done, total):
     print(what, f"{done}/{total}", flush=True)
 
 
-def contestant(name: str, config: RunConfig, dataset) -> Contestant:
+def contestant(name: str, study: Study, dataset) -> Contestant:
     """Of its name; ``attack_adaptive`` is the rival that learned this model and task."""
-    if name != "attack_adaptive":
-        return parse_contestant(name, config.fl.num_sampled)
-    return Contestant(name, "rule", rule=load_rival(world(trust_game(config), dataset, 0)))
+    if name == "attack_adaptive":
+        return Contestant(
+            name, "rule", rule=load_rival(world(trust_game(study.config), dataset, 0))
+        )
+    who = parse_contestant(name, study.config.fl.num_sampled)
+    if study.own:
+        return who
+    return dataclasses.replace(who, knobs=(*who.knobs[:2], -1.0))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ def quick(monkeypatch, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_runs_compares_and_writes(quick):
     # this interpreter as that of the peers: NumPy is there, the other libraries are not
     only = ("median, n", "krum, n", "rounds", "clients")

@@ -103,6 +103,7 @@ def state_of(directory: Path):
     )
 
 
+@pytest.mark.slow
 def test_kill_and_resume_and_other_chunks_give_the_same_bits(tmp_path):
     """kill -9 in mid-run, --resume, and the state equals that of a run that was left alone."""
     process = subprocess.Popen(
@@ -181,6 +182,7 @@ def test_the_chosen_chunk_is_kept_when_the_run_goes_on(tmp_path, monkeypatch):
     assert kept.meta.rollouts_at_once == 1 and kept.steps == 2
 
 
+@pytest.mark.slow
 def test_levels_take_turns_and_chunks_change_nothing(tmp_path):
     """Three meta-steps at two heterogeneities: the third is the first one's partition again."""
     import jax

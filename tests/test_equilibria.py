@@ -20,6 +20,7 @@ def run(out, *args):
     return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in rows}
 
 
+@pytest.mark.slow
 def test_two_types(tmp_path):
     out = tmp_path / "page.md"
     out.write_text("old tables\n\n## Reading\n\nby hand\n")
@@ -32,6 +33,7 @@ def test_two_types(tmp_path):
     assert "old tables" not in out.read_text()
 
 
+@pytest.mark.slow
 def test_matrix_games(tmp_path):
     table = run(tmp_path / "page.md", "--games", "commitment", "--seeds", "2", "--steps", "4")
     assert table["Bayesian Stackelberg (1)"][0] == "0.875"

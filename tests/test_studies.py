@@ -37,6 +37,8 @@ STUDY = Study(
 )  # fmt: skip
 DATASET = tiny_dataset(side=6)
 
+pytestmark = pytest.mark.slow  # half a minute of compiling for scripts that a session plays once
+
 
 def a_learner(name, seed, runs, dataset):
     """In place of a run from the disk: a fresh policy."""

@@ -181,5 +181,25 @@ def test_nothing_but_the_servers_side_is_read():
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_server_without_images_sees_none_in_the_game():
+    """Another set of root images, and another update of the server's, change nothing."""
+    from metasg_jax.testing import tiny_game
+
+    game = tiny_game(rule="client_trust", observation="clients:root=off", post_defense="none")
+    other = game.replace(root_x=1 - game.root_x, root_y=(game.root_y + 1) % 10)
+
+    @jax.jit
+    def look(game):
+        state = game.reset(jax.random.key(0), game.prior[0])
+        return game.attack(jax.random.key(1), state, game.prior[0], jnp.zeros((1,)))[1]
+
+    view = look(game)
+    known = dict(zip([*FEATURES, "memory"], np.asarray(view.known), strict=True))
+    missing = {name for name, there in known.items() if not there}
+    assert missing == {"root", "root_inputs", "influence"}
+    for a, b in zip(jax.tree.leaves(view), jax.tree.leaves(look(other)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_names_are_different():
     assert len(set(NAMES)) == len(NAMES) == NUM_FEATURES

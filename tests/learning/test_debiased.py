@@ -122,7 +122,17 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize(("game", "settings"), SETTINGS)
+# two of the settings meet each run of the tests: several rounds, and a game with an attacker
+some_at_once = pytest.mark.parametrize(
+    ("game", "settings"),
+    [
+        pytest.param(*each, marks=() if i in (4, 6) else pytest.mark.slow)
+        for i, each in enumerate(SETTINGS)
+    ],
+)
+
+
+@some_at_once
 def test_sampled_adaptation(game, settings):
     config = CONFIG.replace(**settings)
     want = exact_gradient(game, config, 0.3, 0.8)
@@ -131,7 +141,7 @@ def test_sampled_adaptation(game, settings):
     assert error < 0.15 * abs(want)
 
 
-@pytest.mark.parametrize(("game", "settings"), SETTINGS)
+@some_at_once
 def test_exact_adaptation(game, settings):
     config = CONFIG.replace(**settings)
     want = exact_gradient(game, config, 0.3, 0.8, "exact")
@@ -147,7 +157,10 @@ def test_the_two_objectives_differ():
     assert abs(sampled - exact) > 0.05 * abs(exact)
 
 
-@pytest.mark.parametrize("settings", [dict(adapt_lr=2.0), dict(adapt_lr=2.0, adapt_steps=2)])
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param(dict(adapt_lr=2.0), marks=pytest.mark.slow), dict(adapt_lr=2.0, adapt_steps=2)],
+)
 def test_the_attackers_gradient_moves_what_is_adapted_to(settings):
     config = CONFIG.replace(**settings)
     want = exact_gradient(matrix_game(), config, 0.3, 0.8, side=1)

@@ -146,7 +146,11 @@ def test_any_gain_may_be_shifted_and_pairs_stay_independent():
     ("game", "settings"),
     [
         (matrix_game(), {}),
-        (matrix_game(), dict(adapt_steps=2, group_size=2, baseline="batch")),
+        pytest.param(
+            matrix_game(),
+            dict(adapt_steps=2, group_size=2, baseline="batch"),
+            marks=pytest.mark.slow,
+        ),
         (two_types(), dict(num_groups=2)),
     ],
 )

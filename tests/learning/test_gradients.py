@@ -152,6 +152,7 @@ def test_a_coordinate_in_which_all_rows_agree_has_a_derivative():
         assert any((leaf != 0).any() for leaf in leaves)
 
 
+@pytest.mark.slow
 def test_a_short_window_forgets(derivative):
     whole, short = (derivative(np.zeros(3), window)[0] for window in (0, 1))
     assert np.abs(short - whole).max() > 1e-3

@@ -110,7 +110,7 @@ def test_matrix_game(outer):
     assert_near(first_row, matrix_answer(game).first_row)
 
 
-@pytest.mark.parametrize("outer", ["fomaml", "debiased"])
+@pytest.mark.parametrize("outer", ["fomaml", pytest.param("debiased", marks=pytest.mark.slow)])
 def test_two_types(outer):
     """By value: it is flat along a line through the solution."""
     game, answer = two_types(), two_types_answer()
@@ -153,7 +153,7 @@ def test_leader_follower(outer):
     assert_near(means(theta), want)
 
 
-@pytest.mark.parametrize("dial", [0.0, 0.6])
+@pytest.mark.parametrize("dial", [pytest.param(0.0, marks=pytest.mark.slow), 0.6])
 def test_leader_follower_without_adaptation(dial):
     """Strictly competitive: the Stackelberg solution. Otherwise the first-order point, not it."""
     game = leader_follower(dial)

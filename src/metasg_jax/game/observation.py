@@ -219,10 +219,13 @@ class ClientsObservation:
         memory: ``ids``, clients are known again; ``none``, a federation without identities.
         influence: ``on`` or ``off``; what each row does to the root images costs n forward passes
             over up to 64 of them.
+        root: ``on`` or ``off``, the server has no images: no influence, and no update of its own to
+            compare with.
     """
 
     memory: str = field(static=True, default="ids", choices=("ids", "none"))
     influence: str = field(static=True, default="on", choices=("on", "off"))
+    root: str = field(static=True, default="on", choices=("on", "off"))
     needs_root = True
 
     def spec(self, model: Model, fl: FLConfig, action_size: int) -> Any:
@@ -237,12 +240,14 @@ class ClientsObservation:
         self, model: Model, memory, received: Received, root, loss, previous_action, progress
     ) -> tuple[Any, Any]:
         """Sees the round before the defender acts; reads no loss, no action and no progress."""
+        if self.root == "off":
+            received = received.replace(root_update=None)
         return describe(
             received,
             server_data(model, root),
             memory,
             remembers=self.memory == "ids",
-            without=() if self.influence == "on" else ("influence",),
+            without=() if (self.influence, self.root) == ("on", "on") else ("influence",),
         )
 
 
