@@ -9,11 +9,12 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+# the longest first
 SWITCHES = {
-    "JAX_ENABLE_X64": "1",
-    "JAX_DEBUG_NANS": "1",
-    "JAX_NUMPY_RANK_PROMOTION": "raise",
     "JAX_DISABLE_JIT": "1",
+    "JAX_ENABLE_X64": "1",
+    "JAX_NUMPY_RANK_PROMOTION": "raise",
+    "JAX_DEBUG_NANS": "1",
 }
 # cheap to compile, as in tests/conftest.py
 CHEAP = {

@@ -8,15 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metasg_jax.aggregators import Median
 from metasg_jax.config import FLConfig, MetaConfig
 from metasg_jax.learning import init_state, meta_sl_step
-from metasg_jax.testing import tiny_game
+from metasg_jax.testing import received, tiny_game
 from tests.aggregators.test_contracts import RULES, call, whole_action
 from tests.attacks.test_contracts import ACTION, CRAFTS, half
 from tests.rounds import honest_round
 from tests.worlds import context
 
-FL = FLConfig(num_clients=8, num_sampled=4, batch_size=4, horizon=2, local_lr=0.5)
+# as little as there is: without jit each operation of each round is played by itself
+FL = FLConfig(num_clients=8, num_sampled=4, batch_size=4, horizon=1, local_lr=0.5)
 META = MetaConfig(group_size=2, hidden=(4,), attacker_steps=1)
 
 
@@ -68,13 +70,23 @@ def rules() -> None:
                 check((update, state), name)
 
 
+def medians_of_doubles() -> None:
+    """By networks of few rows and by a sort of many: in full width, where it is on."""
+    if not jax.config.jax_enable_x64:
+        return
+    rows = np.random.default_rng(0).normal(size=(140, 3))
+    for few in (rows[:9], rows):
+        got = received(few).replace(updates=jnp.asarray(few))
+        np.testing.assert_allclose(Median()(None, (), got)[0], np.median(few, 0), rtol=1e-14)
+
+
 def attacks() -> None:
     for name, made in sent(context()).items():
         check(made, name)
 
 
 def meta_step() -> None:
-    game = tiny_game(("none", "ipm:scale=2@0.25", "rl@0.25+brl@0.25"), FL)
+    game = tiny_game(("none", "rl@0.25+brl@0.25"), FL)
     state = init_state(jax.random.key(0), game, META)
     check(state, "state")
     state, info = meta_sl_step(jax.random.key(1), state, game, META)
@@ -83,5 +95,5 @@ def meta_step() -> None:
 
 
 if __name__ == "__main__":
-    for part in (rules, attacks, meta_step):
+    for part in (rules, medians_of_doubles, attacks, meta_step):
         part()
