@@ -25,8 +25,7 @@ class Killed(BaseException):
 def table(tmp_path):
     path = tmp_path / "table.csv"
     files.write_lines(path, FIELDS, ROWS[:1])
-    with files.adding_lines(path, FIELDS) as add:
-        add(ROWS[1:])
+    files.add_lines(path, FIELDS, ROWS[1:])
     return path
 
 
@@ -43,6 +42,25 @@ def test_a_kill_inside_a_rewrite_leaves_the_old_file(tmp_path, monkeypatch, at):
         with pytest.raises(Killed):
             files.write_text(path, "new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["result.txt"]
+
+
+@pytest.mark.parametrize("where", ["write", "fsync"])
+def test_a_full_disk_at_an_added_line_is_named(tmp_path, monkeypatch, where):
+    """Of metrics and of tables; it says where, and what was there stays."""
+    (tmp_path / "metrics.jsonl").write_text("old\n")
+    if where == "write":
+        (tmp_path / "metrics.jsonl").unlink()
+        (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    else:
+
+        def full(*args):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match=r"metrics.jsonl could not be written: No space left"):
+        runs.append_metrics(tmp_path, METRICS)
+    if where == "fsync":
+        assert (tmp_path / "metrics.jsonl").read_text().startswith("old\n")
 
 
 def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path, monkeypatch):

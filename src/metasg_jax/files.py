@@ -8,6 +8,7 @@ killed while it wrote.
 import contextlib
 import csv
 import hashlib
+import io
 import json
 import os
 import zlib
@@ -140,25 +141,30 @@ def write_lines(path: Path, fields: Sequence[str], rows: Iterable[dict], owner: 
         writer.writerows(_cells(fields, row, owner) for row in rows)
 
 
-@contextlib.contextmanager
-def adding_lines(
-    path: Path, fields: Sequence[str], owner: str = ""
-) -> Iterator[Callable[[Iterable[dict]], None]]:
-    """Yields what adds rows to a CSV of :func:`write_lines`; they are on the disk at its return."""
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+def add_lines(path: Path, fields: Sequence[str], rows: Iterable[dict], owner: str = "") -> None:
+    """Adds rows to a CSV of :func:`write_lines`; they are on the disk at its return.
 
-        def add(rows: Iterable[dict]) -> None:
-            try:
-                writer.writerows(_cells(fields, row, owner) for row in rows)
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError as error:
-                raise CheckpointError(
-                    f"{path} could not be written: {error.strerror or error}"
-                ) from error
+    Raises:
+        CheckpointError: where it can't be written.
+    """
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(_cells(fields, row, owner) for row in rows)
+    append_text(path, text.getvalue())
 
-        yield add
+
+def append_text(path: Path, text: str) -> None:
+    """Adds to the end of a file, as UTF-8 without translation; it is on the disk at its return.
+
+    Raises:
+        CheckpointError: where it can't be written; a part of the text may be there.
+    """
+    try:
+        with path.open("a", newline="", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:  # of closing too, which writes again what did not fit
+        raise CheckpointError(f"{path} could not be written: {error.strerror or error}") from error
 
 
 def _cells(fields: Sequence[str], row: dict, owner: str) -> list[str]:

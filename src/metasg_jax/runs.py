@@ -14,7 +14,6 @@
 """
 
 import json
-import os
 from pathlib import Path
 
 from metasg_jax.checkpoint import config_to_json, latest_step
@@ -22,6 +21,7 @@ from metasg_jax.config import RunConfig
 from metasg_jax.errors import CheckpointError
 from metasg_jax.files import (
     CHECK,
+    append_text,
     checksum,
     read_json,
     whole,
@@ -174,8 +174,8 @@ def append_metrics(directory: Path, rows: list[dict], owner: str = "") -> None:
         directory: of the run.
         rows: a line each.
         owner: what tells the run from others, part of the checksums.
+
+    Raises:
+        CheckpointError: where it can't be written.
     """
-    with (directory / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.writelines(_metrics_line(row, owner) for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
+    append_text(directory / "metrics.jsonl", "".join(_metrics_line(row, owner) for row in rows))

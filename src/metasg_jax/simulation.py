@@ -213,10 +213,7 @@ def _play_matrix(plan: Plan, worlds, rules, posts, out: Path, console: Console, 
     files.write_lines(path, FIELDS, rows.values(), owner)
     if todo != asked:
         console.print(f"{there} of {len(asked)} runs are in {out} already")
-    with (
-        progress(console, "{task.fields[note]}") as bar,
-        files.adding_lines(path, FIELDS, owner) as add,
-    ):
+    with progress(console, "{task.fields[note]}") as bar:
         task = bar.add_task("runs", total=len(asked), completed=there, note="")
         for number, (attack, rule, seed) in enumerate(todo, 1):
             bar.update(task, note=f"{rule} against {attack}")
@@ -235,7 +232,7 @@ def _play_matrix(plan: Plan, worlds, rules, posts, out: Path, console: Console, 
                 for p, post in enumerate(plan.posts)
                 if (attack, rule, post, seed) not in rows
             ]
-            add(new)
+            files.add_lines(path, FIELDS, new, owner)
             rows |= {_place(row): row for row in new}
             bar.update(task, advance=1)
             last = number == len(todo) or todo[number][1] != rule
