@@ -7,7 +7,7 @@ from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.mean import Mean
 from metasg_jax.aggregators.norms import clip_factors
 from metasg_jax.aggregators.presence import presence
-from metasg_jax.rows import safe_sqrt
+from metasg_jax.rows import matmul, safe_sqrt
 
 
 class CRFL(AggregatorBase):
@@ -43,7 +43,7 @@ class CRFL(AggregatorBase):
         """(f32[d], state, {model_norm: f32[], before clipping; rejected: i32[]})."""
         mean, _, info = Mean()(None, (), received)
         model = received.w_global - mean
-        norm = safe_sqrt(jnp.vdot(model, model))
+        norm = safe_sqrt(matmul(model, model))
         noise = self.sigma * jax.random.normal(key, model.shape, jnp.float32)
         new = model * clip_factors(norm, self.max_norm) + noise
         update = jnp.where(presence(received).any(), received.w_global - new, 0.0)

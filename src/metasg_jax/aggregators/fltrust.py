@@ -10,7 +10,7 @@ from metasg_jax.aggregators.presence import (
     present_rows,
     usable_root,
 )
-from metasg_jax.rows import ratio, safe_sqrt, weighted_sum
+from metasg_jax.rows import matmul, ratio, safe_sqrt, weighted_sum
 
 
 class FLTrust(AggregatorBase):
@@ -38,7 +38,7 @@ class FLTrust(AggregatorBase):
             raise ValueError("fltrust needs received.root_update, the server's own update")
         updates, present = present_rows(received)
         root, _ = usable_root(received.root_update)
-        root_norm = safe_sqrt(jnp.vdot(root, root))
+        root_norm = safe_sqrt(matmul(root, root))
         norms = present_norms(received, present)
         # a vector of length 0 has no direction, and the derivative of its cosine no bound
         directed = present & (norms > 0) & (root_norm > 0)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.geometry import centred_gram, medoid, mixture, squared_distances
 from metasg_jax.aggregators.presence import count_rejected
+from metasg_jax.rows import matmul
 from metasg_jax.struct import field
 
 
@@ -62,9 +63,9 @@ class GeometricMedian(AggregatorBase):
             # z - u_k is the sum of the rows with weights that are small then
             nearest = jnp.argmax(weights)
             offsets = weights - (jnp.arange(weights.shape[0]) == nearest)
-            products = jnp.matmul(gram, offsets, precision=jax.lax.Precision.HIGHEST)
+            products = matmul(gram, offsets)
             along = products - products[nearest]
-            squares = distances[nearest] - 2 * along + jnp.vdot(offsets, products)
+            squares = distances[nearest] - 2 * along + matmul(offsets, products)
             new = normalised(1.0 / jnp.maximum(jnp.sqrt(jnp.maximum(squares, 0.0)), floor))
             moved = jnp.any(jnp.abs(new - weights) > self.tolerance * new)
             return count + 1, new, moved

@@ -8,7 +8,7 @@ slower there, and a centred copy of the rows costs more than the product.
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.rows import MAX_UNROLLED, weighted_sum
+from metasg_jax.rows import MAX_UNROLLED, matmul, weighted_sum
 from metasg_jax.types import Received
 
 BLOCK = 4096
@@ -105,11 +105,10 @@ def mixture(weights: jax.Array, updates: jax.Array, present: jax.Array) -> jax.A
     if weights.ndim == 1 and updates.shape[0] <= MAX_UNROLLED:
         return weighted_sum(weights, clean())  # one fused pass
     # a product reads a copy of the cleaned rows: only where one has to be cleaned
-    precision = jax.lax.Precision.HIGHEST
     return jax.lax.cond(
         present.all(),
-        lambda: jnp.matmul(weights, updates, precision=precision),
-        lambda: jnp.matmul(weights, clean(), precision=precision),
+        lambda: matmul(weights, updates),
+        lambda: matmul(weights, clean()),
     )
 
 
@@ -118,7 +117,7 @@ def products(rows: jax.Array, centre: jax.Array | None = None) -> jax.Array:
 
     def product(block, centre):
         block = block if centre is None else block - centre[None]
-        return jnp.matmul(block, block.T, precision=jax.lax.Precision.HIGHEST)
+        return matmul(block, block.T)
 
     def blocked(rows, centre):
         n, d = rows.shape

@@ -8,7 +8,7 @@ takes over.
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.rows import MAX_UNROLLED
+from metasg_jax.rows import MAX_UNROLLED, matmul
 from metasg_jax.struct import Struct
 
 # A network's compile time grows with its comparators, n log^2 n / 4 of them: 5 s at 100 rows.
@@ -153,7 +153,7 @@ def order_statistics(
     ordered = jnp.sort(_filled(updates, present, factors), axis=0)
     # in a weight's derivative the stand-ins would add up to an infinity
     ordered = jnp.where((jnp.arange(n) < present.sum())[:, None], ordered, 0.0)
-    return window.rank_weights(n) @ ordered
+    return matmul(window.rank_weights(n), ordered)
 
 
 def _filled(rows: jax.Array, present: jax.Array, factors: jax.Array | None) -> jax.Array:
@@ -244,7 +244,7 @@ def _count_block(updates: jax.Array, window: Window) -> jax.Array:
         below = jnp.where(updates <= pivots[:1], 1.0, 0.0)
         below = below + jnp.where(updates <= pivots[1:], _SECOND, 0.0)
         ones = jnp.ones((1, n), updates.dtype)
-        packed = jnp.matmul(ones, below, precision=jax.lax.Precision.HIGHEST)
+        packed = matmul(ones, below)
         second = jnp.floor(packed / _SECOND)
         return jnp.concatenate([packed - second * _SECOND, second])
 

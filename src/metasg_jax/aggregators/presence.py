@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.rows import row_norms, row_squares
+from metasg_jax.rows import matmul, row_norms, row_squares
 from metasg_jax.types import Received
 
 
@@ -44,7 +44,7 @@ def present_products(updates: jax.Array, present: jax.Array, vector: jax.Array) 
     Zeroed first, the rows would be written out once more: so they are in the derivative only, where
     0 times what an absent row holds may be NaN.
     """
-    return jnp.where(present, updates @ vector, 0.0)
+    return jnp.where(present, matmul(updates, vector), 0.0)
 
 
 @present_products.defjvp
@@ -52,7 +52,7 @@ def _(primals, tangents):
     updates, present, vector = primals
     change, _, turn = tangents
     clean = jnp.where(present[:, None], updates, 0.0)
-    tangent = jnp.where(present, change @ vector, 0.0) + clean @ turn
+    tangent = jnp.where(present, matmul(change, vector), 0.0) + matmul(clean, turn)
     return present_products(updates, present, vector), tangent
 
 

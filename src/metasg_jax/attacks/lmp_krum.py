@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from metasg_jax.attacks.base import AttackBase, seen
 from metasg_jax.attacks.statistics import centred_distances, honest_mean, reference_rows
+from metasg_jax.rows import matmul
 from metasg_jax.struct import field
 
 
@@ -39,7 +40,7 @@ class LMPKrum(AttackBase):
         mean = honest_mean(ctx)
         direction = jnp.sign(mean)
         among = centred_distances(rows, chosen, mean)
-        squares, along = jnp.sum(rows**2, axis=1), rows @ direction
+        squares, along = jnp.sum(rows**2, axis=1), matmul(rows, direction)
         length = jnp.sum(direction**2)
 
         def to_crafted(size):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from metasg_jax.attacks.base import AttackBase, seen
 from metasg_jax.attacks.statistics import reference_rows
-from metasg_jax.rows import weighted_sum
+from metasg_jax.rows import matmul, weighted_sum
 from metasg_jax.struct import Struct
 
 
@@ -51,9 +51,9 @@ class Mimic(AttackBase):
         centred = jnp.where(chosen[:, None], rows - mean[None], 0.0)
         drawn = _normalised(jax.random.normal(key, mean.shape, jnp.float32))
         before = jnp.where(t > 0, state.direction, drawn)
-        turned = _normalised(weighted_sum(centred @ before, centred))
+        turned = _normalised(weighted_sum(matmul(centred, before), centred))
         direction = _normalised((t * before + turned) / (t + 1))
-        farthest = jnp.argmax(jnp.where(chosen, centred @ direction, -jnp.inf))
+        farthest = jnp.argmax(jnp.where(chosen, matmul(centred, direction), -jnp.inf))
         new = MimicState(mean, direction, t + 1)
         # a round in which it sees nobody teaches nothing
         state = jax.tree.map(lambda a, b: jnp.where(chosen.any(), a, b), new, state)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from metasg_jax.attacks.base import AttackContext, seen
 from metasg_jax.attacks.statistics import centred_distances, honest_moments, reference_rows
+from metasg_jax.rows import matmul
 
 PERTURBATIONS = ("unit", "sign", "std")
 
@@ -54,7 +55,7 @@ def cloud(ctx: AttackContext, perturbation: str) -> Cloud:
         chosen=chosen,
         distances=centred_distances(rows, chosen, mean),
         squares=jnp.sum(centred**2, axis=1),
-        along=centred @ direction,
+        along=matmul(centred, direction),
         length=jnp.sum(direction**2),
     )
 

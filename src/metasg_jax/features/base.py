@@ -11,7 +11,7 @@ from metasg_jax.aggregators.geometry import BLOCK, products
 from metasg_jax.aggregators.order import medians
 from metasg_jax.aggregators.presence import present_norms, present_rows, usable_root
 from metasg_jax.features.layout import Layout
-from metasg_jax.rows import safe_sqrt
+from metasg_jax.rows import matmul, safe_sqrt
 from metasg_jax.struct import Struct, field
 from metasg_jax.types import Received
 
@@ -98,7 +98,7 @@ def rows_of(received: Received, layout: Layout) -> Rows:
         gram=gram,
         w_global=received.w_global,
         root=root,
-        root_norm=jnp.maximum(safe_sqrt(jnp.vdot(root, root)), TINY),
+        root_norm=jnp.maximum(safe_sqrt(matmul(root, root)), TINY),
     )
 
 
@@ -108,7 +108,7 @@ def _products(rows: jax.Array) -> jax.Array:
     if n > MOST_ONE_BY_ONE or width <= BLOCK:
         return products(rows)
     # a loop, because n products compile n times as long
-    one_by_one = functools.partial(jax.lax.map, lambda row: rows @ row)
+    one_by_one = functools.partial(jax.lax.map, lambda row: matmul(rows, row))
     return jax.lax.platform_dependent(rows, cpu=one_by_one, default=products)
 
 

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from metasg_jax.features.base import Rows, ServerData, cosines_of, others, stack
+from metasg_jax.rows import matmul
 
 _KINDS = ("lowest", "quartile", "median", "second", "highest", "mean")
 NAMES = (
@@ -22,8 +23,8 @@ def cosines(rows: Rows, server: ServerData):
     # cosines are the products of rows of length 1; centring these needs no pass over d
     unit = cosines_of(rows.gram)
     share = rows.present / jnp.maximum(rows.present.sum(), 1)
-    to_mean = unit @ share
-    centred = unit - to_mean[:, None] - to_mean[None, :] + share @ to_mean
+    to_mean = matmul(unit, share)
+    centred = unit - to_mean[:, None] - to_mean[None, :] + matmul(share, to_mean)
     sights = jnp.stack([unit, cosines_of(centred)])
     found = others(jnp.concatenate([sights, cosines_of(rows.grams)]), rows.present)
     columns = {kind: found[kind][0] for kind in _KINDS}

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from metasg_jax.features.base import TINY, Rows, ServerData, stack
-from metasg_jax.rows import safe_sqrt
+from metasg_jax.rows import matmul, safe_sqrt
 
 NAMES = (
     "root_cosine", "root_norm", "root_cosine_first", "root_cosine_last", "root_cosine_least",
@@ -23,10 +23,10 @@ def root(rows: Rows, server: ServerData):
         mine = [rows.root[span.start : span.stop] for span in spans]
         rest = [rows.updates[:, span.start : span.stop] for span in spans]
         product = sum(
-            (u @ r for u, r in zip(rest, mine, strict=True)),
+            (matmul(u, r) for u, r in zip(rest, mine, strict=True)),
             jnp.zeros(rows.norms.shape, jnp.float32),
         )
-        return product, sum((jnp.vdot(r, r) for r in mine), jnp.zeros((), jnp.float32))
+        return product, sum((matmul(r, r) for r in mine), jnp.zeros((), jnp.float32))
 
     for layer, lengths in zip(server.layout.layers, rows.lengths, strict=True):
         product, square = along(layer)

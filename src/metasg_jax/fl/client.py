@@ -8,6 +8,7 @@ import optax
 
 from metasg_jax.attacks.plan import LocalPlan
 from metasg_jax.divisors import largest_divisor
+from metasg_jax.rows import matmul
 from metasg_jax.types import Key, Model
 
 # Keeps the cosine's gradient finite where the update is still zero; in units of the reference.
@@ -150,6 +151,6 @@ def _confined(updates, radius: jax.Array | None):
 
 def _cosine(update: jax.Array, reference: jax.Array) -> jax.Array:
     # smooth at zero: the gradient of a plain cosine is unbounded there
-    scale = jnp.vdot(reference, reference)
-    norm = jnp.sqrt(jnp.vdot(update, update) + _STEALTH_SMOOTHING**2 * scale)
-    return jnp.vdot(update, reference) / (norm * jnp.sqrt(scale) + 1e-12)
+    scale = matmul(reference, reference)
+    norm = jnp.sqrt(matmul(update, update) + _STEALTH_SMOOTHING**2 * scale)
+    return matmul(update, reference) / (norm * jnp.sqrt(scale) + 1e-12)
