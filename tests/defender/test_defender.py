@@ -71,6 +71,47 @@ def test_a_round_gives_the_next_model_and_says_what_it_did(defender):
     assert (step > 0.05).all() and (step < 0.25).all() and model["out/w"].dtype == np.float32
 
 
+def test_fine_tuning_descends_on_all_images_and_keeps_counters(files):
+    """The loss of all the server's images falls, though the filter itself looks at few of them."""
+    x = RNG.normal(size=(100, 6)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(np.int32)
+    sure = load_defender(files, apply=lambda p, x: apply(p["net"], x), root=(x, y))
+    model = {"net": MODEL, "seen": np.int32(7)}
+    tuned = sure.fine_tune(model, steps=100, lr=0.5)
+
+    def right(p, x, y):
+        return float((np.argmax(apply(p["net"], x), axis=1) == y).mean())
+
+    assert right(tuned, x[64:], y[64:]) > max(right(model, x[64:], y[64:]) + 0.1, 0.8)
+    assert tuned["seen"] == 7 and tuned["net"]["out/w"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [(dict(steps=0), "steps = 0"), (dict(lr=0.0), "lr = 0"), (dict(lr=1e30), "lr = 1e")],
+)
+def test_fine_tuning_that_can_not_be_is_named(defender, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        defender.fine_tune(MODEL, **settings)
+
+
+def test_without_images_nothing_is_tuned(blind):
+    with pytest.raises(ConfigError, match="no apply and root"):
+        blind.fine_tune(MODEL)
+
+
+def test_a_threshold_leaves_out_who_is_not_sure_enough(files):
+    """A fresh policy is sure by some 0.95 of everybody."""
+    clients = [moved(0.1 * i) for i in (1, 2, 3)]
+    kept = {}
+    for threshold in (None, 0.99):
+        each = load_defender(files, threshold=threshold)
+        kept[threshold] = each.aggregate(each.init(MODEL), MODEL, clients)[2]["kept"]
+    assert len(kept[None]) == 3 and len(kept[0.99]) == 1  # the likeliest of them
+    with pytest.raises(ConfigError, match="threshold = 1"):
+        load_defender(files, threshold=1.0)
+
+
 @pytest.mark.parametrize(
     ("hostile", "why"),
     [

@@ -99,8 +99,6 @@ def parse_contestant(text: str, num_sampled: int) -> Contestant:
             kind = "shuffled"
         elif option.startswith("threshold="):
             threshold = number(option[10:], f"contestant {text!r}: threshold")
-            if not 0 < threshold < 1:
-                raise ConfigError(f"contestant {text!r}: threshold = {threshold:g}: in (0, 1)")
         elif option.startswith("lr="):
             server_lr = number(option[3:], f"contestant {text!r}: lr")
             if not 0 < server_lr < np.inf:

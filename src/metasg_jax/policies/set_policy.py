@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from metasg_jax.errors import ConfigError
 from metasg_jax.features.view import ClientView, known_columns
 from metasg_jax.policies.gaussian import bounded_log_std, normal_log_density
 from metasg_jax.types import Key, Params
@@ -119,6 +120,9 @@ class SetPolicy:
         init_std: of the knobs, before the tanh.
         learn_std: whether that deviation is a parameter.
         threshold: in (0, 1).
+
+    Raises:
+        ConfigError: for a threshold out of range.
     """
 
     num_clients: int
@@ -128,6 +132,11 @@ class SetPolicy:
     init_std: float = 0.3
     learn_std: bool = False
     threshold: float = 0.5
+
+    def __post_init__(self):
+        """Checks the threshold."""
+        if not 0 < self.threshold < 1:
+            raise ConfigError(f"threshold = {self.threshold:g}: in (0, 1)")
 
     @property
     def action_size(self) -> int:

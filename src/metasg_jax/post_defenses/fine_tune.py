@@ -1,11 +1,24 @@
 """Fine-tuning on clean images (the second half of fine-pruning: Liu et al., RAID 2018)."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from metasg_jax.limits import KNOB, POSITIVE, STEPS, check_fields
 from metasg_jax.post_defenses.root import cross_entropy
 from metasg_jax.struct import Struct, field
+from metasg_jax.types import Params
+
+
+def descend(loss: Callable[[Params], jax.Array], params: Params, lr, steps: int) -> Params:
+    """``steps`` steps of gradient descent on ``loss(params) -> f32[]``."""
+
+    def step(params, _):
+        gradient = jax.grad(loss)(params)
+        return jax.tree.map(lambda p, g: p - lr * g, params, gradient), None
+
+    return jax.lax.scan(step, params, None, length=steps)[0]
 
 
 class FineTune(Struct):
@@ -32,13 +45,10 @@ class FineTune(Struct):
     def calibrate(self, model, deployed, root_x, root_y):
         """The tuned parameters."""
 
-        def step(params, _):
-            gradient = jax.grad(
-                lambda p: cross_entropy(model, deployed.replace(params=p), root_x, root_y)
-            )(params)
-            return jax.tree.map(lambda p, g: p - self.lr * g, params, gradient), None
+        def loss(params):
+            return cross_entropy(model, deployed.replace(params=params), root_x, root_y)
 
-        return jax.lax.scan(step, deployed.params, None, length=self.steps)[0]
+        return descend(loss, deployed.params, self.lr, self.steps)
 
     def __call__(self, key, state, deployed, action=None):
         """(Deployed, state, {tuned: share}); ``state`` is what ``calibrate`` returned."""
