@@ -25,13 +25,13 @@ import tyro
 from benchmarks import floor, worlds
 from benchmarks.report import Table
 from metasg_jax.aggregators import Median
-from metasg_jax.budget import rounds_per_step
 from metasg_jax.config import FLConfig
 from metasg_jax.fl.simulate import simulate, start
 from metasg_jax.game.make import make_game
 from metasg_jax.learning import init_state, meta_sl_step
 from metasg_jax.models import CNN, LinenModel, make_model
 from metasg_jax.presets import PRESETS
+from metasg_jax.programs.budget import rounds_per_step
 
 TOY = "toy sizes on a CPU: they show that everything runs, and their numbers mean nothing"
 

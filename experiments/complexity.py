@@ -32,7 +32,7 @@ from metasg_jax.learning import init_state
 from metasg_jax.learning.best_response import inner_loop
 from metasg_jax.learning.meta_sl import meta_sl_update
 from metasg_jax.learning.state import attacker_player, defender_player
-from metasg_jax.program import enable_compilation_cache
+from metasg_jax.programs.device import enable_compilation_cache
 from metasg_jax.testing import (
     best_response,
     commitment_game,

@@ -29,7 +29,7 @@ from metasg_jax.fl import local_updates
 from metasg_jax.fl.sampling import sample_positions
 from metasg_jax.game.make import make_observation, make_post_defense, make_rule
 from metasg_jax.learning.state import defender_player, init_state
-from metasg_jax.program import enable_compilation_cache
+from metasg_jax.programs.device import enable_compilation_cache
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,8 +33,8 @@ from metasg_jax.game.make import make_game
 from metasg_jax.learning.state import KNOBS, defender_player, init_state, policies
 from metasg_jax.policies import SetPolicy
 from metasg_jax.presets.cpu import TRUST
-from metasg_jax.program import enable_compilation_cache
-from metasg_jax.teaching import card_of, learn_from, read_lessons, teach_program
+from metasg_jax.programs.device import enable_compilation_cache
+from metasg_jax.programs.teach import card_of, learn_from, read_lessons, teach_program
 
 
 def kind(dataset, pool, hidden, clients, sampled, steps, batch, lr, horizon, root=100, model="mlp"):

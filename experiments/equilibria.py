@@ -31,7 +31,7 @@ from metasg_jax.evaluation.statistics import mean_se
 from metasg_jax.evaluation.tables import markdown_table, rich_table
 from metasg_jax.game.rollout import Player
 from metasg_jax.learning import attacker_player, defender_player, init_state, pretrain
-from metasg_jax.program import enable_compilation_cache
+from metasg_jax.programs.device import enable_compilation_cache
 from metasg_jax.testing import (
     FiniteGame,
     commitment_game,

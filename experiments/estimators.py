@@ -38,7 +38,7 @@ from metasg_jax.learning.estimators import ESTIMATORS, policy_gradient
 from metasg_jax.learning.meta_sl import OUTER, debiased
 from metasg_jax.learning.outer import scan_types, weighted_mean
 from metasg_jax.learning.state import MetaSGState, attacker_player, defender_player, policies
-from metasg_jax.program import enable_compilation_cache
+from metasg_jax.programs.device import enable_compilation_cache
 from metasg_jax.testing import (
     bandit,
     exact_meta_values,

@@ -14,7 +14,6 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from metasg_jax import budget
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
 from metasg_jax.data import load
 from metasg_jax.evaluation.controls import action_grid
@@ -26,6 +25,7 @@ from metasg_jax.learning.best_response import respond_step
 from metasg_jax.learning.estimators import ESTIMATORS
 from metasg_jax.policies import Fixed
 from metasg_jax.presets.cpu import LEARNER
+from metasg_jax.programs import budget
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,10 +28,10 @@ from metasg_jax.evaluation.metrics import measure_deployed
 from metasg_jax.evaluation.statistics import mean_se
 from metasg_jax.evaluation.tables import markdown_table, rich_table
 from metasg_jax.fl.simulate import simulate, start
+from metasg_jax.fl.trigger_inversion import Inverted, invert_triggers
 from metasg_jax.game.make import make_game, make_rule
-from metasg_jax.inversion import Inverted, invert_triggers
 from metasg_jax.post_defenses import POST_DEFENSES, Composed, undefended
-from metasg_jax.program import enable_compilation_cache
+from metasg_jax.programs.device import enable_compilation_cache
 from metasg_jax.types import Deployed
 
 # the first has a trigger, by which models without a backdoor are measured too

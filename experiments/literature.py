@@ -31,14 +31,14 @@ from rich.progress import track
 
 from metasg_jax.config import FLConfig, GameConfig
 from metasg_jax.data import load
-from metasg_jax.evaluation import matrix as cells
+from metasg_jax.evaluation import matrix
 from metasg_jax.evaluation.statistics import t_interval
 from metasg_jax.evaluation.tables import markdown_table, rich_table
 from metasg_jax.fl import collect, sample_clients
 from metasg_jax.game.make import make_game, make_rule
 from metasg_jax.game.shapes import of_one_shape
 from metasg_jax.post_defenses import NoDefense
-from metasg_jax.program import enable_compilation_cache
+from metasg_jax.programs.device import enable_compilation_cache
 
 FEW = FLConfig(num_clients=25, num_sampled=25)
 MANY = FLConfig()
@@ -197,9 +197,9 @@ def worlds_of(name: str, attacks: tuple[str, ...], seeds: range, dataset) -> lis
     )
 
 
-_judge = jax.jit(cells.judge)
-_begin = jax.jit(cells.begin)
-_play = jax.jit(cells.play, static_argnames="num_rounds")
+_judge = jax.jit(matrix.judge)
+_begin = jax.jit(matrix.begin)
+_play = jax.jit(matrix.play, static_argnames="num_rounds")
 
 
 def play_cell(cell: Cell, world, attacks: tuple[str, ...], seed: int, rounds: int):

@@ -56,8 +56,8 @@ from metasg_jax.game.shapes import of_shared_shape
 from metasg_jax.learning.state import defender_player
 from metasg_jax.online import PSI, Hidden, Server, learn_belief, own_world, play_adapting
 from metasg_jax.online.misfit import STRANGE
-from metasg_jax.program import enable_compilation_cache
-from metasg_jax.runs import whole
+from metasg_jax.programs.device import enable_compilation_cache
+from metasg_jax.programs.run_directory import whole
 
 BLOCK = 10
 ALL_WAYS = (

@@ -29,15 +29,15 @@ from study.program import commit
 from study.report import interval
 from study.settings import CARD
 
-from metasg_jax.attacker import LEARNER, contest, opponent_of
 from metasg_jax.data import load
 from metasg_jax.evaluation.episodes import play_types
 from metasg_jax.evaluation.plots import over_rounds
 from metasg_jax.evaluation.tables import markdown_table, with_error
 from metasg_jax.evaluation.worlds import FINAL
-from metasg_jax.exploit import contests, load_attacker
-from metasg_jax.program import enable_compilation_cache
-from metasg_jax.runs import whole
+from metasg_jax.programs.device import enable_compilation_cache
+from metasg_jax.programs.exploit import contests, load_attacker
+from metasg_jax.programs.run_directory import whole
+from metasg_jax.programs.train_attacker import LEARNER, contest, opponent_of
 
 LEARNED = {"adaptive-meta_sg": stackelberg.CAMPAIGN, "card-q0.5": exploitability.CAMPAIGN}
 STATIC = {

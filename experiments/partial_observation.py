@@ -23,8 +23,8 @@ from study.jobs import Job, run_jobs
 from study.program import commit
 from study.report import interval, pm
 
-from metasg_jax import exploit
 from metasg_jax.evaluation.tables import markdown_table, with_error
+from metasg_jax.programs import exploit
 
 PARTIAL = {attack: attack.replace("@", ":observation=partial@") for attack in ATTACKS}
 

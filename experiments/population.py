@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from metasg_jax.budget import rounds_per_step
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
 from metasg_jax.data import load
 from metasg_jax.defender.files import find, read_defender
@@ -24,7 +23,9 @@ from metasg_jax.evaluation.judge import judge
 from metasg_jax.evaluation.worlds import FINAL
 from metasg_jax.files import write_text
 from metasg_jax.presets.cpu import TRUST
-from metasg_jax.program import enable_compilation_cache, pretrain_program
+from metasg_jax.programs.budget import rounds_per_step
+from metasg_jax.programs.device import enable_compilation_cache
+from metasg_jax.programs.pretrain import pretrain_program
 
 OUT = Path("docs/results/worst_case/population.json")
 WORLDS = range(400, 406)

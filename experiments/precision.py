@@ -27,7 +27,7 @@ from metasg_jax.evaluation.tables import markdown_table, rich_table
 from metasg_jax.fl.simulate import simulate, start
 from metasg_jax.game.make import make_game, make_rule
 from metasg_jax.post_defenses import undefended
-from metasg_jax.program import enable_compilation_cache
+from metasg_jax.programs.device import enable_compilation_cache
 
 _measure = jax.jit(measure_deployed, static_argnums=0)
 

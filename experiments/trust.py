@@ -23,7 +23,7 @@ from metasg_jax.evaluation.judge import judge, trust_game
 from metasg_jax.evaluation.statistics import t_interval
 from metasg_jax.evaluation.switching import Switch, cycle
 from metasg_jax.evaluation.worlds import FINAL, SELECTION, world
-from metasg_jax.program import enable_compilation_cache
+from metasg_jax.programs.device import enable_compilation_cache
 
 OUT = Path("docs/results/trust")
 FIRST = 200

@@ -17,7 +17,7 @@ from metasg_jax.config import RunConfig
 from metasg_jax.data import load
 from metasg_jax.evaluation.contestants import parse_contestant
 from metasg_jax.game.types import make_prior, parse_type
-from metasg_jax.program import enable_compilation_cache
+from metasg_jax.programs.device import enable_compilation_cache
 from metasg_jax.responders import Knowledge, make_responder
 
 OUT = Path("docs/results/worst_case")

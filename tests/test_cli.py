@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metasg_jax import cli, runs
+from metasg_jax import cli
 from metasg_jax.aggregators import AGGREGATORS
 from metasg_jax.attacks import BACKDOOR, UNTARGETED
 from metasg_jax.errors import ConfigError, NonFinitePolicyError
+from metasg_jax.programs import budget, device, run_directory
 
 # a run of the whole chain, as small as it gets
 TINY = [
@@ -93,11 +94,12 @@ def state_of(directory: Path):
     """Every leaf of the newest checkpoint, as bytes."""
     import jax
 
-    from metasg_jax import checkpoint, program
+    from metasg_jax import checkpoint
     from metasg_jax.data import load
+    from metasg_jax.programs.load import load_run, load_state
 
-    config, checkpoints = program.load_run(directory)
-    state = program.load_state(config, checkpoints, load("digits"))
+    config, checkpoints = load_run(directory)
+    state = load_state(config, checkpoints, load("digits"))
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)], checkpoint.latest_step(
         checkpoints
     )
@@ -139,12 +141,11 @@ def test_kill_and_resume_and_other_chunks_give_the_same_bits(tmp_path):
 
 
 def test_dry_run_prints_the_cost_and_writes_nothing(tmp_path, monkeypatch, capsys):
-    from metasg_jax import program
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     # the cache of the tests stays as it is
-    monkeypatch.setattr(program, "enable_compilation_cache", lambda: None)
+    monkeypatch.setattr(device, "enable_compilation_cache", lambda: None)
     assert cli.main([*TINY, "--dry-run"]) == 0
     shown = capsys.readouterr().out
     # 4 meta-steps x 2 types x (1 adaptation + 1 play) x 2 rollouts x 3 rounds
@@ -161,22 +162,23 @@ def test_the_chosen_chunk_is_kept_when_the_run_goes_on(tmp_path, monkeypatch):
     """Chosen when the run began; with less memory later on it is still the same program."""
     from rich.console import Console
 
-    from metasg_jax import checkpoint, program
+    from metasg_jax import checkpoint
     from metasg_jax.data import load
     from metasg_jax.presets import PRESETS
+    from metasg_jax.programs.pretrain import pretrain_program
 
     config = PRESETS["smoke"].get_config("digits")
     game = dataclasses.replace(config.game, types=("none",), hidden=(8,), observation="paper")
     config = dataclasses.replace(config, game=game, fl=config.fl.replace(horizon=2), steps=1)
     assert config.meta.rollouts_at_once == -1
     asked = []
-    monkeypatch.setattr(program.budget, "fit", lambda *args: asked.append(args) or 1)
+    monkeypatch.setattr(budget, "fit", lambda *args: asked.append(args) or 1)
     args = load("digits"), tmp_path / "run"
-    program.pretrain_program(config, *args, False, Console(quiet=True))
+    pretrain_program(config, *args, False, Console(quiet=True))
     written = json.loads((tmp_path / "run" / "config.json").read_text())
     assert written["meta"]["rollouts_at_once"] == 1 and len(asked) == 1
     longer = dataclasses.replace(config, steps=2, memory_gib=3.0)
-    program.pretrain_program(longer, *args, True, Console(quiet=True))
+    pretrain_program(longer, *args, True, Console(quiet=True))
     assert len(asked) == 1
     kept = checkpoint.load_config(tmp_path / "run" / "checkpoints")
     assert kept.meta.rollouts_at_once == 1 and kept.steps == 2
@@ -188,9 +190,9 @@ def test_levels_take_turns_and_chunks_change_nothing(tmp_path):
     import jax
     from rich.console import Console
 
-    from metasg_jax import program
     from metasg_jax.data import load
     from metasg_jax.presets import PRESETS
+    from metasg_jax.programs.pretrain import pretrain_program, training_games
 
     config = PRESETS["smoke"].get_config("digits")
     game = dataclasses.replace(config.game, types=("none",), hidden=(8,), observation="paper")
@@ -198,17 +200,17 @@ def test_levels_take_turns_and_chunks_change_nothing(tmp_path):
         config, game=game, fl=config.fl.replace(horizon=2), levels=(0.1, 0.9), steps=3
     )
     digits, quiet = load("digits"), Console(quiet=True)
-    games = program.training_games(config, digits)
+    games = training_games(config, digits)
     assert not np.array_equal(games[0].data.index, games[1].data.index)
     assert games[0].data.index.shape == games[1].data.index.shape
     states = [
-        program.pretrain_program(
+        pretrain_program(
             dataclasses.replace(config, chunk=chunk), digits, tmp_path / str(chunk), False, quiet
         )
         for chunk in (1, 3)
     ]
     one = dataclasses.replace(config, levels=(), chunk=3)
-    alone = program.pretrain_program(one, digits, tmp_path / "alone", False, quiet)
+    alone = pretrain_program(one, digits, tmp_path / "alone", False, quiet)
     leaves = [jax.tree.leaves(state.theta) for state in (*states, alone)]
     for a, b in zip(leaves[0], leaves[1], strict=True):
         np.testing.assert_array_equal(a, b)
@@ -216,25 +218,25 @@ def test_levels_take_turns_and_chunks_change_nothing(tmp_path):
 
 
 def test_new_directories_never_collide(tmp_path):
-    first = runs.new_directory(tmp_path, "digits-cpu")
+    first = run_directory.new_directory(tmp_path, "digits-cpu")
     first.mkdir()
     (first / "config.json").write_text("{}")
-    assert runs.new_directory(tmp_path, "digits-cpu").name == "digits-cpu-2"
+    assert run_directory.new_directory(tmp_path, "digits-cpu").name == "digits-cpu-2"
 
 
 def test_metrics_cut_off_in_the_middle_of_a_line_are_mended(tmp_path):
     rows = [{"step": step, "return_D": step / 3} for step in (1, 2, 3)]
-    runs.append_metrics(tmp_path, rows[:2])
+    run_directory.append_metrics(tmp_path, rows[:2])
     path = tmp_path / "metrics.jsonl"
     two = path.read_text()
-    runs.append_metrics(tmp_path, rows[2:])
+    run_directory.append_metrics(tmp_path, rows[2:])
     path.write_text(path.read_text() + '{"st')
-    assert runs.keep_metrics_until(tmp_path, 2) == rows[:2]
+    assert run_directory.keep_metrics_until(tmp_path, 2) == rows[:2]
     assert path.read_text() == two
 
 
 def test_a_reward_that_is_not_finite_names_the_type():
-    from metasg_jax.program import _require_finite_rewards
+    from metasg_jax.programs.pretrain import _require_finite_rewards
 
     fine = {"type/return_D": np.zeros((3, 2)), "type/return_A": np.zeros((3, 2))}
     fine["update_norm"] = np.zeros(3)
@@ -247,7 +249,7 @@ def test_a_reward_that_is_not_finite_names_the_type():
 
 
 def test_a_policy_gone_non_finite_names_the_step(tmp_path):
-    from metasg_jax.program import _require_finite
+    from metasg_jax.programs.pretrain import _require_finite
 
     _require_finite({"finite": np.array([True, True])}, 4, tmp_path)
     with pytest.raises(NonFinitePolicyError, match=r"no longer finite after meta-step 6 .*lower"):

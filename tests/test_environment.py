@@ -101,8 +101,8 @@ def test_a_terminal_without_the_characters_costs_no_result(tmp_path, encoding):
 def test_the_users_own_compilation_cache_is_respected(tmp_path):
     code = (
         "import jax\n"
-        "from metasg_jax import program\n"
-        "program.enable_compilation_cache()\n"
+        "from metasg_jax.programs.device import enable_compilation_cache\n"
+        "enable_compilation_cache()\n"
         "print(jax.config.jax_compilation_cache_dir,"
         " jax.config.jax_persistent_cache_min_compile_time_secs)"
     )
@@ -131,8 +131,8 @@ def test_another_users_cache_is_not_run(open_folder):
     (open_folder / "xla").chmod(0o777)
     code = (
         "import jax\n"
-        "from metasg_jax import program\n"
-        "program.enable_compilation_cache()\n"
+        "from metasg_jax.programs.device import enable_compilation_cache\n"
+        "enable_compilation_cache()\n"
         "print(jax.config.jax_compilation_cache_dir)"
     )
     done = run([], "/", user=NOBODY, code=code, METASG_CACHE_DIR=str(open_folder))

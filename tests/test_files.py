@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metasg_jax import files, runs
+from metasg_jax import files
 from metasg_jax.errors import CheckpointError, ConfigError
+from metasg_jax.programs import run_directory
 
 FIELDS = ("name", "value")
 ROWS = [{"name": "a, b", "value": "1.5"}, {"name": "–", "value": "nan"}]
@@ -58,7 +59,7 @@ def test_a_full_disk_at_an_added_line_is_named(tmp_path, monkeypatch, where):
 
         monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CheckpointError, match=r"metrics.jsonl could not be written: No space left"):
-        runs.append_metrics(tmp_path, METRICS)
+        run_directory.append_metrics(tmp_path, METRICS)
     if where == "fsync":
         assert (tmp_path / "metrics.jsonl").read_text().startswith("old\n")
 
@@ -125,7 +126,7 @@ def test_json_that_can_not_be_read_is_named(tmp_path, content):
     with pytest.raises(CheckpointError, match=r"about\.json"):
         files.read_json(path)
     with pytest.raises(CheckpointError, match=r"about\.json"):
-        runs.begin(path, {"a": 1}, resume=True)
+        run_directory.begin(path, {"a": 1}, resume=True)
     assert path.read_bytes() == content
 
 
@@ -140,7 +141,7 @@ def test_json_comes_back_as_written(tmp_path):
 
 
 def damage_of_metrics():
-    lines = [runs._metrics_line(row).encode() for row in METRICS]
+    lines = [run_directory._metrics_line(row).encode() for row in METRICS]
     return {
         "a bad line in the middle": lines[0] + b"{\n" + lines[2],
         "a line that is missing": lines[0] + lines[2],
@@ -161,18 +162,18 @@ def test_damaged_metrics_are_refused_and_kept(tmp_path, kind):
     content = damage_of_metrics()[kind]
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl is damaged"):
-        runs.keep_metrics_until(tmp_path, 3)
+        run_directory.keep_metrics_until(tmp_path, 3)
     assert path.read_bytes() == content
 
 
 def test_missing_metrics_are_refused_where_lines_were_recorded(tmp_path):
-    assert runs.keep_metrics_until(tmp_path, 0) == []
+    assert run_directory.keep_metrics_until(tmp_path, 0) == []
     with pytest.raises(CheckpointError, match="0 of the lines of 2 meta-steps"):
-        runs.keep_metrics_until(tmp_path, 2)
+        run_directory.keep_metrics_until(tmp_path, 2)
 
 
 def test_lines_past_the_checkpoint_are_dropped_whole_or_not_at_all(tmp_path, monkeypatch):
-    runs.append_metrics(tmp_path, METRICS)
+    run_directory.append_metrics(tmp_path, METRICS)
     before = (tmp_path / "metrics.jsonl").read_bytes()
 
     def killed(*args):
@@ -181,11 +182,11 @@ def test_lines_past_the_checkpoint_are_dropped_whole_or_not_at_all(tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", killed)
         with pytest.raises(Killed):
-            runs.keep_metrics_until(tmp_path, 2)
+            run_directory.keep_metrics_until(tmp_path, 2)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
-    kept = runs.keep_metrics_until(tmp_path, 2)
+    kept = run_directory.keep_metrics_until(tmp_path, 2)
     np.testing.assert_equal(kept, METRICS[:2])
-    np.testing.assert_equal(runs.keep_metrics_until(tmp_path, 2), METRICS[:2])
+    np.testing.assert_equal(run_directory.keep_metrics_until(tmp_path, 2), METRICS[:2])
 
 
 @pytest.mark.parametrize("place", ["/dev/null/x", "/proc/x", "a\0b"])

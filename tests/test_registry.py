@@ -4,10 +4,11 @@ import pytest
 
 from metasg_jax.aggregators import AGGREGATORS
 from metasg_jax.attacks import BACKDOOR, UNTARGETED
+from metasg_jax.errors import UnknownNameError
 from metasg_jax.models import MODELS, make_model
 from metasg_jax.policies import POLICIES
 from metasg_jax.post_defenses import POST_DEFENSES
-from metasg_jax.registry import Registry, UnknownNameError, unknown_name
+from metasg_jax.registry import Registry, unknown_name
 
 REGISTRIES = [AGGREGATORS, UNTARGETED, BACKDOOR, POST_DEFENSES, MODELS, POLICIES]
 

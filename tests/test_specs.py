@@ -4,13 +4,12 @@ import pytest
 
 from metasg_jax.aggregators import AGGREGATORS, Composed, Krum, NormBound
 from metasg_jax.attacks import BACKDOOR, BFL, UNTARGETED, MinMax
-from metasg_jax.errors import ConfigError
+from metasg_jax.errors import ConfigError, UnknownNameError
 from metasg_jax.game import make_post_defense, make_rule, parse_type
 from metasg_jax.post_defenses import Composed as ComposedDefense
 from metasg_jax.post_defenses import FineTune, NeuronClip, Prune
 from metasg_jax.pre_aggregators import Bucketing
-from metasg_jax.registry import UnknownNameError
-from metasg_jax.specs import parse_variant
+from metasg_jax.registry import parse_variant
 
 
 def test_fields_of_every_kind():

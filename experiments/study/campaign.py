@@ -14,9 +14,9 @@ import tyro
 from pages import opening, write_page
 from rich.console import Console
 
+from metasg_jax.evaluation.attack_suite import OWN_KNOWLEDGE
 from metasg_jax.evaluation.plots import worst_cases
-from metasg_jax.program import enable_compilation_cache
-from metasg_jax.zoo import OWN_KNOWLEDGE
+from metasg_jax.programs.device import enable_compilation_cache
 from study import training
 from study.contestants import Campaign, Defence, Trained
 from study.jobs import Job, run_jobs

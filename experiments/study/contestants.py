@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from metasg_jax.evaluation.attack_suite import ZOO
 from metasg_jax.evaluation.worst import Played, label_of
-from metasg_jax.zoo import ZOO
 from study import training
 from study.settings import SEEDS
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from metasg_jax.data import load
-from metasg_jax.program import enable_compilation_cache
+from metasg_jax.programs.device import enable_compilation_cache
 from study.jobs import pinned
 from study.report import Outcomes, section
 from study.settings import LEARNERS, Study

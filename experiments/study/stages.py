@@ -39,7 +39,7 @@ from metasg_jax.game.shapes import of_shared_shape
 from metasg_jax.learning.adaptation import adapt
 from metasg_jax.learning.state import attacker_player, defender_player, init_state
 from metasg_jax.policies import Fixed
-from metasg_jax.runs import whole
+from metasg_jax.programs.run_directory import whole
 from study.settings import LEARNERS, Study, World
 from study.training import trained
 

@@ -18,8 +18,9 @@ from metasg_jax.data import load
 from metasg_jax.errors import CheckpointError
 from metasg_jax.learning.adaptation import adapt
 from metasg_jax.learning.state import attacker_player, defender_player
-from metasg_jax.program import load_state, training_games
-from metasg_jax.runs import write_config
+from metasg_jax.programs.load import load_state
+from metasg_jax.programs.pretrain import training_games
+from metasg_jax.programs.run_directory import write_config
 from study.jobs import Job, run_jobs
 from study.settings import CARD, LEARNERS
 

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metasg_jax import exploit
+from metasg_jax.evaluation.attack_suite import OWN_KNOWLEDGE, ZOO
 from metasg_jax.evaluation.statistics import crossed_interval, t_interval
 from metasg_jax.evaluation.tables import markdown_table, with_error
 from metasg_jax.evaluation.worst import Case, Played, as_strong, cases, gate
-from metasg_jax.zoo import OWN_KNOWLEDGE, ZOO
+from metasg_jax.programs import exploit
 from study.contestants import ATTACKS, SUBSTITUTE, Campaign, Defence, Trained
 from study.settings import CARD
 

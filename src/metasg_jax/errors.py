@@ -15,3 +15,10 @@ class CheckpointError(RuntimeError):
 
 class NonFinitePolicyError(RuntimeError):
     """A policy parameter became NaN or infinite; the message names the meta-step."""
+
+
+class UnknownNameError(KeyError, ValueError):
+    """A name that is not registered; the message lists what is, and the nearest match."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])

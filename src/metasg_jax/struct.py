@@ -15,7 +15,7 @@ import jax
 def field(*, static: bool = False, choices: tuple[str, ...] = (), **kwargs) -> Any:
     """A field; a ``static`` one is part of the tree's structure: changing it recompiles.
 
-    ``choices`` are the values that a static string may take; :mod:`metasg_jax.specs` reads them.
+    ``choices`` are the values that a static string may take; :mod:`metasg_jax.registry` reads them.
     """
     return dataclasses.field(metadata={"static": static, "choices": choices}, **kwargs)
 

@@ -15,7 +15,7 @@ from metasg_jax.aggregators.geometry import (
     mixture,
     squared_distances,
 )
-from metasg_jax.rows import MAX_UNROLLED
+from metasg_jax.numerics import MAX_UNROLLED
 from tests import oracles
 from tests.rounds import round_of
 

@@ -11,7 +11,7 @@ from metasg_jax.aggregators import AGGREGATORS, FLTrust, Mean, TrustedTrimmedMea
 from metasg_jax.aggregators.geometry import mixture
 from metasg_jax.aggregators.norms import clip_factors
 from metasg_jax.aggregators.order import MAX_NETWORK, median_window, order_statistics
-from metasg_jax.rows import ratio, row_norms
+from metasg_jax.numerics import ratio, row_norms
 from tests.aggregators import oracles
 from tests.aggregators.test_contracts import RULES, D, N, jitted, without
 from tests.rounds import honest_round, round_of, with_rows, with_weights

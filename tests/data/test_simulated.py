@@ -15,8 +15,8 @@ from metasg_jax.data.simulated import SIMULATIONS, generated, simulate
 from metasg_jax.data.simulated.neighbours import neighbours
 from metasg_jax.errors import CheckpointError, ConfigError
 from metasg_jax.game.make import make_game, splits_of
-from metasg_jax.own_images import own_images
-from metasg_jax.program import training_games
+from metasg_jax.programs.pretrain import training_games
+from metasg_jax.programs.simulated_images import own_images
 
 GAME = GameConfig(hidden=(6,), num_root=60, num_validation=100, pool=2)
 FL = FLConfig(num_clients=20, num_sampled=5, batch_size=4, horizon=2)

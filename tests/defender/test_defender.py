@@ -11,13 +11,12 @@ from metasg_jax import load_defender
 from metasg_jax.defender import Defender, save_defender, shipped
 from metasg_jax.defender.files import CARD, WEIGHTS, read_defender
 from metasg_jax.defender.slots import assign, fingerprint
-from metasg_jax.errors import CheckpointError, ConfigError
+from metasg_jax.errors import CheckpointError, ConfigError, UnknownNameError
 from metasg_jax.features.view import view_spec
 from metasg_jax.files import read_json
 from metasg_jax.game.rollout import Player, init_normalizer
 from metasg_jax.learning.state import KNOBS
 from metasg_jax.policies import SetPolicy
-from metasg_jax.registry import UnknownNameError
 from tests.fl.hostile import HOSTILE_LEAVES, HOSTILE_TREES
 
 RNG = np.random.default_rng(0)

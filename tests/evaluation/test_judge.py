@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from metasg_jax.config import FLConfig, GameConfig, RunConfig
-from metasg_jax.errors import ConfigError
+from metasg_jax.errors import ConfigError, UnknownNameError
 from metasg_jax.evaluation.contestants import knob_of_clip, knob_of_trim, parse_contestant
 from metasg_jax.evaluation.judge import judge, summary
 from metasg_jax.evaluation.switching import cycle
-from metasg_jax.registry import UnknownNameError
 from metasg_jax.testing import tiny_dataset
 
 TYPES = ("none", "ipm:scale=9@0.4", "bfl@0.4")

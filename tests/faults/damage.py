@@ -9,8 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metasg_jax.errors import CheckpointError, ConfigError, DataError, NonFinitePolicyError
-from metasg_jax.registry import UnknownNameError
+from metasg_jax.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    NonFinitePolicyError,
+    UnknownNameError,
+)
 
 REFUSALS = (CheckpointError, ConfigError, DataError, NonFinitePolicyError, UnknownNameError)
 KINDS = ("cut", "cut by a byte", "flipped", "flipped", "flipped", "emptied", "missing", "swapped",

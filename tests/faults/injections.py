@@ -15,13 +15,14 @@ from unittest import mock
 
 import numpy as np
 
-from metasg_jax import adapt, attacker, exploit, program, simulation
 from metasg_jax.aggregators import AGGREGATORS
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig, TeachConfig
 from metasg_jax.fl import receive
 from metasg_jax.game.make import make_rule
-from metasg_jax.lock import alone
 from metasg_jax.models import make_model
+from metasg_jax.programs import adapt, exploit, simulate, train_attacker
+from metasg_jax.programs.lock import alone
+from metasg_jax.programs.pretrain import pretrain_program
 from tests.faults.damage import REFUSALS, Injection, Killed, attempt, each_file, seen
 from tests.faults.worlds import ASKED, CONFIG, DATASET, FL, GAME, PLAN, QUIET, Room
 
@@ -106,15 +107,15 @@ def stopped_inside(room: Room, seed: int) -> Iterator[Injection]:
 def programs(folder: Path) -> dict[str, Callable[[], object]]:
     """Each that writes, with a directory: called, and stopped before it plays."""
     state = None
-    opponent = attacker.opponent_of("krum", "rl@0.25", GAME, FL, attacker.LEARNER, None)
+    opponent = train_attacker.opponent_of("krum", "rl@0.25", GAME, FL, train_attacker.LEARNER, None)
     return {
-        "pretrain": lambda: program.pretrain_program(CONFIG, DATASET, folder, False, QUIET),
-        "matrix": lambda: simulation.matrix_program(PLAN, DATASET, folder, QUIET),
+        "pretrain": lambda: pretrain_program(CONFIG, DATASET, folder, False, QUIET),
+        "matrix": lambda: simulate.matrix_program(PLAN, DATASET, folder, QUIET),
         "exploit": lambda: exploit.exploit_program(
             ("krum",), (), GAME, FL, lambda name: DATASET, {"selection": 1, "final": 2}, folder,
             QUIET, ("none",),
         ),
-        "attack": lambda: attacker.attack_program(opponent, DATASET, folder, False, 0, QUIET),
+        "attack": lambda: train_attacker.attack_program(opponent, DATASET, folder, False, 0, QUIET),
         "adapt": lambda: adapt.adapt_program(
             state, CONFIG, DATASET, ASKED, folder, False, QUIET
         ),

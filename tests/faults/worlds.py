@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from metasg_jax import adapt, checkpoint, exploit, files, program, runs, simulation
+from metasg_jax import checkpoint, files
 from metasg_jax.config import Adaptation, FLConfig, GameConfig, MetaConfig, RunConfig
 from metasg_jax.data import DATASETS, cache, load, prepare
 from metasg_jax.data.content import canonical, digest
@@ -21,9 +21,11 @@ from metasg_jax.errors import DataError
 from metasg_jax.features.view import view_spec
 from metasg_jax.game.rollout import Player, init_normalizer
 from metasg_jax.learning.state import KNOBS
-from metasg_jax.own_images import own_images
 from metasg_jax.policies import SetPolicy
-from metasg_jax.simulation import Plan, matrix_program
+from metasg_jax.programs import adapt, exploit, pretrain, run_directory, simulate
+from metasg_jax.programs.pretrain import pretrain_program
+from metasg_jax.programs.simulate import Plan, matrix_program
+from metasg_jax.programs.simulated_images import own_images
 from metasg_jax.testing import tiny_dataset
 
 DATASET = tiny_dataset(side=6)
@@ -46,7 +48,7 @@ def no_picture(*args, **kwargs):
 def quick():
     """Everything real but pictures and TensorBoard's files."""
     return mock.patch.multiple(
-        program, learning_curve=no_picture, SummaryWriter=mock.MagicMock()
+        pretrain, learning_curve=no_picture, SummaryWriter=mock.MagicMock()
     )  # fmt: skip
 
 
@@ -60,9 +62,9 @@ class Room:
         """Goes on, and returns what must not depend on how often it was cut."""
         config = dataclasses.replace(CONFIG, steps=steps, seed=seed)
         with quick():
-            state = program.pretrain_program(config, DATASET, folder, resume, QUIET)
+            state = pretrain_program(config, DATASET, folder, resume, QUIET)
         owner = checkpoint.mark(checkpoint.lasting(config))
-        rows = runs.keep_metrics_until(folder, state.num_steps, owner)
+        rows = run_directory.keep_metrics_until(folder, state.num_steps, owner)
         return checkpoint.digest(state), [(row["step"], row["return_D"]) for row in rows]
 
     @functools.cached_property
@@ -74,9 +76,9 @@ class Room:
         return base, other, self.pretrain(self.folder / "whole", resume=False)
 
     def matrix(self, folder: Path, plan: Plan = PLAN):
-        with mock.patch.object(simulation, "heat_map", no_picture):
+        with mock.patch.object(simulate, "heat_map", no_picture):
             matrix_program(plan, DATASET, folder, QUIET)
-        rows = files.read_lines(folder / "matrix.csv", simulation.FIELDS, dict, plan.mark)
+        rows = files.read_lines(folder / "matrix.csv", simulate.FIELDS, dict, plan.mark)
         return sorted(tuple(v for k, v in row.items() if k != "seconds") for row in rows)
 
     @functools.cached_property
@@ -111,7 +113,7 @@ class Room:
     def adaptation(self, folder: Path, world: int = 0, write: bool = False):
         """Its files without its play: two blocks of a run."""
         about = dataclasses.asdict(dataclasses.replace(ASKED, world=world))
-        runs.begin(folder / "adapt.json", about, resume=True)
+        run_directory.begin(folder / "adapt.json", about, resume=True)
         owner = checkpoint.mark(about)
         path = folder / "adapt.csv"
         if write:
@@ -141,7 +143,7 @@ class Room:
     def images(self, folder: Path, seed: int = 0):
         game = dataclasses.replace(GAME, seed=seed)
         config = dataclasses.replace(CONFIG, game=game, clients="augmented", num_simulated=60)
-        with mock.patch("metasg_jax.own_images.image_grid", no_picture):
+        with mock.patch("metasg_jax.programs.simulated_images.image_grid", no_picture):
             made = own_images(config, DATASET, folder, QUIET, begun=True)
         return made.images.tobytes() + made.labels.tobytes()
 

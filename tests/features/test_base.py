@@ -9,7 +9,7 @@ from metasg_jax.aggregators.order import medians
 from metasg_jax.features.base import MOST_ONE_BY_ONE, ServerData, others, rows_of
 from metasg_jax.features.inputs import inputs
 from metasg_jax.features.layout import layout_of
-from metasg_jax.rows import MAX_UNROLLED
+from metasg_jax.numerics import MAX_UNROLLED
 from tests.rounds import round_of
 
 COUNTS = (2, 7, MOST_ONE_BY_ONE, MOST_ONE_BY_ONE + 1, MAX_UNROLLED + 1)

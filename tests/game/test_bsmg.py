@@ -10,12 +10,11 @@ import pytest
 from metasg_jax.aggregators import Mean
 from metasg_jax.config import FLConfig, GameConfig
 from metasg_jax.data import DATASETS
-from metasg_jax.errors import ConfigError
+from metasg_jax.errors import ConfigError, UnknownNameError
 from metasg_jax.game import Player, make_game, rollout
 from metasg_jax.game.rollout import init_normalizer, rollout_groups
 from metasg_jax.policies import Fixed, Random
 from metasg_jax.post_defenses import NoDefense
-from metasg_jax.registry import UnknownNameError
 from metasg_jax.testing import tiny_dataset, tiny_game
 
 

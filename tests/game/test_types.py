@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from metasg_jax.attacks import ALIE, BFL, IPM, LMP, RL
-from metasg_jax.errors import ConfigError
+from metasg_jax.errors import ConfigError, UnknownNameError
 from metasg_jax.game.types import make_prior, parse_type
-from metasg_jax.registry import UnknownNameError
 
 TRIGGER = (jnp.ones((4, 4, 1)), jnp.ones((4, 4, 1)))
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metasg_jax.certificate import Budget, certify_state, plays
 from metasg_jax.config import MetaConfig
 from metasg_jax.errors import ConfigError
 from metasg_jax.learning import init_state
@@ -27,6 +26,7 @@ from metasg_jax.learning.assumptions import (
 from metasg_jax.learning.check import check_game
 from metasg_jax.learning.equilibrium import Gradients, draws_of, sample_gradients
 from metasg_jax.learning.state import attacker_player, defender_player
+from metasg_jax.programs.certify import Budget, certify_state, plays
 from metasg_jax.testing import leader_follower, matrix_game, probe_game, quadratic_fl
 
 CONTINUOUS = MetaConfig(

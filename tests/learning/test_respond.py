@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from metasg_jax.budget import rounds_per_step
 from metasg_jax.config import MetaConfig, RunConfig
 from metasg_jax.errors import ConfigError
 from metasg_jax.learning import attacker_player, best_response_step, defender_player, init_state
 from metasg_jax.learning.pretrain import pretrain
+from metasg_jax.programs.budget import rounds_per_step
 from metasg_jax.testing import leader_follower, tiny_game
 
 LEARNER = MetaConfig(

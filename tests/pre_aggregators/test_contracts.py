@@ -8,10 +8,9 @@ import pytest
 
 from metasg_jax.aggregators import AGGREGATORS, Composed
 from metasg_jax.aggregators.presence import count_rejected, presence
-from metasg_jax.errors import ConfigError
+from metasg_jax.errors import ConfigError, UnknownNameError
 from metasg_jax.game.make import check_rule, make_rule
 from metasg_jax.pre_aggregators import NNM, PRE_AGGREGATORS, Bucketing, Clipping
-from metasg_jax.registry import UnknownNameError
 from tests.pre_aggregators.oracles import PRE
 from tests.rounds import honest_round, round_of, take, with_rows, with_weights
 

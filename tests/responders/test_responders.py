@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from metasg_jax.config import FLConfig, MetaConfig
-from metasg_jax.errors import ConfigError
+from metasg_jax.errors import ConfigError, UnknownNameError
 from metasg_jax.evaluation.episodes import standing_still
 from metasg_jax.game.rollout import rollout
 from metasg_jax.learning.state import defender_player, init_state
-from metasg_jax.registry import UnknownNameError
 from metasg_jax.responders import Gradient, Knowledge, Looking, make_responder, mixtures
 from metasg_jax.testing import tiny_game
 

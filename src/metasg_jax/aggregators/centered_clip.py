@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.norms import clip_factors
 from metasg_jax.aggregators.presence import count_rejected, presence
-from metasg_jax.rows import row_norms, weighted_sum
+from metasg_jax.numerics import row_norms, weighted_sum
 from metasg_jax.struct import field
 
 

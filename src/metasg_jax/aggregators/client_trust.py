@@ -12,7 +12,7 @@ from metasg_jax.aggregators.presence import (
     present_rows,
     usable_root,
 )
-from metasg_jax.rows import shares, weighted_sum
+from metasg_jax.numerics import shares, weighted_sum
 
 
 class ClientTrust(ClippedTrimmedMean):

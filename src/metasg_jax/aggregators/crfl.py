@@ -7,7 +7,7 @@ from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.mean import Mean
 from metasg_jax.aggregators.norms import clip_factors
 from metasg_jax.aggregators.presence import presence
-from metasg_jax.rows import matmul, safe_sqrt
+from metasg_jax.numerics import matmul, safe_sqrt
 
 
 class CRFL(AggregatorBase):

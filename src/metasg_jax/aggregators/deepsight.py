@@ -11,7 +11,7 @@ from metasg_jax.aggregators.geometry import mixture
 from metasg_jax.aggregators.norms import clip_factors, median_norm
 from metasg_jax.aggregators.presence import count_rejected, presence, present_norms
 from metasg_jax.errors import ConfigError
-from metasg_jax.rows import row_norms
+from metasg_jax.numerics import row_norms
 from metasg_jax.struct import field
 from metasg_jax.types import Key, Model, Received
 

@@ -10,7 +10,7 @@ from metasg_jax.aggregators.presence import (
     present_rows,
     usable_root,
 )
-from metasg_jax.rows import matmul, ratio, safe_sqrt, weighted_sum
+from metasg_jax.numerics import matmul, ratio, safe_sqrt, weighted_sum
 
 
 class FLTrust(AggregatorBase):

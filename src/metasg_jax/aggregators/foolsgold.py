@@ -7,7 +7,7 @@ from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.geometry import products
 from metasg_jax.aggregators.presence import count_rejected, present_norms, present_rows
 from metasg_jax.errors import ConfigError
-from metasg_jax.rows import ratio, row_norms, shares, weighted_sum
+from metasg_jax.numerics import ratio, row_norms, shares, weighted_sum
 from metasg_jax.struct import field
 
 # Two rows this near to parallel are parallel: what is left is float32's rounding.

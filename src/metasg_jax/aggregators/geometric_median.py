@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.geometry import centred_gram, medoid, mixture, squared_distances
 from metasg_jax.aggregators.presence import count_rejected
-from metasg_jax.rows import matmul
+from metasg_jax.numerics import matmul
 from metasg_jax.struct import field
 
 

@@ -8,7 +8,7 @@ slower there, and a centred copy of the rows costs more than the product.
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.rows import MAX_UNROLLED, matmul, weighted_sum
+from metasg_jax.numerics import MAX_UNROLLED, matmul, weighted_sum
 from metasg_jax.types import Received
 
 BLOCK = 4096

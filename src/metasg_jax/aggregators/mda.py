@@ -12,7 +12,7 @@ from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.geometry import centred_gram, mixture, squared_distances
 from metasg_jax.aggregators.presence import count_rejected
 from metasg_jax.errors import ConfigError
-from metasg_jax.rows import matmul
+from metasg_jax.numerics import matmul
 from metasg_jax.struct import field
 
 # All subsets are looked at: 15,504 of 20 rows take about 5 ms on two CPU cores.

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
 from metasg_jax.aggregators.presence import count_rejected, present_rows
-from metasg_jax.rows import shares, weighted_sum
+from metasg_jax.numerics import shares, weighted_sum
 
 
 class Mean(AggregatorBase):

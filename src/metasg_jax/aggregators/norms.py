@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.rows import ratio
+from metasg_jax.numerics import ratio
 
 
 def clip_factors(norms: jax.Array, max_norm: jax.Array | float) -> jax.Array:

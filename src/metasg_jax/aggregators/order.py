@@ -8,7 +8,7 @@ takes over.
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.rows import MAX_UNROLLED, matmul
+from metasg_jax.numerics import MAX_UNROLLED, matmul
 from metasg_jax.struct import Struct
 
 # A network's compile time grows with its comparators, n log^2 n / 4 of them: 5 s at 100 rows.
@@ -84,8 +84,8 @@ def medians(values: jax.Array, present: jax.Array) -> jax.Array:
     """Median f32[k] of each column of f32[n, k] over the present rows; 0 where there is none.
 
     For a few columns beside the rows' d: XLA sorts column by column on a CPU, and a network of all
-    columns at once takes a fourth of that. From :data:`~metasg_jax.rows.MAX_UNROLLED` rows on it
-    would take too long to compile.
+    columns at once takes a fourth of that. From
+    :data:`~metasg_jax.numerics.MAX_UNROLLED` rows on it would take too long to compile.
     """
     n, window = values.shape[0], median_window(present)
     if n <= MAX_UNROLLED:

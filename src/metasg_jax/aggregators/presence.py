@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.rows import matmul, row_norms, row_squares
+from metasg_jax.numerics import matmul, row_norms, row_squares
 from metasg_jax.types import Received
 
 

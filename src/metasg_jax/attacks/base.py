@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.attacks.plan import LocalPlan
-from metasg_jax.rows import row_norms
+from metasg_jax.numerics import row_norms
 from metasg_jax.struct import Struct, field
 from metasg_jax.types import Aggregator, Attack, Info, Key
 

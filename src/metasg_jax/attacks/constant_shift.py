@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.attacks.base import AttackBase, seen
-from metasg_jax.rows import row_norms
+from metasg_jax.numerics import row_norms
 
 
 class ConstantShift(AttackBase):

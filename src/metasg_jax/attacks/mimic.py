@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from metasg_jax.attacks.base import AttackBase, seen
 from metasg_jax.attacks.statistics import reference_rows
-from metasg_jax.rows import matmul, weighted_sum
+from metasg_jax.numerics import matmul, weighted_sum
 from metasg_jax.struct import Struct
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from metasg_jax.attacks.base import AttackContext, seen
 from metasg_jax.attacks.statistics import centred_distances, honest_moments, reference_rows
-from metasg_jax.rows import matmul
+from metasg_jax.numerics import matmul
 
 PERTURBATIONS = ("unit", "sign", "std")
 

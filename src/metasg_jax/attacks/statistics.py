@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from metasg_jax.aggregators.geometry import products
 from metasg_jax.attacks.base import AttackContext, seen
-from metasg_jax.rows import safe_sqrt, weighted_sum
+from metasg_jax.numerics import safe_sqrt, weighted_sum
 
 
 def reference_rows(ctx: AttackContext) -> tuple[jax.Array, jax.Array]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from metasg_jax.attacks.base import AttackBase, seen
 from metasg_jax.attacks.statistics import honest_moments
 from metasg_jax.attacks.through_rule import climb, factors
-from metasg_jax.rows import safe_sqrt
+from metasg_jax.numerics import safe_sqrt
 from metasg_jax.struct import field
 
 

@@ -6,7 +6,7 @@ from metasg_jax.attacks.base import seen
 from metasg_jax.attacks.bfl import BFL
 from metasg_jax.attacks.statistics import honest_mean
 from metasg_jax.attacks.through_rule import climb, factors
-from metasg_jax.rows import weighted_sum
+from metasg_jax.numerics import weighted_sum
 from metasg_jax.struct import field
 
 

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from metasg_jax.attacks.base import AttackContext, seen
 from metasg_jax.attacks.statistics import honest_mean
-from metasg_jax.rows import safe_sqrt
+from metasg_jax.numerics import safe_sqrt
 from metasg_jax.types import Key, Received
 
 _TINY = 1e-12

@@ -25,8 +25,14 @@ from metasg_jax.cli import (
 )
 from metasg_jax.cli.list import first_line
 from metasg_jax.cli.pretrain import parse_pretrain
-from metasg_jax.errors import CheckpointError, ConfigError, DataError, NonFinitePolicyError
-from metasg_jax.registry import UnknownNameError, unknown_name
+from metasg_jax.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    NonFinitePolicyError,
+    UnknownNameError,
+)
+from metasg_jax.registry import unknown_name
 
 _ERRORS = (ConfigError, DataError, CheckpointError, NonFinitePolicyError, UnknownNameError)
 _FLAG, _AGAIN, _NOTHING = "go on with --resume", "run it again to go on", "nothing was kept"

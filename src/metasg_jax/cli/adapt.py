@@ -10,7 +10,7 @@ from rich.console import Console
 from metasg_jax.cli.common import Source, load_images
 from metasg_jax.config import Adaptation
 from metasg_jax.errors import ConfigError
-from metasg_jax.runs import DEFAULT_ROOT, new_directory, newest
+from metasg_jax.programs.run_directory import DEFAULT_ROOT, new_directory, newest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +40,11 @@ def run(argv: list[str], console: Console) -> int:
         raise ConfigError("resume: name the run by --out")
     directory = args.run or newest(DEFAULT_ROOT, args.dataset)
 
-    from metasg_jax import adapt, program
+    from metasg_jax.programs import adapt
+    from metasg_jax.programs.device import enable_compilation_cache
+    from metasg_jax.programs.load import load_run, load_state
 
-    config, checkpoints = program.load_run(directory)
+    config, checkpoints = load_run(directory)
     if config.meta.algorithm == "best_response":
         raise ConfigError(f"run = {directory}: holds an attacker; name a run of metasg pretrain")
     args.asked.check(config.fl.horizon)
@@ -50,8 +52,8 @@ def run(argv: list[str], console: Console) -> int:
     if not args.resume and out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"out = {out}: is not empty; add --resume, or name another")
     dataset = load_images(config.game.dataset, args.source, console)
-    program.enable_compilation_cache()
-    state = program.load_state(config, checkpoints, dataset)
+    enable_compilation_cache()
+    state = load_state(config, checkpoints, dataset)
     adapt.adapt_program(state, config, dataset, args.asked, out, args.resume, console)
     console.print(f"adapt.csv, adapt.png and checkpoints are in {out}")
     return 0

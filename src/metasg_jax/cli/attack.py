@@ -10,7 +10,7 @@ from rich.console import Console
 from metasg_jax.cli.common import Source, load_images, preset_of
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig
 from metasg_jax.errors import ConfigError
-from metasg_jax.runs import DEFAULT_ROOT, new_directory
+from metasg_jax.programs.run_directory import DEFAULT_ROOT, new_directory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +48,11 @@ class Attack:
 
 def run(argv: list[str], console: Console) -> int:
     """The command; returns the exit status."""
-    from metasg_jax import attacker, program
+    from metasg_jax.programs import train_attacker
+    from metasg_jax.programs.device import enable_compilation_cache
 
     config = preset_of(argv)
-    default = Attack(config.game, config.fl, attacker.LEARNER, dataset=config.game.dataset)
+    default = Attack(config.game, config.fl, train_attacker.LEARNER, dataset=config.game.dataset)
     args = tyro.cli(Attack, args=argv, default=default, prog="metasg attack")
     if args.worlds < 0 or args.worlds == 1:
         raise ConfigError(f"worlds = {args.worlds}: 0, or at least 2 to tell an error")
@@ -59,7 +60,7 @@ def run(argv: list[str], console: Console) -> int:
         raise ConfigError(f"tries = {args.tries}: at least 0")
     if args.resume and args.out is None:
         raise ConfigError("resume: name the run by --out")
-    opponent = attacker.opponent_of(
+    opponent = train_attacker.opponent_of(
         args.against, args.attack, args.game, args.fl, args.meta,
         lambda name: load_images(name, args.source, console),
     )  # fmt: skip
@@ -69,10 +70,10 @@ def run(argv: list[str], console: Console) -> int:
     if not args.resume and directory.is_dir() and any(directory.iterdir()):
         raise ConfigError(f"out = {directory}: is not empty; add --resume, or name another")
     dataset = load_images(config.game.dataset, args.source, console)
-    program.enable_compilation_cache()
+    enable_compilation_cache()
     console.print(f"{args.attack} learns against {args.against}, into {directory}")
     opponent = dataclasses.replace(opponent, config=config)
-    attacker.attack_program(
+    train_attacker.attack_program(
         opponent, dataset, directory, args.resume, args.worlds, console, args.tries
     )
     return 0

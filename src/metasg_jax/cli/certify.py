@@ -35,13 +35,15 @@ def run(argv: list[str], console: Console) -> int:
     """The command; returns the exit status."""
     args = tyro.cli(Certify, args=argv, prog="metasg certify")
 
-    from metasg_jax import certificate, checkpoint, program
+    from metasg_jax import checkpoint
+    from metasg_jax.programs import certify
+    from metasg_jax.programs.device import enable_compilation_cache
 
-    run, steps = certificate.find_checkpoints(args.checkpoint)
+    run, steps = certify.find_checkpoints(args.checkpoint)
     config = checkpoint.load_config(run / "checkpoints", steps[-1])
-    budget = certificate.Budget(args.batches, args.points, args.seed)
+    budget = certify.Budget(args.batches, args.points, args.seed)
     budget.check(config.meta)
     dataset = load_images(config.game.dataset, args.source, console)
-    program.enable_compilation_cache()
-    certificate.certify_program(run, steps, config, dataset, budget, args.out or run, console)
+    enable_compilation_cache()
+    certify.certify_program(run, steps, config, dataset, budget, args.out or run, console)
     return 0

@@ -11,7 +11,7 @@ from rich.console import Console
 from metasg_jax.cli.common import Judging, Source, load_images, preset_of
 from metasg_jax.config import FLConfig, GameConfig, RunConfig
 from metasg_jax.errors import ConfigError
-from metasg_jax.runs import DEFAULT_ROOT, newest
+from metasg_jax.programs.run_directory import DEFAULT_ROOT, newest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +50,13 @@ def run(argv: list[str], console: Console) -> int:
     early.add_argument("--run", type=Path, default=None)
     known, _ = early.parse_known_args(argv)
     preset = preset_of(argv)
-    from metasg_jax import judging as judges
-    from metasg_jax import program
+    from metasg_jax.programs import judge
+    from metasg_jax.programs.device import enable_compilation_cache
+    from metasg_jax.programs.evaluate import evaluate_program
+    from metasg_jax.programs.load import load_run, load_state
 
     if known.run is not None:
-        preset = program.load_run(known.run)[0]
+        preset = load_run(known.run)[0]
     default = Evaluate(game=preset.game, fl=preset.fl)
     args = tyro.cli(Evaluate, args=argv, default=default, prog="metasg evaluate")
     if args.judging.eval_seeds < 1:
@@ -68,22 +70,22 @@ def run(argv: list[str], console: Console) -> int:
         config = RunConfig(game, args.fl)
         config.check()
         dataset = load_images(config.game.dataset, args.source, console)
-        program.enable_compilation_cache()
-        judges.judge_program(
+        enable_compilation_cache()
+        judge.judge_program(
             args.contestants, config, dataset, args.out or Path("results"),
             judging.eval_seeds, judging.selection_seeds, console, responder=args.responder,
         )  # fmt: skip
         return 0
     directory = args.run or newest(DEFAULT_ROOT, args.dataset)
-    config, checkpoints = program.load_run(directory)
+    config, checkpoints = load_run(directory)
     dataset = load_images(config.game.dataset, args.source, console)
-    program.enable_compilation_cache()
+    enable_compilation_cache()
     if args.level is not None:
         game = dataclasses.replace(config.game, level=args.level)
         config = dataclasses.replace(config, game=game)
     if config.trusts_clients:
-        judges.judge_program(
-            (str(directory), *judges.CONTROLS), config, dataset, args.out or directory,
+        judge.judge_program(
+            (str(directory), *judge.CONTROLS), config, dataset, args.out or directory,
             judging.eval_seeds, judging.selection_seeds, console, "learned", args.responder,
         )  # fmt: skip
         return 0
@@ -91,8 +93,8 @@ def run(argv: list[str], console: Console) -> int:
         raise ConfigError(
             f"responder = {args.responder!r}: for those who decide about each client, and rules"
         )
-    state = program.load_state(config, checkpoints, dataset)
-    program.evaluate_program(
+    state = load_state(config, checkpoints, dataset)
+    evaluate_program(
         state, config, dataset, args.out or directory,
         judging.eval_seeds, judging.grid, judging.selection_seeds, console,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from metasg_jax.data import DATASETS, PARTITIONS, TRIGGERS
 from metasg_jax.presets import PRESETS
-from metasg_jax.specs import settable
+from metasg_jax.registry import settable
 from metasg_jax.struct import Struct
 
 

@@ -13,7 +13,7 @@ from metasg_jax.config import RunConfig
 from metasg_jax.data import DATASETS
 from metasg_jax.errors import ConfigError
 from metasg_jax.presets import DEFAULT_PRESET, PRESETS
-from metasg_jax.runs import DEFAULT_ROOT, new_directory, newest
+from metasg_jax.programs.run_directory import DEFAULT_ROOT, new_directory, newest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +70,13 @@ def run(argv: list[str], console: Console) -> int:
     config, preset = args.config, args.preset
     if args.dry_run:
         dataset = load_images(config.game.dataset, args.source, console)
-        from metasg_jax import program
+        from metasg_jax.programs.device import enable_compilation_cache
+        from metasg_jax.programs.dry_run import dry_run_program
+        from metasg_jax.programs.evaluate import evaluate_program
+        from metasg_jax.programs.pretrain import pretrain_program
 
-        program.enable_compilation_cache()
-        program.dry_run_program(config, dataset, console)
+        enable_compilation_cache()
+        dry_run_program(config, dataset, console)
         return 0
     name = f"{args.dataset}-{preset}"
     if args.out is not None:
@@ -86,9 +89,13 @@ def run(argv: list[str], console: Console) -> int:
         directory = new_directory(DEFAULT_ROOT, name)
     dataset = load_images(config.game.dataset, args.source, console)
 
-    from metasg_jax import budget, program
+    from metasg_jax.programs import budget
+    from metasg_jax.programs.device import enable_compilation_cache
+    from metasg_jax.programs.dry_run import dry_run_program
+    from metasg_jax.programs.evaluate import evaluate_program
+    from metasg_jax.programs.pretrain import pretrain_program
 
-    program.enable_compilation_cache()
+    enable_compilation_cache()
     parts = []
     if "teach" in config.stages:
         worlds = config.teach.worlds + config.teach.own_play
@@ -102,17 +109,17 @@ def run(argv: list[str], console: Console) -> int:
         f"pre-training on {args.dataset}, preset {preset}: {', then '.join(parts)}, "
         f"into {directory}"
     )
-    state = program.pretrain_program(config, dataset, directory, args.resume, console)
+    state = pretrain_program(config, dataset, directory, args.resume, console)
     judging = args.judging
     if judging.eval_seeds and config.trusts_clients:
-        from metasg_jax.judging import CONTROLS, judge_program
+        from metasg_jax.programs.judge import CONTROLS, judge_program
 
         judge_program(
             (str(directory), *CONTROLS), config, dataset, directory,
             judging.eval_seeds, judging.selection_seeds, console, "learned",
         )  # fmt: skip
     elif judging.eval_seeds:
-        program.evaluate_program(
+        evaluate_program(
             state, config, dataset, directory,
             judging.eval_seeds, judging.grid, judging.selection_seeds, console,
         )  # fmt: skip

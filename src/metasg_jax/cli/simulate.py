@@ -11,8 +11,8 @@ from rich.console import Console
 from metasg_jax.cli.common import Source, load_images, preset_of
 from metasg_jax.config import FLConfig, GameConfig, RunConfig
 from metasg_jax.errors import ConfigError
-from metasg_jax.runs import DEFAULT_ROOT
-from metasg_jax.zoo import ATTACKS, POSTS, RULES
+from metasg_jax.evaluation.attack_suite import ATTACKS, POSTS, RULES
+from metasg_jax.programs.run_directory import DEFAULT_ROOT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Simulate:
     dataset: str = "digits"
     """digits (embedded), mnist, fashion_mnist or cifar10."""
     out: Path | None = None
-    """A directory for simulation.csv and simulation.png (default: nothing is written)."""
+    """A directory for simulate.csv and simulation.png (default: nothing is written)."""
     source: Annotated[Source, tyro.conf.arg(name="")] = Source()
 
 
@@ -80,11 +80,12 @@ def run_simulate(argv: list[str], console: Console) -> int:
     )
     plan = _plan(args, config, (args.attack,), (args.defense,), args.post)
 
-    from metasg_jax import program, simulation
+    from metasg_jax.programs import simulate
+    from metasg_jax.programs.device import enable_compilation_cache
 
     dataset = load_images(args.dataset, args.source, console)
-    program.enable_compilation_cache()
-    simulation.simulate_program(plan, dataset, args.out, console)
+    enable_compilation_cache()
+    simulate.simulate_program(plan, dataset, args.out, console)
     return 0
 
 
@@ -99,13 +100,14 @@ def run_matrix(argv: list[str], console: Console) -> int:
     )
     plan = _plan(args, config, args.attacks, args.defenses, args.posts)
 
-    from metasg_jax import program, simulation
+    from metasg_jax.programs import simulate
+    from metasg_jax.programs.device import enable_compilation_cache
 
     dataset = load_images(args.dataset, args.source, console)
-    program.enable_compilation_cache()
+    enable_compilation_cache()
     out = args.out or DEFAULT_ROOT / f"matrix-{args.dataset}"
     command = shlex.join(["metasg", "matrix", *argv])
-    simulation.matrix_program(plan, dataset, out, console, command)
+    simulate.matrix_program(plan, dataset, out, console, command)
     return 0
 
 
@@ -122,8 +124,8 @@ def _plan(args, config: RunConfig, attacks, rules, posts):
         if value != default:
             raise ConfigError(f"{field} = {value!r}: not read here, use {flag}")
 
-    from metasg_jax import simulation
+    from metasg_jax.programs import simulate
 
-    plan = simulation.Plan(args.game, args.fl, attacks, rules, posts, args.rounds, args.seeds)
+    plan = simulate.Plan(args.game, args.fl, attacks, rules, posts, args.rounds, args.seeds)
     plan.check()
     return plan

@@ -33,7 +33,7 @@ from metasg_jax.game.rollout import Player, init_normalizer
 from metasg_jax.learning.state import KNOBS
 from metasg_jax.policies import SetPolicy
 from metasg_jax.post_defenses import POST_DEFENSES
-from metasg_jax.specs import number, parse_variant
+from metasg_jax.registry import number, parse_variant
 
 PERFECT_CLIP = 1.5
 """Rows of the perfect filter are clipped at this many times the median norm of those it keeps."""

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from metasg_jax.evaluation.attack_suite import is_rival
 from metasg_jax.evaluation.statistics import mean_se
-from metasg_jax.zoo import is_rival
 
 
 class Played(NamedTuple):
@@ -119,8 +119,9 @@ def gate(
 ):
     """An attacker beside the strongest of its rivals against the defence that it learned from.
 
-    Rivals are the fixed attacks played there that :func:`~metasg_jax.zoo.is_rival` lets count, with
-    ``own`` those that know the colluders' own updates only.
+    Rivals are the fixed attacks played there that
+    :func:`~metasg_jax.evaluation.attack_suite.is_rival` lets count, with ``own`` those that
+    know the colluders' own updates only.
 
     Returns:
         (its final scores f64[S], the rival's :class:`Case`); None where either was not played.

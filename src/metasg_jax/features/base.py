@@ -11,7 +11,7 @@ from metasg_jax.aggregators.geometry import BLOCK, products
 from metasg_jax.aggregators.order import medians
 from metasg_jax.aggregators.presence import present_norms, present_rows, usable_root
 from metasg_jax.features.layout import Layout
-from metasg_jax.rows import matmul, safe_sqrt
+from metasg_jax.numerics import matmul, safe_sqrt
 from metasg_jax.struct import Struct, field
 from metasg_jax.types import Received
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from metasg_jax.features.base import TINY, Rows, ServerData
-from metasg_jax.rows import safe_sqrt
+from metasg_jax.numerics import safe_sqrt
 
 NAMES = (
     "class_largest", "class_second", "class_third", "class_median",

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from metasg_jax.features.base import Rows, ServerData, cosines_of, others, stack
-from metasg_jax.rows import matmul
+from metasg_jax.numerics import matmul
 
 _KINDS = ("lowest", "quartile", "median", "second", "highest", "mean")
 NAMES = (

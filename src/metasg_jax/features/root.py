@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from metasg_jax.features.base import TINY, Rows, ServerData, stack
-from metasg_jax.rows import matmul, safe_sqrt
+from metasg_jax.numerics import matmul, safe_sqrt
 
 NAMES = (
     "root_cosine", "root_norm", "root_cosine_first", "root_cosine_last", "root_cosine_least",

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from metasg_jax.attacks.plan import LocalPlan
-from metasg_jax.divisors import largest_divisor
-from metasg_jax.rows import matmul
+from metasg_jax.numerics import largest_divisor, matmul
 from metasg_jax.types import Key, Model
 
 # Keeps the cosine's gradient finite where the update is still zero; in units of the reference.

@@ -17,7 +17,7 @@ from metasg_jax.config import FLConfig
 from metasg_jax.fl.client import local_updates, poison
 from metasg_jax.fl.data import ClientData, stamp
 from metasg_jax.fl.sampling import sample_positions
-from metasg_jax.rows import weighted_sum
+from metasg_jax.numerics import weighted_sum
 from metasg_jax.struct import Struct
 from metasg_jax.types import Aggregator, Info, Key, Model, Received
 

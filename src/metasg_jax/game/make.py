@@ -17,7 +17,7 @@ from metasg_jax.models import make_model
 from metasg_jax.post_defenses import POST_DEFENSES
 from metasg_jax.post_defenses import Composed as ComposedDefense
 from metasg_jax.pre_aggregators import PRE_AGGREGATORS
-from metasg_jax.specs import parse_variant
+from metasg_jax.registry import parse_variant
 from metasg_jax.types import Aggregator, Model, PostDefense
 
 

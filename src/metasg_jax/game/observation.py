@@ -16,10 +16,10 @@ from metasg_jax.aggregators.presence import present_rows
 from metasg_jax.config import FLConfig
 from metasg_jax.features import ServerData, layout_of
 from metasg_jax.features.view import begin, describe, view_spec
-from metasg_jax.inversion import begin_search, continue_search, estimate_asr
+from metasg_jax.fl.trigger_inversion import begin_search, continue_search, estimate_asr
+from metasg_jax.numerics import row_norms, safe_sqrt, weighted_sum
 from metasg_jax.post_defenses import undefended
 from metasg_jax.registry import Registry
-from metasg_jax.rows import row_norms, safe_sqrt, weighted_sum
 from metasg_jax.struct import field
 from metasg_jax.types import Model, Received
 
@@ -108,8 +108,8 @@ class InversionObservation:
 
     A backdoor of honest size shows in no norm and hardly in a cosine. So the server looks for the
     trigger in the model that it sends out: a patch for each label, improved by a step a round
-    (:func:`metasg_jax.inversion.continue_search`). Of the mean probabilities of the labels under
-    their patches it sees the largest, the second, the median, and ``(first - second) / (1 -
+    (:func:`metasg_jax.fl.trigger_inversion.continue_search`). Of the labels' mean probabilities
+    under their patches it sees the largest, the second, the median, and ``(first - second) / (1 -
     second)``, an estimate of the attack's success; now and as moving averages.
 
     Attributes:

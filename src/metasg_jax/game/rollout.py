@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.divisors import largest_divisor
+from metasg_jax.numerics import largest_divisor
 from metasg_jax.struct import Struct, field
 from metasg_jax.types import Game, Info, Key, Params, Policy
 

@@ -30,12 +30,12 @@ import numpy as np
 import optax
 
 from metasg_jax.config import MetaConfig
-from metasg_jax.divisors import largest_divisor
 from metasg_jax.errors import ConfigError
 from metasg_jax.game.rollout import Player, map_at_once
 from metasg_jax.learning.debiased import log_law, replay
 from metasg_jax.learning.estimators import discounted_return, score
 from metasg_jax.learning.estimators.score import weighted_log_prob
+from metasg_jax.numerics import largest_divisor
 from metasg_jax.struct import Struct
 from metasg_jax.types import Key
 

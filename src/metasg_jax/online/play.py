@@ -5,9 +5,14 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from metasg_jax.fl.trigger_inversion import (
+    OnlineSearch,
+    begin_search,
+    continue_search,
+    estimate_asr,
+)
 from metasg_jax.game.bsmg import FLGame, GameState
 from metasg_jax.game.rollout import Player, rollout
-from metasg_jax.inversion import OnlineSearch, begin_search, continue_search, estimate_asr
 from metasg_jax.online.view import OnlineView, server_side
 from metasg_jax.post_defenses.none import undefended
 from metasg_jax.struct import Struct

@@ -8,8 +8,8 @@ vote; here the server does, on its root images.
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.divisors import largest_divisor
 from metasg_jax.limits import COUNT, KNOB, POSITIVE, SHARE, check_fields
+from metasg_jax.numerics import largest_divisor
 from metasg_jax.post_defenses.root import accuracy
 from metasg_jax.struct import Struct, field
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 
 from metasg_jax.attacks.through_rule import improve
 from metasg_jax.fl.round import look_at
+from metasg_jax.numerics import row_norms
 from metasg_jax.policies import SetPolicy
 from metasg_jax.responders.looking import Looking
-from metasg_jax.rows import row_norms
 from metasg_jax.struct import Struct, field
 
 _TINY = 1e-12

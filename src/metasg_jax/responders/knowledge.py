@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.game.rollout import Player
-from metasg_jax.rows import shares, weighted_sum
+from metasg_jax.numerics import shares, weighted_sum
 from metasg_jax.struct import Struct, field
 from metasg_jax.types import Received
 

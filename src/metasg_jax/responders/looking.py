@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.game.rollout import Player
+from metasg_jax.numerics import row_norms
 from metasg_jax.responders.knowledge import Knowledge
-from metasg_jax.rows import row_norms
 from metasg_jax.struct import Struct, field
 from metasg_jax.types import Key, Received
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import optax
 
 from metasg_jax.config import MetaConfig
-from metasg_jax.divisors import largest_divisor
 from metasg_jax.game.rollout import Player, Trajectory, map_groups, rollout
 from metasg_jax.learning.estimators.score import discounted_return
+from metasg_jax.numerics import largest_divisor
 from metasg_jax.types import Key, Params
 
 

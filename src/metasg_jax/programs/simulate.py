@@ -17,7 +17,7 @@ from metasg_jax.checkpoint import mark
 from metasg_jax.config import FLConfig, GameConfig
 from metasg_jax.data import Dataset
 from metasg_jax.errors import CheckpointError, ConfigError
-from metasg_jax.evaluation import matrix as cells
+from metasg_jax.evaluation import matrix
 from metasg_jax.evaluation.plots import heat_map, simulation_curves
 from metasg_jax.evaluation.statistics import mean_se
 from metasg_jax.evaluation.tables import markdown_table, rich_table, with_error
@@ -26,8 +26,8 @@ from metasg_jax.game.make import make_game, make_post_defense, make_rule
 from metasg_jax.game.shapes import of_one_shape
 from metasg_jax.game.types import parse_type
 from metasg_jax.limits import MOST
-from metasg_jax.lock import alone
-from metasg_jax.program import progress
+from metasg_jax.programs.console import progress
+from metasg_jax.programs.lock import alone
 from metasg_jax.types import PostDefense
 
 _GROWING = ("attacks", "rules", "posts", "seeds")
@@ -131,9 +131,9 @@ def simulate_program(plan: Plan, dataset: Dataset, out: Path | None, console: Co
         files.require_writable(out)
     steps = _stretches(plan.rounds)
     begin, play, judge = (
-        jax.jit(cells.begin),
-        jax.jit(cells.play, static_argnames="num_rounds"),
-        jax.jit(cells.judge),
+        jax.jit(matrix.begin),
+        jax.jit(matrix.play, static_argnames="num_rounds"),
+        jax.jit(matrix.judge),
     )
     rows, attack, rejected = [], plan.attacks[0], 0.0
     started = time.perf_counter()
@@ -177,7 +177,7 @@ def simulate_program(plan: Plan, dataset: Dataset, out: Path | None, console: Co
 
 def matrix_program(
     plan: Plan, dataset: Dataset, out: Path, console: Console, command: str = "metasg matrix"
-) -> cells.Matrix:
+) -> matrix.Matrix:
     """Plays every attack against every rule, a program a rule, and writes the tables.
 
     Each run is written to ``matrix.csv`` as it ends; the same command goes on where an earlier one
@@ -218,7 +218,7 @@ def _play_matrix(plan: Plan, worlds, rules, posts, out: Path, console: Console, 
         for number, (attack, rule, seed) in enumerate(todo, 1):
             bar.update(task, note=f"{rule} against {attack}")
             start = time.perf_counter()
-            metrics = cells.play_cell(
+            metrics = matrix.play_cell(
                 jax.random.key(seed),
                 worlds[seed].replace(rule=rules[rule]),
                 jnp.int32(plan.attacks.index(attack)),
@@ -238,18 +238,18 @@ def _play_matrix(plan: Plan, worlds, rules, posts, out: Path, console: Console, 
             last = number == len(todo) or todo[number][1] != rule
             if last and not console.is_terminal:
                 console.print(f"{rule}: done, {there + number}/{len(asked)} runs")
-    result = cells.assemble(plan.attacks, plan.rules, plan.posts, plan.seeds, rows.values())
+    result = matrix.assemble(plan.attacks, plan.rules, plan.posts, plan.seeds, rows.values())
     wall = sum(float(rows[a, r, plan.posts[0], s]["seconds"]) for a, r, s in asked)
     files.write_text(out / "matrix.md", _report(plan, result, wall, command))
     heat_map(result, out / "matrix.png")
-    header, body = cells.defence_rows(result)
+    header, body = matrix.defence_rows(result)
     shown = f"defences by their worst case, {min(20, len(body))} of {len(body)}"
     console.print(rich_table(shown, header, body[:20]))
     console.print(f"matrix.md, matrix.csv and matrix.png are in {out}")
     return result
 
 
-def _report(plan: Plan, result: cells.Matrix, seconds: float, command: str) -> str:
+def _report(plan: Plan, result: matrix.Matrix, seconds: float, command: str) -> str:
     game, fl = plan.game, plan.fl
     parts = [
         f"# Attacks against defences on {game.dataset}\n",
@@ -270,11 +270,11 @@ def _report(plan: Plan, result: cells.Matrix, seconds: float, command: str) -> s
         "a backdoor.\n",
         "![heat map](matrix.png)\n",
         "## Defences by their worst case\n",
-        markdown_table(*cells.defence_rows(result)),
+        markdown_table(*matrix.defence_rows(result)),
     ]
     for post in plan.posts:
         parts.append(f"## Scores, post-training defence {post}\n")
-        parts.append(markdown_table(*cells.attack_rows(result, post)))
+        parts.append(markdown_table(*matrix.attack_rows(result, post)))
     return "\n".join(parts)
 
 

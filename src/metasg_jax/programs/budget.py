@@ -20,6 +20,7 @@ from metasg_jax.game.bsmg import FLGame
 from metasg_jax.game.rollout import parts
 from metasg_jax.game.types import parse_type
 from metasg_jax.learning.state import init_state
+from metasg_jax.programs.device import free_memory
 from metasg_jax.types import Model
 
 # blocks of rows f32[rollouts, n, d] alive at a time, as XLA lays them out: trained, crafted by
@@ -289,3 +290,16 @@ def _bytes(tree: Any) -> int:
         math.prod(np.shape(leaf)) * getattr(leaf, "dtype", np.dtype("float32")).itemsize
         for leaf in jax.tree.leaves(tree)
     )
+
+
+def resolve_chunk(config: RunConfig, game) -> RunConfig:
+    """The settings with ``meta.rollouts_at_once`` chosen by memory, where it is -1.
+
+    Raises:
+        ConfigError: where not even one rollout fits.
+    """
+    if config.meta.rollouts_at_once != -1:
+        return config
+    limit = round(config.memory_gib * 2**30) or int(0.8 * free_memory())
+    chosen = fit(game, config.meta, limit)
+    return dataclasses.replace(config, meta=config.meta.replace(rollouts_at_once=chosen))

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from metasg_jax import teaching
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig, TeachConfig
 from metasg_jax.errors import CheckpointError
 from metasg_jax.game.make import make_game
 from metasg_jax.learning.state import init_state
 from metasg_jax.presets.cpu import TRUST
+from metasg_jax.programs import teach
 from metasg_jax.testing import tiny_dataset
 
 CONFIG = RunConfig(
@@ -30,7 +30,7 @@ def run(directory, resume=False):
     game = make_game(CONFIG.game, CONFIG.fl, DATASET)
     state = init_state(jax.random.key(0), game, CONFIG.meta)
     datasets, quiet = {CONFIG.game.dataset: DATASET}, Console(quiet=True)
-    return teaching.teach_program([CONFIG], datasets, state, game, directory, resume, quiet)
+    return teach.teach_program([CONFIG], datasets, state, game, directory, resume, quiet)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from metasg_jax import cli, zoo
+from metasg_jax import cli
+from metasg_jax.evaluation import attack_suite
 from metasg_jax.evaluation.matrix import (
     assemble,
     attack_rows,
@@ -168,11 +169,11 @@ def test_bad_input_is_named_before_anything_is_played(argv, message, folder, cap
 
 def test_the_default_zoo_is_legal():
     model = make_model("mlp", (14, 14, 1), 10, (8,))
-    for text in (*zoo.ZOO, *zoo.OWN_KNOWLEDGE):
+    for text in (*attack_suite.ZOO, *attack_suite.OWN_KNOWLEDGE):
         parse_type(text, 100)
-    for text in zoo.RULES:
+    for text in attack_suite.RULES:
         make_rule(text, 10, 0.2, model)
-    for text in zoo.POSTS:
+    for text in attack_suite.POSTS:
         make_post_defense(text)
 
 

@@ -8,20 +8,24 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from metasg_jax import attacker, checkpoint, cli, program, zoo
+from metasg_jax import checkpoint, cli
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
 from metasg_jax.errors import CheckpointError, ConfigError
+from metasg_jax.evaluation import attack_suite
+from metasg_jax.evaluation.attack_suite import is_rival
 from metasg_jax.files import read_json
 from metasg_jax.game import make_game
 from metasg_jax.learning.state import attacker_player, defender_player, init_state
 from metasg_jax.post_defenses import FineTune
+from metasg_jax.programs import train_attacker
+from metasg_jax.programs.load import load_run, load_state
+from metasg_jax.programs.pretrain import pretrain_program
 from metasg_jax.testing import tiny_dataset
-from metasg_jax.zoo import is_rival
 
 DATASET = tiny_dataset(side=6)
 GAME = GameConfig(hidden=(6,), level=0.5, num_root=12, num_validation=30, target=1)
 FL = FLConfig(num_clients=8, num_sampled=4, batch_size=4, horizon=3, local_lr=0.5)
-META = attacker.LEARNER.replace(hidden=(4,), group_size=2, attacker_lr=0.5)
+META = train_attacker.LEARNER.replace(hidden=(4,), group_size=2, attacker_lr=0.5)
 QUIET = Console(quiet=True)
 
 
@@ -30,22 +34,22 @@ ZOO = ("none", "ipm:scale=2@0.1", "bfl@0.1", "ipm@0.1+bfl@0.1", "tailored@0.1")
 
 @pytest.fixture(autouse=True)
 def a_small_zoo(monkeypatch):
-    monkeypatch.setattr(attacker, "FIXED", ZOO)
+    monkeypatch.setattr(train_attacker, "FIXED", ZOO)
 
 
 def opponent_of(defence, attack):
-    return attacker.opponent_of(defence, attack, GAME, FL, META, lambda name: DATASET)
+    return train_attacker.opponent_of(defence, attack, GAME, FL, META, lambda name: DATASET)
 
 
 def learn(opponent, folder, steps=2, resume=False, worlds=2, tries=0):
     config = dataclasses.replace(opponent.config, steps=steps, chunk=1)
     opponent = dataclasses.replace(opponent, config=config)
-    return attacker.attack_program(opponent, DATASET, folder, resume, worlds, QUIET, tries)
+    return train_attacker.attack_program(opponent, DATASET, folder, resume, worlds, QUIET, tries)
 
 
 def state_of(folder):
-    config, checkpoints = program.load_run(folder)
-    return program.load_state(config, checkpoints, DATASET)
+    config, checkpoints = load_run(folder)
+    return load_state(config, checkpoints, DATASET)
 
 
 def test_against_a_rule_it_learns_is_judged_and_goes_on(tmp_path):
@@ -71,7 +75,7 @@ def test_against_a_run_the_defender_stands_still(tmp_path):
         dataclasses.replace(GAME, types=("none", "ipm@0.25")), FL,
         MetaConfig(hidden=(5,), adapt_steps=0, group_size=2), steps=1,
     )  # fmt: skip
-    program.pretrain_program(config, DATASET, tmp_path / "defender", False, QUIET)
+    pretrain_program(config, DATASET, tmp_path / "defender", False, QUIET)
     opponent = opponent_of(str(tmp_path / "defender"), "brl:max_steps=2@0.25")
     assert opponent.config.meta.hidden == (5,)
     learn(opponent, tmp_path / "attacker")
@@ -94,7 +98,7 @@ def test_it_begins_at_the_best_constant_action_that_it_tried(tmp_path, monkeypat
         asked.append(num_tries)
         return wanted, jnp.float32(0.3)
 
-    monkeypatch.setattr(attacker, "best_constant", found)
+    monkeypatch.setattr(train_attacker, "best_constant", found)
     opponent = opponent_of("krum", "rl:max_steps=2@0.25")
     meta = opponent.config.meta.replace(attacker_lr=1e-6)
     opponent = dataclasses.replace(opponent, config=dataclasses.replace(opponent.config, meta=meta))
@@ -127,9 +131,9 @@ def test_knobs_stay_where_a_defences_name_puts_them():
 
 
 def test_rivals_have_the_same_side_and_share():
-    assert zoo.rivals("rl@0.25", 8, ZOO) == ("ipm:scale=2@0.25",)
-    assert zoo.rivals("brl@0.5", 8, ZOO) == ("bfl@0.5",)
-    assert zoo.rivals("rl@0.25+brl@0.25", 8, ZOO) == ()
+    assert attack_suite.rivals("rl@0.25", 8, ZOO) == ("ipm:scale=2@0.25",)
+    assert attack_suite.rivals("brl@0.5", 8, ZOO) == ("bfl@0.5",)
+    assert attack_suite.rivals("rl@0.25+brl@0.25", 8, ZOO) == ()
 
 
 def test_rivals_are_the_fixed_attacks_with_the_same_clients():

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from metasg_jax import files, runs
+from metasg_jax import files
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
 from metasg_jax.data import Dataset
 from metasg_jax.errors import ConfigError
+from metasg_jax.evaluation.attack_suite import FIXED, rivals
 from metasg_jax.evaluation.schedules import play_policy
 from metasg_jax.evaluation.statistics import mean_se
 from metasg_jax.evaluation.tables import markdown_table, rich_table, with_error
@@ -29,11 +30,12 @@ from metasg_jax.game.shapes import of_shared_shape
 from metasg_jax.game.types import parse_type
 from metasg_jax.learning.search import best_constant
 from metasg_jax.learning.state import MetaSGState, attacker_player, defender_player, policies
-from metasg_jax.lock import alone
 from metasg_jax.policies import Gaussian
-from metasg_jax.program import load_run, load_state, pretrain_alone
+from metasg_jax.programs import run_directory
+from metasg_jax.programs.load import load_run, load_state
+from metasg_jax.programs.lock import alone
+from metasg_jax.programs.pretrain import pretrain_alone
 from metasg_jax.types import Key
-from metasg_jax.zoo import FIXED, rivals
 
 LEARNER = MetaConfig(
     algorithm="best_response",
@@ -189,7 +191,7 @@ def _attack_alone(
 ) -> dict:
     """:func:`attack_program` with its directory to itself; ``about`` is what attack.json says."""
     config = opponent.config
-    runs.begin(directory / "attack.json", about, resume, free=("steps",))
+    run_directory.begin(directory / "attack.json", about, resume, free=("steps",))
 
     def prepare(state: MetaSGState, game) -> MetaSGState:
         state = opponent.lead(state, game)

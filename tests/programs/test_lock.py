@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from metasg_jax import lock
 from metasg_jax.errors import CheckpointError
+from metasg_jax.programs import lock
 
 NO_LOCKS = [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK]
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from metasg_jax import program
-from metasg_jax.cgroup import memory_left
+from metasg_jax.programs import device
+from metasg_jax.programs.cgroup import memory_left
+from metasg_jax.programs.device import free_memory
 
 GIB = 2**30
 V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
@@ -48,8 +49,8 @@ def test_version_2_the_tightest_of_the_groups_counts(tmp_path):
 
 
 def test_the_limit_bounds_what_rollouts_are_fitted_into(monkeypatch):
-    before = program.free_memory()
-    monkeypatch.setattr(program, "memory_left", lambda: 1000)
-    assert program.free_memory() == 1000 < before
-    monkeypatch.setattr(program, "memory_left", lambda: 2**60)
-    assert program.free_memory() > 1000
+    before = free_memory()
+    monkeypatch.setattr(device, "memory_left", lambda: 1000)
+    assert free_memory() == 1000 < before
+    monkeypatch.setattr(device, "memory_left", lambda: 2**60)
+    assert free_memory() > 1000

@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from metasg_jax import certificate, checkpoint, cli, program
-from metasg_jax.certificate import PRIOR, Budget, Row, read_rows, tables, write_rows
-from metasg_jax.certificate.page import used_step_sizes
+from metasg_jax import checkpoint, cli
 from metasg_jax.config import MetaConfig
 from metasg_jax.data import load
 from metasg_jax.errors import ConfigError
 from metasg_jax.game.make import make_game
 from metasg_jax.learning import init_state
 from metasg_jax.presets import PRESETS
+from metasg_jax.programs import certify, device
+from metasg_jax.programs.certify import PRIOR, Budget, Row, read_rows, tables, write_rows
+from metasg_jax.programs.certify.page import used_step_sizes
+from metasg_jax.programs.pretrain import pretrain_program
 from metasg_jax.testing import probe_game
 
 SETTINGS = MetaConfig(
@@ -36,14 +38,14 @@ def run(tmp_path_factory):
     )
     fl = config.fl.replace(horizon=3, num_sampled=3)
     config = dataclasses.replace(config, game=game, fl=fl, keep=0)
-    program.pretrain_program(config, load("digits"), directory, False, Console(quiet=True))
+    pretrain_program(config, load("digits"), directory, False, Console(quiet=True))
     return directory
 
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     """The compilation cache of the tests stays as it is; and tables are wide."""
-    monkeypatch.setattr(program, "enable_compilation_cache", lambda: None)
+    monkeypatch.setattr(device, "enable_compilation_cache", lambda: None)
     monkeypatch.setenv("COLUMNS", "300")
 
 
@@ -73,7 +75,7 @@ def test_a_run_is_certified_once(run, capsys, monkeypatch):
     def fail(*args):
         raise AssertionError("it was computed again")
 
-    monkeypatch.setattr(certificate.program, "certify_state", fail)
+    monkeypatch.setattr(certify.program, "certify_state", fail)
     (run / "certify.md").unlink()
     assert cli.main(command) == 0
     assert "certified 0 of 2 checkpoints" in capsys.readouterr().out
@@ -95,8 +97,8 @@ def test_a_changed_checkpoint_is_another_one(run):
         )
         for step in (1, 2)
     ]
-    digests = [certificate.digest(state) for state in states]
-    assert digests[0] != digests[1] == certificate.digest(states[1])
+    digests = [certify.digest(state) for state in states]
+    assert digests[0] != digests[1] == certify.digest(states[1])
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def test_what_is_not_resolved_is_no_small_number():
 def test_without_adaptive_types_there_is_no_attackers_part():
     game = probe_game(adaptive=(False, False))
     state = init_state(jax.random.key(0), game, SETTINGS)
-    rows = certificate.certify_state(state, game, SETTINGS, Budget(8, 2))
+    rows = certify.certify_state(state, game, SETTINGS, Budget(8, 2))
     assert {r.quantity for r in rows} >= {"defender", "defender fixed"}
     assert not any(r.quantity.startswith(("attacker", "L", "mu")) for r in rows)
     found = {title: (body, note) for title, _, body, note in tables(rows, SETTINGS, game)}
@@ -171,7 +173,7 @@ def test_every_checkpoint_gets_the_same_random_numbers():
     game = probe_game()
     state = init_state(jax.random.key(0), game, SETTINGS)
     first, again, other = (
-        certificate.certify_state(state, game, SETTINGS, Budget(8, 0, seed)) for seed in (0, 0, 1)
+        certify.certify_state(state, game, SETTINGS, Budget(8, 0, seed)) for seed in (0, 0, 1)
     )
     assert repr(first) == repr(again) != repr(other)
 

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from metasg_jax import budget
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
 from metasg_jax.data import load
 from metasg_jax.errors import ConfigError
 from metasg_jax.game.make import make_game
 from metasg_jax.learning import init_state, meta_sl_step
-from metasg_jax.program import resolve_chunk
+from metasg_jax.programs import budget
+from metasg_jax.programs.budget import resolve_chunk
 
 TYPES = ("none", "ipm@0.2", "rl:max_steps=2@0.2", "bfl@0.1")
 

@@ -7,7 +7,7 @@ import pytest
 
 from metasg_jax.errors import ConfigError
 from metasg_jax.fl.data import stamp
-from metasg_jax.inversion import (
+from metasg_jax.fl.trigger_inversion import (
     anomaly_index,
     begin_search,
     continue_search,

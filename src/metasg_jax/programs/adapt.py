@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from metasg_jax import checkpoint, files, runs
+from metasg_jax import checkpoint, files
 from metasg_jax.config import Adaptation, RunConfig
 from metasg_jax.data import Dataset
 from metasg_jax.errors import CheckpointError
@@ -17,7 +17,6 @@ from metasg_jax.evaluation.worlds import world_settings
 from metasg_jax.game.make import make_game
 from metasg_jax.game.shapes import of_shared_shape
 from metasg_jax.learning.state import MetaSGState, defender_player
-from metasg_jax.lock import alone
 from metasg_jax.online import (
     PSI,
     Block,
@@ -31,7 +30,9 @@ from metasg_jax.online import (
     next_block,
     own_world,
 )
-from metasg_jax.specs import parse_variant
+from metasg_jax.programs import run_directory
+from metasg_jax.programs.lock import alone
+from metasg_jax.registry import parse_variant
 
 
 def adapt_program(
@@ -85,7 +86,7 @@ def _adapt_alone(
     """:func:`adapt_program` with its directory to itself; ``real`` is (psi, settings, game)."""
     psi, settings, game = real
     about = dataclasses.asdict(asked)
-    runs.begin(directory / "adapt.json", about, resume)
+    run_directory.begin(directory / "adapt.json", about, resume)
     checkpoints = directory / "checkpoints"
     owner = checkpoint.mark([checkpoint.lasting(config), about])
     console.print(f"the server makes its own world of {config.game.num_root} root images")

@@ -21,7 +21,7 @@ from metasg_jax.evaluation.contestants import (
 from metasg_jax.evaluation.judge import Judged, judge, summary
 from metasg_jax.evaluation.tables import markdown_table, rich_table
 from metasg_jax.evaluation.worlds import SELECTION
-from metasg_jax.program import progress
+from metasg_jax.programs.console import progress
 from metasg_jax.responders import make_responder
 
 CONTROLS = (

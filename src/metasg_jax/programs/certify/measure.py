@@ -8,7 +8,6 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from metasg_jax.certificate.rows import PRIOR, Row
 from metasg_jax.config import MetaConfig
 from metasg_jax.errors import ConfigError
 from metasg_jax.learning.assumptions import (
@@ -32,6 +31,7 @@ from metasg_jax.learning.equilibrium import (
 )
 from metasg_jax.learning.state import MetaSGState, attacker_player, defender_player
 from metasg_jax.limits import SEEDS
+from metasg_jax.programs.certify.rows import PRIOR, Row
 
 
 @dataclasses.dataclass(frozen=True)

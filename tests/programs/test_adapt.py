@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from metasg_jax import adapt, cli, program
-from metasg_jax.adapt import adapt_program
+from metasg_jax import cli
 from metasg_jax.config import Adaptation, FLConfig, GameConfig, MetaConfig, RunConfig
-from metasg_jax.errors import CheckpointError, ConfigError
+from metasg_jax.errors import CheckpointError, ConfigError, UnknownNameError
 from metasg_jax.game import parse_type
-from metasg_jax.registry import UnknownNameError
+from metasg_jax.learning import init_state
+from metasg_jax.programs import adapt
+from metasg_jax.programs.adapt import adapt_program
+from metasg_jax.programs.pretrain import pretrain_program, training_games
 from metasg_jax.testing import tiny_dataset
 
 DATASET = tiny_dataset(side=6)
@@ -32,7 +34,7 @@ QUIET = Console(quiet=True)
 def trained(tmp_path_factory):
     """(directory, state) of a defender."""
     folder = tmp_path_factory.mktemp("runs") / "defender"
-    return folder, program.pretrain_program(CONFIG, DATASET, folder, False, QUIET)
+    return folder, pretrain_program(CONFIG, DATASET, folder, False, QUIET)
 
 
 def lines(folder):
@@ -132,8 +134,8 @@ ADAPTIVE = ("none", "rl:max_steps=2@0.25", "brl:max_steps=2@0.25")
 def adaptive():
     """(settings, state) of a pre-training whose table has attackers that learn."""
     config = dataclasses.replace(CONFIG, game=dataclasses.replace(GAME, types=ADAPTIVE))
-    game = program.training_games(config, DATASET)[0]
-    return config, program.init_state(jax.random.key(3), game, config.meta)
+    game = training_games(config, DATASET)[0]
+    return config, init_state(jax.random.key(3), game, config.meta)
 
 
 def actions(attackers, place, obs):

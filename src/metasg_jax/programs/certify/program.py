@@ -8,16 +8,16 @@ import jax
 from rich.console import Console
 
 from metasg_jax import checkpoint
-from metasg_jax.certificate.measure import Budget, certify_state, digest, plays
-from metasg_jax.certificate.page import report
-from metasg_jax.certificate.rows import PRIOR, Row, pick, read_rows, write_rows
 from metasg_jax.config import RunConfig
 from metasg_jax.data import Dataset
 from metasg_jax.errors import CheckpointError
 from metasg_jax.files import require_writable
 from metasg_jax.game.make import make_game
 from metasg_jax.learning.state import init_state
-from metasg_jax.program import progress
+from metasg_jax.programs.certify.measure import Budget, certify_state, digest, plays
+from metasg_jax.programs.certify.page import report
+from metasg_jax.programs.certify.rows import PRIOR, Row, pick, read_rows, write_rows
+from metasg_jax.programs.console import progress
 
 
 def find_checkpoints(path: Path) -> tuple[Path, list[int]]:
