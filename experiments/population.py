@@ -35,11 +35,11 @@ GAME = GameConfig(
 )
 FL = FLConfig(num_clients=50, num_sampled=10, batch_size=16, horizon=40, local_lr=0.3)
 LEARNER = MetaConfig(
-    gradient="credit", group_size=4, adapt_steps=1, attacker_steps=1, adapt_lr=1e-3,
-    attacker_lr=0.01, optimizer="adam", outer_lr=3e-4, defender_lr=1.0, discount=0.9,
+    gradient="score", group_size=4, adapt_steps=1, attacker_steps=1, adapt_lr=1e-3,
+    attacker_lr=0.01, optimizer="adam", outer_lr=1e-4, defender_lr=1.0, discount=0.9,
     estimator="future_gain", normalize_advantages=True, normalize=False, rollouts_at_once=-1,
 )  # fmt: skip
-STEPS, EVERY, TRIES = 30, 5, 10
+STEPS, EVERY, TRIES = 40, 5, 10
 
 
 def config_of(arm: str, seed: int) -> RunConfig:
