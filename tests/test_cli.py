@@ -54,6 +54,12 @@ def metasg(*args, cwd):
         (["pretrain", "--game.rule", "krumm"], 2, "did you mean 'krum'"),
         (["pretrain", "--game.types", "ipmm@0.2"], 2, "did you mean 'ipm'"),
         (["pretrain", "--game.types", "ipm@0.9+bfl@0.9"], 2, "attackers but num_clients"),
+        (["pretrain", "--game.types", "bfl@0.001"], 2, "is nobody"),
+        (
+            ["pretrain", "--preset=smoke", "--game.rule=krum", "--game.post-defense=none"],
+            2,
+            "nothing to learn",
+        ),
         (["pretrain", "--fl.num-sampled", "500"], 2, "num_sampled = 500"),
         (["pretrain", "--fl.horizon", "0"], 2, "horizon = 0"),
         (["pretrain", "--game.assumed-share", "0.6"], 2, "assumed_share = 0.6"),
@@ -88,6 +94,19 @@ def test_help_names_the_commands(capsys):
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("pretrain", "evaluate", "certify", "data", "list"))
+
+
+def test_the_doctor_names_what_is_missing(tmp_path, capsys, monkeypatch):
+    """A damaged cache of a data set is an error with its remedy; one that was never made is none."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("METASG_CACHE_DIR", str(tmp_path))
+    assert cli.main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert "nothing is missing" in shown and "jaxlib" in shown and "defender v1" in shown
+    assert "metasg data --dataset mnist" in shown
+    (tmp_path / "mnist.npz").write_bytes(b"damaged")
+    assert cli.main(["doctor"]) == 1
+    assert "`metasg data --dataset mnist` makes it again" in capsys.readouterr().out
 
 
 def state_of(directory: Path):

@@ -17,6 +17,7 @@ from metasg_jax.cli import (
     certify,
     data,
     defenders,
+    doctor,
     evaluate,
     exploit,
     list,
@@ -64,6 +65,7 @@ COMMANDS = {
     "data": Command(data.Data, data.run),
     "defenders": Command(defenders.Defenders, defenders.run),
     "list": Command(list.List, list.run),
+    "doctor": Command(doctor.Doctor, doctor.run),
 }
 
 

@@ -11,7 +11,7 @@ from metasg_jax.cli.common import Source, load_images
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Fetch, check and cache a data set."""
+    """Fetch, check and cache a data set, in METASG_CACHE_DIR or else ~/.cache/metasg_jax."""
 
     dataset: str = "mnist"
     """digits, mnist, fashion_mnist or cifar10."""

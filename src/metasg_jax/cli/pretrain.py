@@ -15,6 +15,10 @@ from metasg_jax.errors import ConfigError
 from metasg_jax.presets import DEFAULT_PRESET, PRESETS
 from metasg_jax.programs.run_directory import DEFAULT_ROOT, new_directory, newest
 
+NOTHING_LEARNED = (
+    "preset smoke: every part runs once, NOTHING IS LEARNED; its numbers mean nothing"
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Pretrain:
@@ -72,8 +76,6 @@ def run(argv: list[str], console: Console) -> int:
         dataset = load_images(config.game.dataset, args.source, console)
         from metasg_jax.programs.device import enable_compilation_cache
         from metasg_jax.programs.dry_run import dry_run_program
-        from metasg_jax.programs.evaluate import evaluate_program
-        from metasg_jax.programs.pretrain import pretrain_program
 
         enable_compilation_cache()
         dry_run_program(config, dataset, console)
@@ -91,7 +93,6 @@ def run(argv: list[str], console: Console) -> int:
 
     from metasg_jax.programs import budget
     from metasg_jax.programs.device import enable_compilation_cache
-    from metasg_jax.programs.dry_run import dry_run_program
     from metasg_jax.programs.evaluate import evaluate_program
     from metasg_jax.programs.pretrain import pretrain_program
 
@@ -109,6 +110,9 @@ def run(argv: list[str], console: Console) -> int:
         f"pre-training on {args.dataset}, preset {preset}: {', then '.join(parts)}, "
         f"into {directory}"
     )
+    note = NOTHING_LEARNED if preset == "smoke" else ""
+    if note:
+        console.print(note)
     state = pretrain_program(config, dataset, directory, args.resume, console)
     judging = args.judging
     if judging.eval_seeds and config.trusts_clients:
@@ -121,7 +125,9 @@ def run(argv: list[str], console: Console) -> int:
     elif judging.eval_seeds:
         evaluate_program(
             state, config, dataset, directory,
-            judging.eval_seeds, judging.grid, judging.selection_seeds, console,
+            judging.eval_seeds, judging.grid, judging.selection_seeds, console, note,
         )  # fmt: skip
+    if note:
+        console.print(note)
     console.print(f"checkpoint, metrics and plots are in {directory}")
     return 0

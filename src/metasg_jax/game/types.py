@@ -160,8 +160,8 @@ def parse_type(text: str, num_clients: int) -> TypeSpec:
 
     Raises:
         UnknownNameError: for an attack that is not registered.
-        ConfigError: for an unknown knob, a value out of range, a missing share, or more attackers
-            than clients.
+        ConfigError: for an unknown knob, a value out of range, a share that is missing or comes to
+            no client, or more attackers than clients.
 
     Example:
         >>> spec = parse_type("ipm:scale=2@0.1+bfl:boost=3@0.05", 100)
@@ -190,7 +190,13 @@ def parse_type(text: str, num_clients: int) -> TypeSpec:
         share = number(share_text or "0", f"types: share {share_text!r} in {text!r}")
         if not 0 <= share <= 1:
             raise ConfigError(f"types: share {share_text} in {text!r}: between 0 and 1")
-        parts[side] = (attack, round(share * num_clients))
+        count = round(share * num_clients)
+        if name != "none" and not count:
+            raise ConfigError(
+                f"types: {text!r}: a share of {share:g} of {num_clients} clients is nobody; at "
+                f"least {1 / num_clients:.2g}, or none"
+            )
+        parts[side] = (attack, count)
     untargeted, m2 = parts.get("untargeted", (NoAttack(), 0))
     backdoor, m1 = parts.get("backdoor", (NoAttack(), 0))
     if m1 + m2 > num_clients:

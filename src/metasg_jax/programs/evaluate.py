@@ -32,8 +32,12 @@ def evaluate_program(
     grid: tuple[int, int, int],
     selection_seeds: int,
     console: Console,
+    note: str = "",
 ) -> Results:
-    """Evaluates, prints the tables and writes results.md, results.csv and accuracy.png."""
+    """Evaluates, prints the tables and writes results.md, results.csv and accuracy.png.
+
+    ``note`` stands above the page and the picture.
+    """
     require_writable(directory)
     begin = time.perf_counter()
     with progress(console, "worlds") as bar:
@@ -53,7 +57,7 @@ def evaluate_program(
         f"{config.game.dataset}, q or level {config.game.level:g}, {config.fl.horizon} rounds, "
         f"{num_seeds} fresh worlds, after {state.num_steps} meta-steps"
     )
-    parts = [f"# {title}\n", markdown_table(*summary)]
+    parts = [f"# {title}\n", *([f"**{note}**\n"] if note else []), markdown_table(*summary)]
     for quantity in ("score", "accuracy", "asr"):
         header, body = type_rows(results, quantity)
         parts.append(f"\n## {quantity} by type (mean ± standard error over worlds)\n")
@@ -65,15 +69,15 @@ def evaluate_program(
         named = ", ".join(
             f"{n} {a:+.2f}" for n, a in zip(results.action_names, search.best, strict=True)
         )
-        note = (
+        chosen = (
             f"best fixed action: {named} (of {len(search.actions)}, on {len(search.scores)} "
             "selection worlds); oracle: the best of them for each type"
         )
-        console.print(note)
-        parts.append(f"\n{note}\n")
+        console.print(chosen)
+        parts.append(f"\n{chosen}\n")
     files.write_text(directory / "results.md", "\n".join(parts))
     write_csv(results, directory / "results.csv")
-    accuracy_curves(results, directory / "accuracy.png")
+    accuracy_curves(results, directory / "accuracy.png", note)
     console.print(
         f"evaluated in {seconds:.0f} s; results.md, results.csv and accuracy.png are in {directory}"
     )

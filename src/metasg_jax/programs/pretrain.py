@@ -65,7 +65,13 @@ def pretrain_program(
         NonFinitePolicyError: names the meta-step after which the policy is no longer finite.
     """
     config.check()
-    make_game(config.game, config.fl, dataset)  # refuses bad settings before anything is written
+    game = make_game(config.game, config.fl, dataset)  # refuses bad settings before any writing
+    if not game.action_names:
+        raise ConfigError(
+            f"game.rule = {config.game.rule!r} with game.post_defense = "
+            f"{config.game.post_defense!r}: neither has knobs, so there is nothing to learn; "
+            "client_trust has, or clipped_trimmed_mean"
+        )
     require_writable(directory)
     with alone(directory):
         return pretrain_alone(config, dataset, directory, resume, console, prepare)

@@ -20,8 +20,12 @@ _EMPHASIS = {
 _OTHERS = ("tab:olive", "tab:orange", "tab:blue", "tab:cyan", "tab:purple", "tab:brown", "tab:pink")
 
 
-def accuracy_curves(results: Results, path: Path) -> None:
-    """Accuracy over rounds, a panel a type, a line a defender, a band of one standard error."""
+def accuracy_curves(results: Results, path: Path, note: str = "") -> None:
+    """Accuracy over rounds, a panel a type, a line a defender, a band of one standard error.
+
+    A type with a backdoor has each defender's attack success after the last round as a cross; what
+    is asked for is a line that ends high and a cross that lies low. ``note`` stands on top.
+    """
     k = len(results.types)
     columns = min(3, k)
     rows = -(-k // columns)
@@ -39,13 +43,20 @@ def accuracy_curves(results: Results, path: Path) -> None:
                 axis.fill_between(
                     results.rounds, mean - se, mean + se, color=color, alpha=0.15, lw=0
                 )
+            success = results.asr[j, :, i]
+            if np.isfinite(success).any():
+                axis.plot(
+                    results.rounds[-1], np.nanmean(success), "x", color=color, ms=7, clip_on=False
+                )
         axis.set_title(results.types[i], fontsize=9)
         axis.set_ylim(0, 1)
         axis.grid(alpha=0.25)
     for axis in axes[-1]:
         axis.set_xlabel("round")
     for axis in axes[:, 0]:
-        axis.set_ylabel("accuracy")
+        axis.set_ylabel("accuracy; x: attack success")
+    if note:
+        figure.suptitle(note, fontsize=9)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=min(9, len(labels)), frameon=False)
     figure.tight_layout(rect=(0, 0.12 / rows, 1, 1))
