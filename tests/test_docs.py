@@ -20,6 +20,7 @@ from metasg_jax.responders import RESPONDERS
 ROOT = Path(__file__).parents[1]
 TEXTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text()
+RUNNING = (ROOT / "docs" / "running.md").read_text()
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 SPAN = re.compile(r"`([^`\n]+)`")
 REGISTRIES = {
@@ -97,23 +98,23 @@ def test_relative_links_resolve(path):
     assert [t for t in targets if t and not (path.parent / t).exists()] == []
 
 
-def test_readme_names_what_is_registered():
+def test_the_page_names_what_is_registered():
     """Not all that is registered: adding a variant is one file and one line, and no text."""
-    listed = {kind: SPAN.findall(names) for kind, names in rows_of(README, "| kind | names |")}
+    listed = {kind: SPAN.findall(names) for kind, names in rows_of(RUNNING, "| kind | names |")}
     assert listed.keys() == REGISTRIES.keys()
     unknown = {kind: set(names) - set(REGISTRIES[kind]) for kind, names in listed.items()}
     assert not any(unknown.values()), unknown
 
 
-def test_readme_names_data_sets_and_presets():
-    defaults = dict(rows_of(README, "| data set | default preset |"))
+def test_the_page_names_data_sets_and_presets():
+    defaults = dict(rows_of(RUNNING, "| data set | default preset |"))
     assert defaults == {f"`{name}`": f"`{preset}`" for name, preset in DEFAULT_PRESET.items()}
     assert DEFAULT_PRESET.keys() == DATASETS.keys()
-    assert {row[0] for row in rows_of(README, "| preset |")} == {f"`{p}`" for p in PRESETS}
+    assert {row[0] for row in rows_of(RUNNING, "| preset |")} == {f"`{p}`" for p in PRESETS}
 
 
-@pytest.mark.parametrize("text", [r[0].strip("`") for r in rows_of(README, "| string | meaning |")])
-def test_readme_types_can_be_read(text):
+@pytest.mark.parametrize("text", [r[0].strip("`") for r in rows_of(RUNNING, "| string | meaning |")])
+def test_types_of_the_page_can_be_read(text):
     spec = parse_type(text, 100)
     assert (spec.num_untargeted + spec.num_backdoor > 0) == ("@" in text)
 
