@@ -113,7 +113,9 @@ def test_the_page_names_data_sets_and_presets():
     assert {row[0] for row in rows_of(RUNNING, "| preset |")} == {f"`{p}`" for p in PRESETS}
 
 
-@pytest.mark.parametrize("text", [r[0].strip("`") for r in rows_of(RUNNING, "| string | meaning |")])
+@pytest.mark.parametrize(
+    "text", [r[0].strip("`") for r in rows_of(RUNNING, "| string | meaning |")]
+)
 def test_types_of_the_page_can_be_read(text):
     spec = parse_type(text, 100)
     assert (spec.num_untargeted + spec.num_backdoor > 0) == ("@" in text)

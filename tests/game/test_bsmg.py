@@ -121,7 +121,7 @@ def test_episode_may_be_played_in_parts_from_a_state(game):
 def test_splits_are_disjoint_and_seeds_move_them():
     one, same, other = (
         make_game(
-            GameConfig(num_root=12, num_validation=30, seed=s, hidden=(4,)),
+            GameConfig(num_root=12, num_validation=30, seed=s, hidden=(4,), types=("none",)),
             FLConfig(num_clients=8, num_sampled=4),
             tiny_dataset(),
         )

@@ -91,6 +91,7 @@ def test_averaged_over_decisions_it_is_the_gradient_of_the_expected_reward(playe
         np.testing.assert_allclose(a, b, atol=2e-3 * largest)
 
 
+@pytest.mark.slow
 def test_a_meta_step_learns_by_it():
     state = init_state(jax.random.key(0), GAME, CONFIG)
     new, info = meta_sl_step(jax.random.key(1), state, GAME, CONFIG)

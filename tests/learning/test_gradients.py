@@ -84,6 +84,7 @@ def test_the_learner_takes_it(name):
     assert abs(float(follower.act(jax.random.key(0), jnp.zeros(1))[0][0]) - 0.3) < 0.15
 
 
+@pytest.mark.slow
 def test_antithetic_pairs_share_their_random_numbers():
     """Where the parameters don't matter the two returns of a pair are equal, bit by bit."""
     game = tiny_game(("none",), FL.replace(horizon=2), rule="mean", post_defense="none")

@@ -47,6 +47,7 @@ def test_the_weakest_leaves_and_what_diverged_never_enters(state):
     assert (population.step == 7).all() and (population.index == 1).all()
 
 
+@pytest.mark.slow
 def test_an_empty_population_changes_no_meta_step(state):
     """The prior has all the weight while nobody is there."""
     without = init_state(jax.random.key(0), GAME, CONFIG.replace(population=0))

@@ -205,6 +205,7 @@ def test_a_view_tells_the_density_of_the_draws_under_the_policy_that_drew(made):
     np.testing.assert_array_equal(so_far.behaviour[:BLOCK], view.log_prob)
 
 
+@pytest.mark.slow
 def test_the_guard_looks_ahead_with_the_policy_that_plays(made):
     """One that samples is tried sampling: it is another than its mode, and promises another."""
     own, meta, *_ = made
@@ -219,6 +220,7 @@ def test_the_guard_looks_ahead_with_the_policy_that_plays(made):
     assert float(promised(meta)) != float(promised(meta.replace(greedy=False)))
 
 
+@pytest.mark.slow
 def test_steps_on_imagined_rounds_forget_refused_ones(made):
     """What a Psi made of a block depends on the policy that plays, not on what was refused."""
     own, meta, *_ = made
@@ -298,6 +300,7 @@ def test_a_block_fits_the_type_that_played_it_and_no_other(made):
     assert float(misfit(jax.random.key(4), without, player, view)) > 1.5 * explained
 
 
+@pytest.mark.slow
 def test_for_a_stranger_the_meta_policy_plays(made, belief, monkeypatch):
     """And nothing is promised. Every candidate is let in otherwise."""
     from metasg_jax.online import run
@@ -352,6 +355,7 @@ def same(a, b):
     return all(np.array_equal(x, y) for x, y in pairs)
 
 
+@pytest.mark.slow
 def test_a_run_with_a_guard_that_rejects_all_is_the_frozen_run(made, belief, monkeypatch):
     from metasg_jax.online import run
 

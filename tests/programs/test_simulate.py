@@ -149,7 +149,10 @@ def test_a_directory_that_is_in_use_or_can_not_be_is_refused(folder, capsys):
         (["matrix", "--attacks", "none", "none"], "none, none: each only once"),
         (["matrix", "--seeds", "0"], "seeds = 0: at least 1"),
         (["matrix", "--defenses", "bulyan"], "Bulyan: f = 2: at most 1"),
-        (["matrix", "--attacks", "bfl@0.005"], "a share in 'bfl@0.005' is nobody: at least 0.02"),
+        (
+            ["matrix", "--attacks", "bfl@0.005"],
+            "a share of 0.005 of 50 clients is nobody; at least 0.02",
+        ),
         (["simulate", "--attack", "ipm:scale=inf@0.2"], "IPM: scale = inf: above 0 and finite"),
         (["simulate", "--attack", "alie:z=nan@0.2"], "ALIE: z = nan: a finite number"),
         (["simulate", "--attack", "dba:parts=nan@0.2"], "a whole number"),

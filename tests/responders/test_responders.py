@@ -104,6 +104,7 @@ def test_without_attackers_nothing_changes():
     np.testing.assert_array_equal(harm, 0)
 
 
+@jax.jit
 def received():
     state = GAME.reset(jax.random.key(1), GAME.prior[1])
     return GAME.answer(jax.random.key(2), state, GAME.prior[1], ACTIONS[-1])[0]
@@ -128,16 +129,19 @@ def test_what_it_does_not_know_is_not_in_what_it_sees():
 
 def test_without_the_weights_another_player_is_asked(defender):
     """The defender's own decision is not read."""
-    xi = GAME.prior[1]
-    state = GAME.reset(jax.random.key(1), xi)
-    known = Knowledge(weights=defender)
 
     def wrong(obs):
         raise AssertionError("asked the defender")
 
-    got, _ = known.decision(GAME, state, xi, received(), wrong)
-    obs, _ = GAME.observe(state, received())
-    np.testing.assert_allclose(got, defender.policy.mode(defender.params, defender.normalizer(obs)))
+    @jax.jit
+    def decided(defender, got):
+        xi = GAME.prior[1]
+        state = GAME.reset(jax.random.key(1), xi)
+        decision, _ = Knowledge(weights=defender).decision(GAME, state, xi, got, wrong)
+        obs, _ = GAME.observe(state, got)
+        return decision, defender.mode(obs)
+
+    np.testing.assert_allclose(*decided(defender, received()))
 
 
 def test_the_gradient_pays_no_less_than_where_it_begins(defender):

@@ -15,9 +15,7 @@ from metasg_jax.errors import ConfigError
 from metasg_jax.presets import DEFAULT_PRESET, PRESETS
 from metasg_jax.programs.run_directory import DEFAULT_ROOT, new_directory, newest
 
-NOTHING_LEARNED = (
-    "preset smoke: every part runs once, NOTHING IS LEARNED; its numbers mean nothing"
-)
+NOTHING_LEARNED = "preset smoke: every part runs once, NOTHING IS LEARNED; its numbers mean nothing"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,8 +20,8 @@ from metasg_jax.game.types import TypeSpec, make_prior, parse_type
 def draw_types(rng: np.random.Generator, num_clients: int, horizon: int) -> list[TypeSpec]:
     """One type of each kind, its numbers, share and onset drawn; always the same kinds in order.
 
-    Shares are 5 to 40 % of the clients; every third attack begins late; colluders are unlike each
-    other in every second one.
+    Shares are 5 to 40 % of the clients, at least one of them; every third attack begins late;
+    colluders are unlike each other in every second one.
     """
 
     def between(low, high):
@@ -49,7 +49,8 @@ def draw_types(rng: np.random.Generator, num_clients: int, horizon: int) -> list
     }
     specs = []
     for name, attack in kinds.items():
-        spec = parse_type(f"{attack}@{between(0.05, 0.4)}", num_clients)
+        share = max(between(0.05, 0.4), 1 / num_clients)
+        spec = parse_type(f"{attack}@{share}", num_clients)
         noise = float(rng.uniform(0.0, 1.5) * (rng.uniform() < 0.5))
         onset = int(rng.integers(1, max(2, horizon * 2 // 3)) * (rng.uniform() < 0.33))
         unlike = {
@@ -68,7 +69,7 @@ def draw_blends(rng: np.random.Generator, num_clients: int, horizon: int) -> lis
     """
 
     def share():
-        return rng.uniform(0.05, 0.35)
+        return max(rng.uniform(0.05, 0.35), 1 / num_clients)
 
     fractions, factors = rng.uniform(0.2, 0.7, 2), np.exp(rng.uniform(0, 1.5, 2))
     specs = [
