@@ -17,6 +17,7 @@ def write_page(out: Path, studies: dict) -> None:
     found = results_in(out, studies)
     text = [(out / "opening.md").read_text().strip(), "\n## The card\n", card(found)]
     text += ["\n## Everywhere else\n", others(found)]
+    text += ["\n## What each part adds\n", parts(found)]
     text += ["\n## By type\n", by_type(found)]
     (out.parent / "trust.md").write_text("\n".join(text) + "\n")
 
@@ -33,9 +34,9 @@ def row_of(result: dict, name: str) -> np.ndarray:
 
 
 def defenders(result: dict) -> list[str]:
-    """Those before ``told`` in the order of play."""
+    """The first contestant, and all that are runs of ours."""
     names = [r["contestant"] for r in result["rows"]]
-    return names[: names.index("told")]
+    return [name for name in names if name == names[0] or name.startswith("runs/")]
 
 
 def regret(result: dict, name: str) -> tuple[float, float]:
@@ -64,11 +65,8 @@ def card(found: dict) -> str:
     labels: dict[str, dict[str, str]] = {}
     for q, result in results.items():
         names = defenders(result)
-        seeds = np.mean([row_of(result, n).mean() for n in names[1:]])
         for row in result["rows"]:
             name = row["contestant"]
-            if name in names[1:]:
-                continue
             label, text = name, f"{row['mean']:.3f}"
             if name in result["helped"]:
                 label = f"{name.split(' / ')[0]}, with its best help"
@@ -79,9 +77,12 @@ def card(found: dict) -> str:
             if name == names[0]:
                 label, text = f"**`{name}`**", f"**{text}**"
             labels.setdefault(label, {})[q] = text
-            if name == names[0] and (several := regret_of_seeds(result)):
-                label = f"its recipe, {len(names) - 1} seeds with a third of the worlds each"
-                labels.setdefault(label, {})[q] = f"{seeds:.3f} ({pm(several)})"
+            of_seeds = found.get(f"seeds-{q}", {"rows": [row]})
+            if name == names[0] and (several := regret_of_seeds(of_seeds)):
+                label = (
+                    f"its recipe, {len(defenders(of_seeds)) - 1} seeds with a third of the worlds"
+                )
+                labels.setdefault(label, {})[q] = f"regret {pm(several)}"
         lead, half = lead_of(result)
         labels.setdefault("`v1` minus the best static rule, paired", {})[q] = pm((lead, half))
     shown = sorted(labels, key=lambda label: label.startswith("`v1` minus"))
@@ -105,29 +106,52 @@ def lead_of(result: dict) -> tuple[float, float]:
 
 
 def others(found: dict) -> str:
-    """One line a study: the defender, the perfect filter, and the regret beside its target."""
+    """One line a study: scores, and the regret beside its target."""
     rows = []
     for name, result in found.items():
-        if name.startswith("card-"):
+        if name.startswith(("card-", "seeds-", "parts-")):
             continue
         first = defenders(result)[0]
-        (mean, half), several = regret(result, first), regret_of_seeds(result)
+        mean, half = regret(result, first)
         each = row_of(result, first)
         gap = (row_of(result, "told") - each).mean(0)
         worst = int(gap.argmax())
         target = next((t for key, t in TARGETS.items() if name.startswith(key)), 0.05)
-        rest = [r for r in result["rows"] if r["contestant"] not in (*defenders(result), "told")]
-        rows.append(
-            [name, str(len(result["worlds"])), f"{each.mean():.3f}",
-             f"{row_of(result, 'told').mean():.3f}", f"{mean:+.3f} ± {half:.3f}",
-             pm(several) if several else "", f"{target}",
-             "met" if mean <= target else "**missed**",
-             f"{result['types'][worst]} {gap[worst]:+.3f}",
-             ", ".join(f"{r['contestant']} {r['mean']:.3f}" for r in rest)]
+        met = "target" if mean <= target else "**missed:**"
+        best = max(
+            (r["mean"] for r in result["rows"] if r["contestant"] not in (first, "told")
+             and not r["contestant"].startswith("runs/")), default=np.nan,
         )  # fmt: skip
-    header = ["study", "worlds", "`v1`", "perfect filter", "regret", "of the seeds", "target", "",
-              "worst type", "beside it"]  # fmt: skip
+        rows.append(
+            [f"{name} ({len(result['worlds'])})", f"{each.mean():.3f}",
+             f"{row_of(result, 'told').mean():.3f}", f"{pm((mean, half))} ({met} {target})",
+             f"{result['types'][worst]} {gap[worst]:+.3f}", f"{best:.3f}"]
+        )  # fmt: skip
+    header = ["study (worlds)", "`v1`", "perfect filter", "regret", "worst type", "best beside it"]
     return markdown_table(header, rows)
+
+
+LEFT_OUT = {
+    "runs/all": "all (two seeds' lessons, 56 worlds)",
+    "runs/without-own_play": "no own play: a told filter's rounds alone, 28 worlds",
+    "runs/without-breadth": "no breadth: the card's shape of worlds alone, 8 of them",
+    "runs/without-context": "no context: each client is judged by itself",
+    "runs/defender-3": "one seed's lessons, 28 worlds",
+    "runs/real-3": "the same, of clients with real images",
+}
+"""What defenders were taught without."""
+
+
+def parts(found: dict) -> str:
+    """Regrets of defenders that were taught without a part, a column a study."""
+    studies = {n.removeprefix("parts-"): r for n, r in found.items() if n.startswith("parts-")}
+    rows = []
+    for run, label in LEFT_OUT.items():
+        played = [run in defenders(result) for result in studies.values()]
+        if any(played):
+            pairs = zip(played, studies.values(), strict=True)
+            rows.append([label, *(pm(regret(r, run)) if yes else "" for yes, r in pairs)])
+    return markdown_table(["taught with", *(f"regret, {name}" for name in studies)], rows)
 
 
 def by_type(found: dict) -> str:
