@@ -10,6 +10,7 @@ worlds against attackers who look through the decision; and writes
 import argparse
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -67,8 +68,8 @@ def rounds(config: RunConfig) -> float:
     return own + met + adaptive * TRIES * config.fl.horizon / EVERY
 
 
-def train(arm: str, seed: int, out: Path) -> Path:
-    """The directory of the trained defender, which may be there."""
+def train(arm: str, seed: int, out: Path) -> tuple[Path, dict[str, list[float]]]:
+    """(the trained defender's directory, which may be there; what its opponents earned)."""
     directory = out / f"{arm}-{seed}"
     config = config_of(arm, seed)
     player, _ = read_defender(find("v1"))
@@ -76,9 +77,18 @@ def train(arm: str, seed: int, out: Path) -> Path:
     def begin(state, game):
         return state.replace(theta=player.params, normalizer=player.normalizer)
 
-    resume = directory.is_dir()
-    pretrain_program(config, load("digits"), directory, resume, Console(), begin)
-    return directory / "defender"
+    console = Console(record=True, width=200)
+    pretrain_program(config, load("digits"), directory, directory.is_dir(), console, begin)
+    return directory / "defender", earned(console.export_text())
+
+
+def earned(text: str) -> dict[str, list[float]]:
+    """What the best response of each type earned, by rounds of the double oracle; of a log."""
+    found: dict[str, list[float]] = {}
+    for line in re.findall(r"responses to the defender of meta-step \d+: (.*)", text):
+        for name, value in re.findall(r"(\S+) earns (-?[\d.]+)", line):
+            found.setdefault(name, []).append(float(value))
+    return found
 
 
 def main() -> None:
@@ -95,7 +105,7 @@ def main() -> None:
             continue
         arms = {arm: train(arm, seed, args.out) for arm in ("meta_sg", "meta_rl")}
         game = dataclasses.replace(GAME, seed=seed)
-        names = {"v1": "v1", "told": "told", **{arm: str(path) for arm, path in arms.items()}}
+        names = {"v1": "v1", "told": "told", **{arm: str(path) for arm, (path, _) in arms.items()}}
         who = [parse_contestant(name, FL.num_sampled) for name in names.values()]
         judged = judge(
             who, RunConfig(game, FL), load("digits"), WORLDS, FINAL, "test", say, None, "looking"
@@ -103,6 +113,7 @@ def main() -> None:
         found["seeds"][str(seed)] = {
             name: np.round(judged.score[j], 5).tolist() for j, name in enumerate(names)
         }
+        found.setdefault("earned", {})[str(seed)] = arms["meta_sg"][1]
         found |= {"types": judged.types, "worlds": [*WORLDS], "steps": STEPS, "rounds": about}
         write_text(OUT, json.dumps(found, indent=1) + "\n")
 

@@ -1,5 +1,6 @@
 """The page of ``experiments/worst_case.py``: bottom line first, then one table a question."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from metasg_jax.evaluation.statistics import t_interval
 from metasg_jax.evaluation.tables import markdown_table
 
 LEVELS = (0.1, 0.5, 0.9)
+SHOWN = ("v1", "v2", "v2 / fine_tune", "told")
+NOBODY: dict = {"rows": []}
 ATTACKERS = ("zoo", "blend", "kept", "sleepers", "learned", "gradient")
 
 
@@ -17,9 +20,12 @@ def write_page(out: Path, studies: dict) -> None:
     found = results_in(out, studies)
     text = [(out / "opening.md").read_text().strip()]
     text += ["\n## The worst case of each defence\n", table_of_defences(found)]
+    text += ["\n" + lead(found)]
     text += ["\n## What each attacker reaches\n", table_of_attackers(found)]
     text += ["\n## What an attacker has to know\n", table_of_knowledge(found)]
-    text += ["\n## By type\n", by_type(found)]
+    if (out / "population.json").is_file():
+        text += ["\n## Does a population pay?\n", (out / "population.md").read_text().strip()]
+        text += ["\n" + table_of_population(out / "population.json")]
     (out.parent / "worst_case.md").write_text("\n".join(text) + "\n")
 
 
@@ -76,21 +82,36 @@ def table_of_defences(found: dict) -> str:
     return markdown_table(["defence", *head], rows)
 
 
+def lead(found: dict) -> str:
+    """How far :data:`SHOWN`'s own stand above the best static rule, by level."""
+    rows = []
+    for name in SHOWN[:-1]:
+        row = [name]
+        for level in LEVELS:
+            static = [n for n in names_in(found) if not decides(n)]
+            cases = {n: worst_of(found, n, level, ("zoo", "blend")) for n in static}
+            met = [n for n in static if scores(found.get(f"blend-{level}", NOBODY), n) is not None]
+            own = worst_of(found, name, level, ("zoo", "blend"))
+            if not met or own is None:
+                row.append("")
+                continue
+            best = max(met, key=lambda n: cases[n][2].mean())
+            row.append(f"{cell(own[2] - cases[best][2])} ({best})")
+        rows.append(row)
+    return markdown_table(["worst case minus that of the best static rule", *_levels()], rows)
+
+
 def table_of_attackers(found: dict) -> str:
     """The worst type of each attacker against those who decide about each client."""
     rows = []
     for attacker in ATTACKERS:
         for level in LEVELS:
             got = found.get(f"{attacker}-{level}")
-            if got is None:
-                continue
-            for row in got["rows"]:
-                name = row["contestant"]
-                if attacker in ("zoo", "blend") and not decides(name):
-                    continue
-                kind, values = worst(got, name)  # pyrefly: ignore
-                rows.append([attacker, f"{level}", name, cell(values), kind])
-    return markdown_table(["attacker", "q", "defence", "worst score", "type"], rows)
+            if got is not None:
+                cases = [worst(got, name) for name in SHOWN]
+                cells = ["" if case is None else cell(case[1]) for case in cases]
+                rows.append([attacker, f"{level}", *cells])
+    return markdown_table(["attacker", "q", *SHOWN], rows)
 
 
 def decides(name: str) -> bool:
@@ -104,27 +125,42 @@ def table_of_knowledge(found: dict) -> str:
     for level in LEVELS:
         for what in ("", "weights", "rows", "root"):
             got = found.get(f"without-{what}-{level}" if what else f"blend-{level}")
-            for row in [] if got is None else got["rows"]:
-                name = row["contestant"]
-                if decides(name):
-                    values = np.array(row["score"])[:, 1:3].mean(axis=0).min()
-                    rows.append([f"{level}", what or "nothing", name, f"{values:.3f}"])
-    header = ["q", "taken away", "defence", "worse of the two diluted backdoors"]
-    return markdown_table(header, rows)
+            if got is None:
+                continue
+            cells = []
+            for name in SHOWN:
+                values = scores(got, name)
+                low = None if values is None else values[:, 1:3].mean(axis=0).min()
+                cells.append("" if low is None else f"{low:.3f}")
+            rows.append([what or "nothing", f"{level}", *cells])
+    return markdown_table(["taken away", "q", *SHOWN], rows)
 
 
-def by_type(found: dict) -> str:
-    """Scores and attack successes of every study."""
-    text = []
-    for study, got in found.items():
-        rows = []
-        for row in got["rows"]:
-            score, asr = np.array(row["score"]).mean(axis=0), np.array(row["asr"], float)
-            cells = [
-                f"{s:.3f}" + ("" if np.isnan(a) else f" ({a:.2f})")
-                for s, a in zip(score, asr.mean(axis=0), strict=True)
-            ]
-            rows.append([row["contestant"], *cells])
-        text.append(f"\n**{study}**, score (attack success)\n")
-        text.append(markdown_table(["defence", *got["types"]], rows))
-    return "\n".join(text)
+def table_of_population(path: Path) -> str:
+    """Algorithm 2 with a population beside Algorithm 1, over training seeds."""
+    found = json.loads(path.read_text())
+    who = {"meta_sg": "with a population (Algorithm 2)", "meta_rl": "without (Algorithm 1)",
+           "v1": "`v1`, as both begin", "told": "perfect filter"}  # fmt: skip
+    seeds = [{k: np.array(v) for k, v in each.items()} for each in found["seeds"].values()]
+    worsts = {k: np.array([s[k].mean(axis=0).min() for s in seeds]) for k in who}
+    rows = []
+    for k, label in who.items():
+        several = k.startswith("meta")
+        means = np.array([s[k].mean() for s in seeds])
+        clean = np.array([s[k][:, 0].mean() for s in seeds])
+        rows.append(
+            [label, *(cell(v) if several else f"{v[0]:.3f}" for v in (worsts[k], means, clean))]
+        )
+    apart = cell(worsts["meta_sg"] - worsts["meta_rl"])
+    rows.append(["with minus without, paired by seed", apart, "", ""])
+    table = markdown_table(["trained", "worst case", "mean over types", "no attack"], rows)
+    earned = np.array([each["blended_bfl@0.2"] for each in found["earned"].values()])
+    curve = ", ".join(f"{mean:.3f}" for mean in earned.mean(axis=0))
+    return (
+        f"{table}\n\nWhat the best response (`blended_bfl`) earned a round, by rounds of the double "
+        f"oracle, mean over {len(earned)} seeds: {curve}."
+    )
+
+
+def _levels() -> list[str]:
+    return [f"q = {level}" for level in LEVELS]
