@@ -157,8 +157,8 @@ def table_of_population(path: Path) -> str:
     earned = np.array([each["blended_bfl@0.2"] for each in found["earned"].values()])
     curve = ", ".join(f"{mean:.3f}" for mean in earned.mean(axis=0))
     return (
-        f"{table}\n\nWhat the best response (`blended_bfl`) earned a round, by rounds of the double "
-        f"oracle, mean over {len(earned)} seeds: {curve}."
+        f"{table}\n\nWhat the best response (`blended_bfl`) earned a round, by rounds of the "
+        f"double oracle, mean over {len(earned)} seeds: {curve}."
     )
 
 
