@@ -164,6 +164,25 @@ def test_the_gradient_pays_no_less_than_where_it_begins(defender):
     assert worst[1] > worst[0] + 1e-4, worst
 
 
+@pytest.mark.slow
+def test_who_takes_another_for_the_defender_follows_that_ones_gradient(defender):
+    """Told of the very defender that plays, it sends what it sends where it knows it."""
+
+    @jax.jit
+    def sent(responder):
+        xi = GAME.prior[2]
+        state = GAME.reset(jax.random.key(1), xi)
+        return responder(jax.random.key(5), GAME, state, xi, defender, defender.mode)[0].updates
+
+    known, taken = (
+        Gradient(Looking(ACTIONS, knows=Knowledge(weights=weights)), steps=2, rounds=1)
+        for weights in (None, defender)
+    )
+    rows = sent(known)
+    np.testing.assert_allclose(sent(taken), rows, rtol=1e-4, atol=1e-6)
+    assert np.abs(rows - sent(Gradient(Looking(ACTIONS), steps=0, rounds=1))).max() > 1e-5
+
+
 @pytest.mark.parametrize(
     ("text", "pays", "rows", "root"),
     [

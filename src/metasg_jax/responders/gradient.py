@@ -39,6 +39,8 @@ class Gradient(Struct):
         malicious = game.malicious(state, xi)
         knows = self.begins.knows
         player = defender if knows.weights is None else knows.weights
+        expect = decide if knows.weights is None else player.mode
+        sight = knows.replace(weights=None)
         # raw, because a key is taken once, and every trial is to have the same luck
         raw = jax.random.key_data(jax.random.fold_in(jax.random.clone(key), 1_000_004))
         kind = jax.random.key_impl(key)
@@ -56,7 +58,7 @@ class Gradient(Struct):
             return xi.rho * planted + (1 - xi.rho) * harmed
 
         def softly(obs):
-            hard = decide(obs)
+            hard = expect(obs)
             if not isinstance(player.policy, SetPolicy):
                 return hard
             likely = player.policy.trust(player.params, player.normalizer(obs))
@@ -66,7 +68,7 @@ class Gradient(Struct):
         def outcome(rows, soft):
             def one(s, _):
                 sent = received.replace(updates=rows, w_global=s.w)
-                choice, s = knows.decision(game, s, xi, sent, softly if soft else decide)
+                choice, s = sight.decision(game, s, xi, sent, softly if soft else expect)
                 key_rule = jax.random.wrap_key_data(raw, impl=kind)
                 steered = choice if game.rule.action_spec else None
                 update, rule_state, _ = game.rule(key_rule, s.rule_state, sent, steered)
