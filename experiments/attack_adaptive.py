@@ -25,7 +25,7 @@ from metasg_jax.data.simulated import Simulated
 from metasg_jax.features.base import ServerData
 from metasg_jax.game.draw import draw_game
 from metasg_jax.game.make import simulated_clients
-from metasg_jax.game.observation import server_data
+from metasg_jax.game.observations import server_data
 from metasg_jax.numerics import weighted_sum
 from metasg_jax.presets.cpu import TRUST
 from metasg_jax.programs.device import enable_compilation_cache

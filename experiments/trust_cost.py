@@ -18,7 +18,7 @@ from metasg_jax.data import load
 from metasg_jax.evaluation.judge import trust_game
 from metasg_jax.evaluation.worlds import world
 from metasg_jax.features.base import ServerData
-from metasg_jax.game.observation import server_data
+from metasg_jax.game.observations import server_data
 
 REPEATS = 300
 

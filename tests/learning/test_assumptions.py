@@ -24,7 +24,7 @@ from metasg_jax.learning.assumptions import (
     walk,
 )
 from metasg_jax.learning.check import check_game
-from metasg_jax.learning.equilibrium import Gradients, draws_of, sample_gradients
+from metasg_jax.learning.sampled_gradients import Gradients, draws_of, sample_gradients
 from metasg_jax.learning.state import attacker_player, defender_player
 from metasg_jax.programs.certify import Budget, certify_state, plays
 from metasg_jax.testing import leader_follower, matrix_game, probe_game, quadratic_fl

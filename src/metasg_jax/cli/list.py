@@ -24,7 +24,7 @@ def run(argv: list[str], console: Console) -> int:
     from metasg_jax.aggregators import AGGREGATORS
     from metasg_jax.attacks import BACKDOOR, UNTARGETED
     from metasg_jax.evaluation.tables import rich_table
-    from metasg_jax.game.observation import OBSERVATIONS
+    from metasg_jax.game.observations import OBSERVATIONS
     from metasg_jax.learning.pretrain import ALGORITHMS
     from metasg_jax.models import MODELS
     from metasg_jax.policies import POLICIES

@@ -9,21 +9,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from metasg_jax.aggregators import ClientTrust
 from metasg_jax.defender.files import find, read_defender
+from metasg_jax.defender.server import choose_few, look_over, root_images, tune
 from metasg_jax.defender.slots import assign
 from metasg_jax.errors import ConfigError
-from metasg_jax.features import FEATURES, NAMES, ServerData, layout_of
-from metasg_jax.features.base import MOST_IMAGES
+from metasg_jax.features import FEATURES, NAMES, ServerData
 from metasg_jax.features.memory import ClientMemory
 from metasg_jax.features.view import NUM_FEATURES, begin, describe
 from metasg_jax.fl.model_form import ModelForm
 from metasg_jax.fl.receive import check_sent, check_weights
 from metasg_jax.game.rollout import Player
 from metasg_jax.policies import SetPolicy
-from metasg_jax.post_defenses.fine_tune import descend
 from metasg_jax.struct import Struct, field
 from metasg_jax.types import Info, Params, Received
 
@@ -68,15 +66,10 @@ class Defender:
         last: str | None = None,
         num_slots: int = 4096,
     ):
-        if (apply is None) != (root is None):
-            given = "root" if apply is None else "apply"
-            raise ConfigError(
-                f"{given} is of use with the other only: give apply and root, or none"
-            )
         self.card = card
         self._player, self._apply, self._last = player, apply, last
-        self._images = None if root is None else _root_images(*root)
-        self._root = None if self._images is None else _few(*self._images)
+        self._images = root_images(apply, root)
+        self._root = None if self._images is None else choose_few(*self._images)
         self._num_slots = num_slots
         self._servers: dict[Hashable, ServerData] = {}
         ranges = card.get("ranges", {})
@@ -226,7 +219,7 @@ class Defender:
             raise ConfigError(f"lr = {lr:g}: positive and finite")
         form, server = self._server(params)
         sent, w = check_sent(form, params, "params")
-        tuned = np.asarray(_tune(server.apply, jnp.asarray(w), *self._images, lr, steps))
+        tuned = np.asarray(tune(server.apply, jnp.asarray(w), *self._images, lr, steps))
         if not np.isfinite(tuned).all():
             raise ConfigError(f"lr = {lr:g}: the model diverges; take a smaller one")
         return form.moved(sent, w - tuned, sent)
@@ -269,42 +262,8 @@ class Defender:
         form = ModelForm(params)
         key = form.key, form.floating
         if key not in self._servers:
-            self._servers[key] = self._look_over(form)
+            self._servers[key] = look_over(form, self._apply, self._root, self._last)
         return form, self._servers[key]
-
-    def _look_over(self, form: ModelForm) -> ServerData:
-        leaves, last = form.float_leaves(), None
-        if self._last is not None:
-            if self._last not in form.float_names():
-                raise ConfigError(f"last = {self._last!r}: one of {', '.join(form.float_names())}")
-            last = str(form.float_names().index(self._last))
-        if self._apply is None or self._root is None:
-            return ServerData(None, None, layout_of(leaves, last=last))
-        apply, (x, y) = self._apply, self._root
-
-        def by_leaves(leaves, x):
-            return jnp.asarray(apply(form.tree_of(leaves), x), jnp.float32)
-
-        try:
-            logits = jax.eval_shape(by_leaves, leaves, x)
-        except Exception as error:
-            raise ConfigError(
-                f"apply: it fails on this model and these root images, traced by JAX: {error}; "
-                "a model that JAX can't run goes without apply and root"
-            ) from error
-        if logits.ndim != 2 or logits.shape[0] != len(y):
-            raise ConfigError(f"apply: logits of shape {logits.shape}, not ({len(y)}, classes)")
-        if int(y.max()) >= logits.shape[1]:
-            raise ConfigError(f"root: a label {int(y.max())}, but {logits.shape[1]} classes")
-        layout = layout_of(leaves, by_leaves, x[:4], last=last)
-        cuts = np.cumsum([a.size for a in leaves])[:-1]
-        shapes = [a.shape for a in leaves]
-
-        def by_row(w, x):
-            parts = jnp.split(w, cuts)
-            return by_leaves([p.reshape(s) for p, s in zip(parts, shapes, strict=True)], x)
-
-        return ServerData(x, y, layout, by_row)
 
     def _assign(self, state: DefenderState, names: list, known: bool, width: int):
         """Slots i32[width], and the state with those of newcomers wiped."""
@@ -355,14 +314,6 @@ class Defender:
             "missing": missing,
             "note": note,
         }
-
-
-@functools.partial(jax.jit, static_argnames=("apply", "steps"))
-def _tune(apply, w, x, y, lr, steps):
-    def loss(w):
-        return optax.softmax_cross_entropy_with_integer_labels(apply(w, x), y).mean()
-
-    return descend(loss, w, lr, steps)
 
 
 @functools.partial(jax.jit, static_argnames="remembers")
@@ -435,29 +386,6 @@ def load_defender(
         strict = dataclasses.replace(player.policy, threshold=threshold)  # pyrefly: ignore
         player = player.replace(policy=strict)
     return Defender(player, card, apply, root, last, num_slots)
-
-
-def _root_images(x, y) -> tuple[jax.Array, jax.Array]:
-    """Checked."""
-    x, y = np.asarray(x), np.asarray(y)
-    if y.ndim != 1 or len(x) != len(y) or not len(y):
-        raise ConfigError(f"root: {x.shape} images with labels {y.shape}: one label an image, some")
-    if not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
-        raise ConfigError("root: labels are whole numbers from 0 on")
-    if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
-        raise ConfigError("root: images hold values that are not finite")
-    return jnp.asarray(x), jnp.asarray(y, jnp.int32)
-
-
-def _few(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """At most :data:`MOST_IMAGES`, the classes taking turns."""
-    labels = np.asarray(y)
-    turn = np.empty(len(labels), np.int64)
-    for c in np.unique(labels):
-        mine = np.flatnonzero(labels == c)
-        turn[mine] = np.arange(len(mine))
-    order = np.lexsort((labels, turn))[:MOST_IMAGES]
-    return x[order], y[order]
 
 
 def _padded(n: int) -> int:

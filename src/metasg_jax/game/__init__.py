@@ -2,7 +2,7 @@
 
 from metasg_jax.game.bsmg import FLGame, GameState, Step
 from metasg_jax.game.make import check_rule, make_game, make_post_defense, make_rule
-from metasg_jax.game.observation import OBSERVATIONS
+from metasg_jax.game.observations import OBSERVATIONS
 from metasg_jax.game.rollout import Played, Player, Trajectory, rollout, rollout_groups
 from metasg_jax.game.types import AttackType, Prior, TypeSpec, make_prior, parse_type
 

@@ -15,7 +15,7 @@ from metasg_jax.config import FLConfig
 from metasg_jax.fl.data import ClientData, to_unit
 from metasg_jax.fl.round import aggregate, collect
 from metasg_jax.fl.sampling import sample_clients
-from metasg_jax.game.observation import ATTACKER_OBSERVATION_SIZE, attacker_observation
+from metasg_jax.game.observations import ATTACKER_OBSERVATION_SIZE, attacker_observation
 from metasg_jax.game.reward import (
     attacker_ceiling,
     attacker_reward,

@@ -10,7 +10,7 @@ from metasg_jax.data.simulated import Simulated, simulate, with_simulated_client
 from metasg_jax.errors import ConfigError
 from metasg_jax.fl.data import ClientData
 from metasg_jax.game.bsmg import FLGame, owned_images
-from metasg_jax.game.observation import OBSERVATIONS, attacker_projection
+from metasg_jax.game.observations import OBSERVATIONS, attacker_projection
 from metasg_jax.game.types import make_prior, parse_type
 from metasg_jax.limits import BOUND, COUNT, KNOB, NOT_NEGATIVE, POSITIVE, STEPS, Limit, check_fields
 from metasg_jax.models import make_model

@@ -1,8 +1,8 @@
 """What the theory assumes of a game, measured: strict competitiveness, PL and smoothness.
 
-Everything here reads draws of :func:`~metasg_jax.learning.equilibrium.sample_gradients`, on the
-host. The constants are those of the points that were visited: a Lipschitz constant is at least what
-two points show, a PL constant at most what one point shows.
+Everything here reads draws of :func:`~metasg_jax.learning.sampled_gradients.sample_gradients`, on
+the host. The constants are those of the points that were visited: a Lipschitz constant is at least
+what two points show, a PL constant at most what one point shows.
 
 The subscripts of Assumption D.2 are read as its use in the proof of Lemma D.4 needs them, the
 printed ones give L22 and L21 the same role: L_ij bounds how the gradient of player i in its own
@@ -22,13 +22,8 @@ import numpy as np
 from metasg_jax.config import MetaConfig
 from metasg_jax.errors import ConfigError
 from metasg_jax.game.rollout import rollout
-from metasg_jax.learning.equilibrium import (
-    Gradients,
-    NormEstimate,
-    combine,
-    estimate_norm,
-    mean_gradient,
-)
+from metasg_jax.learning.residuals import NormEstimate, estimate_norm, mean_gradient
+from metasg_jax.learning.sampled_gradients import Gradients, combine
 from metasg_jax.learning.state import attacker_player, defender_player, init_state
 from metasg_jax.types import Key, Params
 

@@ -18,14 +18,16 @@ from metasg_jax.learning.assumptions import (
     step_sizes,
     walk,
 )
-from metasg_jax.learning.equilibrium import (
+from metasg_jax.learning.residuals import (
     MIN_BATCHES,
-    Gradients,
     NormEstimate,
     check_residuals,
-    combine,
     mean_gradient,
     residuals,
+)
+from metasg_jax.learning.sampled_gradients import (
+    Gradients,
+    combine,
     rollouts_per_batch,
     sample_gradients,
 )

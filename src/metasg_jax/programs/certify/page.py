@@ -9,7 +9,7 @@ from metasg_jax.config import MetaConfig, RunConfig
 from metasg_jax.evaluation.plots import residual_course
 from metasg_jax.evaluation.tables import markdown_table, rich_table
 from metasg_jax.files import write_text
-from metasg_jax.learning.equilibrium import rollouts_per_batch
+from metasg_jax.learning.sampled_gradients import rollouts_per_batch
 from metasg_jax.programs.certify.measure import Budget
 from metasg_jax.programs.certify.rows import PRIOR, Row, number, pick
 

@@ -9,17 +9,9 @@ import pytest
 from metasg_jax.config import MetaConfig
 from metasg_jax.errors import ConfigError
 from metasg_jax.learning import init_state
-from metasg_jax.learning.equilibrium import (
-    MIN_BATCHES,
-    Draws,
-    check_residuals,
-    draws_of,
-    estimate_norm,
-    residuals,
-    sample_gradients,
-    unbiased,
-)
 from metasg_jax.learning.estimators import policy_gradient
+from metasg_jax.learning.residuals import MIN_BATCHES, check_residuals, estimate_norm, residuals
+from metasg_jax.learning.sampled_gradients import Draws, draws_of, sample_gradients, unbiased
 from metasg_jax.learning.state import attacker_player, defender_player
 from metasg_jax.testing import (
     best_response,

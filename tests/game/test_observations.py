@@ -9,15 +9,14 @@ import pytest
 
 from metasg_jax.config import FLConfig, GameConfig
 from metasg_jax.game import make_game
-from metasg_jax.game.observation import (
+from metasg_jax.game.observations import (
     OBSERVATIONS,
     InversionObservation,
     ReservoirObservation,
     StatisticsObservation,
-    masked_quantiles,
-    patch_features,
-    round_statistics,
 )
+from metasg_jax.game.observations.inversion import patch_features
+from metasg_jax.game.observations.summaries import masked_quantiles, round_statistics
 from metasg_jax.models import make_model
 from metasg_jax.testing import received, tiny_dataset
 

@@ -1,0 +1,54 @@
+"""Settings of the federated training of one episode."""
+
+from typing import Literal
+
+from metasg_jax.config.checks import require, require_count
+from metasg_jax.config.fields import static
+from metasg_jax.limits import is_positive
+from metasg_jax.struct import Struct
+
+
+class FLConfig(Struct):
+    """Federated training of one episode."""
+
+    num_clients: int = static(100)
+    """N, clients in all."""
+    num_sampled: int = static(10)
+    """n, clients that answer in a round."""
+    batch_size: int = static(64)
+    """B, images in a client's batch."""
+    local_steps: int = static(1)
+    """S, SGD steps of an honest client ("local iterations" in the paper)."""
+    horizon: int = static(100)
+    """H, rounds of an episode."""
+    precision: Literal["float32", "tensorfloat32", "bfloat16"] = static("float32")
+    """Of the clients' local training only; what they send is float32. tensorfloat32: products on
+    tensor cores of NVIDIA GPUs, no change elsewhere. bfloat16: weights and images too."""
+    weighting: Literal["equal", "size"] = static("equal")
+    """What an answer weighs: all the same, as in the paper, or by the images that its client holds,
+    as in FedAvg. Rules that take order statistics or select rows do not read it."""
+    local_lr: float = 0.3
+    """Learning rate of the clients."""
+    server_lr: float = 1.0
+    """Factor on the aggregated update; the paper's is 1."""
+
+    def check(self) -> None:
+        """Raises ConfigError where a value is out of range."""
+        for name in ("num_clients", "num_sampled", "batch_size", "local_steps", "horizon"):
+            require_count(name, getattr(self, name))
+        require(
+            1 <= self.num_sampled <= self.num_clients,
+            "num_sampled",
+            self.num_sampled,
+            f"between 1 and num_clients = {self.num_clients}",
+        )
+        allowed = ("float32", "tensorfloat32", "bfloat16")
+        require(
+            self.precision in allowed, "precision", self.precision, f"one of {', '.join(allowed)}"
+        )
+        require(
+            self.weighting in ("equal", "size"), "weighting", self.weighting, "one of equal, size"
+        )
+        for name in ("local_lr", "server_lr"):
+            value = getattr(self, name)
+            require(is_positive(value), name, value, "above 0 and finite, in float32 too")
