@@ -17,7 +17,7 @@ from metasg_jax.config import RunConfig
 from metasg_jax.data import load
 from metasg_jax.evaluation.contestants import parse_contestant
 from metasg_jax.game.types import make_prior, parse_type
-from metasg_jax.programs.device import enable_compilation_cache
+from metasg_jax.program import enable_compilation_cache
 from metasg_jax.responders import Knowledge, make_responder
 
 OUT = Path("docs/results/worst_case")
@@ -60,19 +60,21 @@ class Study:
     attacker: str
     surrogate: bool = False
     drawn: bool = False
-    worlds: int = 3
+    worlds: int = 10
     rules: bool = False
 
 
 STUDIES = {
     **{f"blend-{q}": Study(federation(q, BLENDS), "looking", rules=True) for q in LEVELS},
     **{f"zoo-{q}": Study(federation(q, ZOO), "none", rules=True) for q in LEVELS},
-    **{f"kept-{q}": Study(federation(q, BLENDS), "looking / kept") for q in LEVELS},
+    **{f"kept-{q}": Study(federation(q, BLENDS), "looking / kept", worlds=4) for q in LEVELS},
     **{f"sleepers-{q}": Study(federation(q, BLENDS[:3]), "looking / sleepers") for q in LEVELS},
-    **{f"learned-{q}": Study(federation(q, LEARNED), "looking", drawn=True) for q in LEVELS},
+    **{f"learned-{q}": Study(federation(q, LEARNED), "looking", drawn=True, worlds=4) for q in LEVELS},
     **{f"gradient-{q}": Study(federation(q, BLENDS[:2]), "gradient", worlds=2) for q in LEVELS},
     **{
-        f"without-{what}-{q}": Study(federation(q, BLENDS[:3]), attacker, what == "weights")
+        f"without-{what}-{q}": Study(
+            federation(q, BLENDS[:3]), attacker, what == "weights", worlds=4
+        )
         for what, attacker in (
             ("weights", "looking"), ("rows", "looking / no_rows"), ("root", "looking / no_root"),
         )
