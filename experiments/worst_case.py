@@ -11,13 +11,13 @@ import dataclasses
 from pathlib import Path
 
 import jax
+from metasg_jax.program import enable_compilation_cache
 from trust import federation, keep_playing, play
 
 from metasg_jax.config import RunConfig
 from metasg_jax.data import load
 from metasg_jax.evaluation.contestants import parse_contestant
 from metasg_jax.game.types import make_prior, parse_type
-from metasg_jax.program import enable_compilation_cache
 from metasg_jax.responders import Knowledge, make_responder
 
 OUT = Path("docs/results/worst_case")
@@ -69,7 +69,10 @@ STUDIES = {
     **{f"zoo-{q}": Study(federation(q, ZOO), "none", rules=True) for q in LEVELS},
     **{f"kept-{q}": Study(federation(q, BLENDS), "looking / kept", worlds=4) for q in LEVELS},
     **{f"sleepers-{q}": Study(federation(q, BLENDS[:3]), "looking / sleepers") for q in LEVELS},
-    **{f"learned-{q}": Study(federation(q, LEARNED), "looking", drawn=True, worlds=4) for q in LEVELS},
+    **{
+        f"learned-{q}": Study(federation(q, LEARNED), "looking", drawn=True, worlds=4)
+        for q in LEVELS
+    },
     **{f"gradient-{q}": Study(federation(q, BLENDS[:2]), "gradient", worlds=2) for q in LEVELS},
     **{
         f"without-{what}-{q}": Study(

@@ -36,7 +36,7 @@ def supporters_z(num_clients: int, num_malicious: int) -> float:
 
     Example:
         >>> round(supporters_z(100, 20), 3), round(supporters_z(50, 24), 3)
-        (0.286, 1.433)
+        (0.286, 1.426)
     """
     supporters = num_clients // 2 + 1 - num_malicious
     honest = num_clients - num_malicious

@@ -9,7 +9,13 @@ from metasg_jax.struct import Struct
 
 
 class FLConfig(Struct):
-    """Federated training of one episode."""
+    """Federated training of one episode.
+
+    Example:
+        >>> fl = FLConfig(num_clients=40, num_sampled=8)
+        >>> fl.replace(local_steps=5).local_steps, fl.num_sampled
+        (5, 8)
+    """
 
     num_clients: int = static(100)
     """N, clients in all."""

@@ -9,7 +9,11 @@ from metasg_jax.limits import is_positive
 
 @dataclasses.dataclass(frozen=True)
 class GameConfig:
-    """What is played: data, model, rules, attackers and rewards. Read once, by ``make_game``."""
+    """What is played: data, model, rules, attackers and rewards. Read once, by ``make_game``.
+
+    Example:
+        >>> GameConfig(dataset="digits", types=("none", "bfl@0.2"), rule="krum").check()
+    """
 
     dataset: str = "digits"
     """A registered data set: digits, mnist, fashion_mnist, cifar10."""

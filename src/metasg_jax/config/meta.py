@@ -11,7 +11,12 @@ from metasg_jax.struct import Struct
 
 
 class MetaConfig(Struct):
-    """The learner: Algorithms 1 and 2 of the paper, and what a small budget needs beyond them."""
+    """The learner: Algorithms 1 and 2 of the paper, and what a small budget needs beyond them.
+
+    Example:
+        >>> MetaConfig(algorithm="meta_rl", adapt_steps=3).adapts_again
+        False
+    """
 
     algorithm: Literal["meta_sl", "meta_rl", "best_response"] = static("meta_sl")
     """Algorithm 2 (meta-Stackelberg), Algorithm 1 (Reptile meta-RL, attackers never respond), or

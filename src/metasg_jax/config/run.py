@@ -13,7 +13,12 @@ from metasg_jax.limits import SEEDS
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """One pre-training run."""
+    """One pre-training run.
+
+    Example:
+        >>> RunConfig(GameConfig(dataset="digits"), steps=10, chunk=5).game.dataset
+        'digits'
+    """
 
     game: GameConfig = GameConfig()
     fl: FLConfig = FLConfig()

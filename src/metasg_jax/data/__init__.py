@@ -79,6 +79,11 @@ def load(
         UnknownNameError: ``name`` or ``source`` is not known.
         ConfigError: ``data_dir`` is given with source "mirror".
         DataError: The data can't be reached, or are not what they should be.
+
+    Example:
+        >>> dataset = load("digits")
+        >>> dataset.train_x.shape[1:], dataset.num_classes
+        ((8, 8, 1), 10)
     """
     expected = DATASETS[name]
     if source not in SOURCES:

@@ -104,6 +104,11 @@ def next_model(
 
     Raises:
         ConfigError: as of :func:`receive`; for an update of another size.
+
+    Example:
+        >>> import numpy as np
+        >>> next_model({"w": np.array([1.0, 2.0], np.float32)}, np.array([0.5, 0.0]))["w"].tolist()
+        [0.5, 2.0]
     """
     form = ModelForm(global_params, "global_params")
     sent, _ = check_sent(form, global_params, "global_params")

@@ -73,6 +73,17 @@ def simulate(
         rule: any rule; its floats are traced.
         squads: attackers, see :meth:`metasg_jax.game.types.Prior.squads`.
         num_rounds: static.
+
+    Example:
+        >>> from metasg_jax.aggregators import Median
+        >>> from metasg_jax.testing import tiny_game
+        >>> game = tiny_game(("none",), FLConfig(num_clients=8, num_sampled=4, batch_size=4))
+        >>> run = start(jax.random.key(0), game.model, game.fl, Median())
+        >>> run = simulate(
+        ...     jax.random.key(1), run, game.model, game.fl, game.data, Median(), num_rounds=2
+        ... )
+        >>> int(run.round)
+        2
     """
     actions = tuple(jnp.zeros((max(1, squad.table.action_size),), jnp.float32) for squad in squads)
 

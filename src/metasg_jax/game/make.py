@@ -40,6 +40,10 @@ def make_rule(
     Raises:
         UnknownNameError: for a name that is not registered.
         ConfigError: for an unknown field, and where :func:`check_rule` says so.
+
+    Example:
+        >>> make_rule("krum", 10, 0.2).f
+        2.0
     """
     *first, last = text.split("+")
     f = float(round(num_sampled * assumed_share))

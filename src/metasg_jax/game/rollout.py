@@ -194,6 +194,19 @@ def rollout(
 
     Returns:
         (final state, trajectory).
+
+    Example:
+        >>> from metasg_jax.config import MetaConfig
+        >>> from metasg_jax.learning.state import attacker_player, defender_player, init_state
+        >>> from metasg_jax.testing import bandit
+        >>> game, config = bandit(horizon=4), MetaConfig()
+        >>> learner = init_state(jax.random.key(0), game, config)
+        >>> defender = defender_player(learner, game, config)
+        >>> attacker = attacker_player(learner, game, config, 0)
+        >>> keys = jax.random.split(jax.random.key(1))
+        >>> _, played = rollout(*keys, game, game.prior[0], defender, attacker)
+        >>> played.defender.reward.shape
+        (4,)
     """
     key_reset, key_rounds = jax.random.split(key_environment)
     if state is None:

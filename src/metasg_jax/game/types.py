@@ -165,8 +165,8 @@ def parse_type(text: str, num_clients: int) -> TypeSpec:
 
     Example:
         >>> spec = parse_type("ipm:scale=2@0.1+bfl:boost=3@0.05", 100)
-        >>> spec.untargeted, spec.num_untargeted, spec.num_backdoor
-        (IPM(scale=2.0), 10, 5)
+        >>> spec.untargeted.scale, spec.num_untargeted, spec.num_backdoor
+        (2.0, 10, 5)
     """
     known = {**UNTARGETED, **BACKDOOR}
     parts: dict[str, tuple[Attack, int]] = {}

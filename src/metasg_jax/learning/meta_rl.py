@@ -21,12 +21,21 @@ from metasg_jax.types import Info, Key
 def meta_rl_update(
     key: Key, state: MetaSGState, game, config: MetaConfig
 ) -> tuple[MetaSGState, Info]:
-    """One step of Algorithm 1, Reptile meta-RL; pure, not jitted.
+    """One step of Algorithm 1, Reptile meta-RL; pure. ``meta_rl_step`` is it, jitted.
 
     l steps of size kappa (``adapt_steps``, ``defender_lr``) from theta for each type, each on fresh
     episodes at the present parameters (errata of line 11); theta moves towards their average.
     ``phi`` stays what it was. Arguments and results as of
     :func:`~metasg_jax.learning.meta_sl.meta_sl_update`.
+
+    Example:
+        >>> from metasg_jax import MetaConfig, init_state, meta_rl_step
+        >>> from metasg_jax.testing import bandit
+        >>> game, config = bandit(), MetaConfig(algorithm="meta_rl", group_size=2)
+        >>> state = init_state(jax.random.key(0), game, config)
+        >>> state, info = meta_rl_step(jax.random.key(1), state, game, config)
+        >>> state.num_steps
+        1
     """
     policy_d, policy_a = policies(game, config)
     key_types, key_play = jax.random.split(key)

@@ -28,7 +28,7 @@ from metasg_jax.types import Info, Key, Params, Policy
 def meta_sl_update(
     key: Key, state: MetaSGState, game, config: MetaConfig
 ) -> tuple[MetaSGState, Info]:
-    """One step of Algorithm 2, meta-Stackelberg learning; pure, not jitted.
+    """One step of Algorithm 2, meta-Stackelberg learning; pure. ``meta_sl_step`` is it, jitted.
 
     For each type of the prior: adapt the meta policy to it (lines 6-8), let an adaptive attacker
     respond to the adapted policy (9-13), play both (15), the debiased branch after adapting to that
@@ -42,6 +42,15 @@ def meta_sl_update(
 
     Returns:
         (state, info): info holds scalars, and vectors over types under ``type/``.
+
+    Example:
+        >>> from metasg_jax import MetaConfig, init_state, meta_sl_step
+        >>> from metasg_jax.testing import matrix_game
+        >>> game, config = matrix_game(), MetaConfig(group_size=2)
+        >>> state = init_state(jax.random.key(0), game, config)
+        >>> state, info = meta_sl_step(jax.random.key(1), state, game, config)
+        >>> state.num_steps, info["type/return_D"].shape
+        (1, (1,))
     """
     policy_d, policy_a = policies(game, config)
     key_types, key_play = jax.random.split(key)

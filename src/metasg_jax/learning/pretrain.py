@@ -29,6 +29,15 @@ def pretrain(
 
     Returns:
         (state, info with a leading axis num_steps).
+
+    Example:
+        >>> from metasg_jax.learning import init_state
+        >>> from metasg_jax.testing import bandit
+        >>> game, config = bandit(), MetaConfig(group_size=2)
+        >>> state = init_state(jax.random.key(0), game, config)
+        >>> state, info = pretrain(jax.random.key(1), state, game, config, 3)
+        >>> state.num_steps, info["return_D"].shape
+        (3, (3,))
     """
     update = ALGORITHMS[config.algorithm]
 

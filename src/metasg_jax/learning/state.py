@@ -28,6 +28,12 @@ class MetaSGState(Struct):
         normalizer_A: of the attackers' observations, one for all types.
         step: i32[], meta-steps done.
         population: attackers of earlier defenders, met again in every meta-step; None without.
+
+    Example:
+        >>> from metasg_jax.testing import bandit
+        >>> state = init_state(jax.random.key(0), bandit(), MetaConfig())
+        >>> state.replace(step=jnp.int32(5)).num_steps
+        5
     """
 
     theta: Params
@@ -104,6 +110,11 @@ def init_state(key: Key, game, config: MetaConfig) -> MetaSGState:
     Raises:
         ConfigError: where a setting is out of range, or does not go with the game, or the game is
             outside of the method's assumptions.
+
+    Example:
+        >>> from metasg_jax.testing import bandit
+        >>> init_state(jax.random.key(0), bandit(), MetaConfig()).num_steps
+        0
     """
     config.check()  # here and not below, where floats are traced
     check_game(game)
