@@ -11,7 +11,7 @@ import dataclasses
 from pathlib import Path
 
 import jax
-from metasg_jax.program import enable_compilation_cache
+from metasg_jax.programs.device import enable_compilation_cache
 from trust import federation, keep_playing, play
 
 from metasg_jax.config import RunConfig
