@@ -19,11 +19,11 @@ import literature
     ("equal", "differences", "verdict"),
     [
         (False, [0.3, 0.31, 0.29, 0.3], "agrees"),
-        (False, [0.05, 0.06, 0.05, 0.06], "**does not**"),  # below the margin
+        (False, [0.05, 0.06, 0.05, 0.06], "does not"),  # below the margin
         (False, [0.9, -0.3, 0.9, -0.3], "undecided"),  # the interval holds 0
         (True, [0.01, -0.01, 0.0, 0.01], "agrees"),
         (True, [0.3, -0.3, 0.3, -0.3], "undecided"),  # too uncertain to be called equal
-        (True, [0.2, 0.21, 0.2, 0.21], "**does not**"),
+        (True, [0.2, 0.21, 0.2, 0.21], "does not"),
     ],
 )
 def test_verdicts(equal, differences, verdict):
