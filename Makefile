@@ -84,10 +84,10 @@ $(PEERS_VENV)/.installed: benchmarks/requirements-peers.txt
 	$(PEERS_VENV)/bin/python -m pip install --quiet --no-deps byzpy==0.1.4
 	@touch $@
 
-bench: install $(if $(PEERS_PYTHON),,$(PEERS_VENV)/.installed)  ## speed of ours, the peers and the floor: ARGS='--suite rules --write docs/performance.md'
+bench: install $(if $(PEERS_PYTHON),,$(PEERS_VENV)/.installed)  ## speed of ours, the peers and the floor: ARGS='--suite rules --write docs/performance.csv'
 	$(BIN)/python -m benchmarks.run --peers-python $(or $(PEERS_PYTHON),$(PEERS_VENV)/bin/python) $(ARGS)
 
-accelerator: install  ## what this machine's GPU does, under 9 minutes; ARGS='--write docs/accelerator.md'
+accelerator: install  ## what this machine's GPU does, under 9 minutes; ARGS='--write docs/accelerator.csv'
 	$(BIN)/python -m benchmarks.accelerator $(ARGS)
 
 notebooks: $(BIN)/.installed-dev  ## write the .ipynb beside each jupytext .py

@@ -1,6 +1,6 @@
 """What one accelerator does, in one command and under nine minutes.
 
-    python -m benchmarks.accelerator --write docs/accelerator.md
+    python -m benchmarks.accelerator --write docs/accelerator.csv
 
 Runs, one after the other, each only while there is time left for it: the tables of `make bench`
 without the peers; rounds per second against model size and against the rollouts played at once,
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import tyro
 
 from benchmarks import floor, worlds
-from benchmarks.report import Table
+from benchmarks.report import Table, keep
 from metasg_jax.aggregators import Median
 from metasg_jax.config import FLConfig
 from metasg_jax.fl.simulate import simulate, start
@@ -45,44 +45,40 @@ class Options:
     tables: bool = True
     """Whether to run the tables of `make bench`, too."""
     write: Path | None = None
-    """A Markdown file, written anew."""
+    """A CSV file for the tables, those of `make bench` too, written anew."""
 
 
 def main(options: Options) -> list[Table]:
     """Runs the parts that fit and prints them as they come."""
     begin = time.perf_counter()
-    made = []
-    if options.tables:
-        # by another process, which gives the device's memory back before this one takes it
-        with tempfile.TemporaryDirectory() as folder:
-            made.append(_bench(Path(folder) / "tables.md", begin, options.minutes))
+    made: list[Table] = []
+    with tempfile.TemporaryDirectory() as folder:
+        written = options.write or Path(folder) / "tables.csv"
+        written.unlink(missing_ok=True)
+        if options.tables:
+            # by another process, which gives the device's memory back before this one takes it
+            _bench(written, begin, options.minutes)
 
-    quick = jax.default_backend() == "cpu"
-    device = f"{jax.devices()[0].device_kind} ({jax.default_backend()}), jax {jax.__version__}"
-    note = TOY if quick else "medians of repeated calls"
-    print(f"{device}; {note}", flush=True)
-    for part in PARTS:
-        minutes = (time.perf_counter() - begin) / 60
-        if minutes > options.minutes:
-            made.append(
-                Table(part.__name__.strip("_"), ["not run"], [[f"{minutes:.1f} min spent"]])
-            )
-            continue
-        made.append(part(quick))
-        print(made[-1].markdown(), flush=True)
-    spent = f"{(time.perf_counter() - begin) / 60:.1f} minutes in all."
-    print(spent)
-    if options.write is not None:
-        body = "\n\n".join(m if isinstance(m, str) else m.markdown() for m in made)
-        head = f"# An accelerator\n\n{device}; {note}. {spent}"
-        options.write.write_text(f"{head}\n\n{body}\n")
-    return [m for m in made if isinstance(m, Table)]
+        quick = jax.default_backend() == "cpu"
+        device = f"{jax.devices()[0].device_kind} ({jax.default_backend()}), jax {jax.__version__}"
+        note = TOY if quick else "medians of repeated calls"
+        print(f"{device}; {note}", flush=True)
+        for part in PARTS:
+            minutes = (time.perf_counter() - begin) / 60
+            if minutes > options.minutes:
+                name, spent = part.__name__.strip("_"), f"{minutes:.1f} min spent"
+                made.append(Table(name, ["part", "not run"], [[name, spent]]))
+                continue
+            made.append(part(quick))
+            print(made[-1].markdown(), flush=True)
+        spent = f"{(time.perf_counter() - begin) / 60:.1f} minutes in all."
+        print(spent)
+        keep(written, f"{device}; {note}. {spent}", {"accelerator": made})
+    return made
 
 
-def _bench(written: Path, begin: float, minutes: float) -> str:
-    """The tables of `make bench` without peers, as Markdown."""
-    suites = ("rounds", "rules", "game")
-    written.write_text("".join(f"<!-- {s}: begin -->\n<!-- {s}: end -->\n" for s in suites))
+def _bench(written: Path, begin: float, minutes: float) -> None:
+    """Runs the tables of `make bench` without peers, and has them written."""
     command = [sys.executable, "-m", "benchmarks.run", "--no-peers", "--repetitions", "3"]
     probe = "import jax; print(jax.default_backend())"
     backend = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
@@ -90,13 +86,12 @@ def _bench(written: Path, begin: float, minutes: float) -> str:
     left = max(60.0, 60 * minutes * 0.6 - (time.perf_counter() - begin))
     try:
         subprocess.run(
-            [*command, *quick, "--suite", *suites, "--write", str(written)],
+            [*command, *quick, "--suite", "rounds", "rules", "game", "--write", str(written)],
             check=True,
             timeout=left,
         )
     except subprocess.SubprocessError as error:
-        return f"The tables of `make bench` were not finished: {error}"
-    return written.read_text()
+        print(f"The tables of `make bench` were not finished: {error}", flush=True)
 
 
 def _size(quick: bool) -> Table:
@@ -127,9 +122,9 @@ def _convolutions(quick: bool) -> Table:
         model = LinenModel(CNN(hidden, 10, method, images_at_once=None), (28, 28, 1), 10)
         for steps in (1,) if quick else (1, 2):
             seconds, flops = rounds_time(model, 1 if quick else 4, "float32", quick, steps)
-            rows.append([method, f"{steps}", *_speed(seconds, flops, rate)])
+            rows.append([f"{method}, steps: {steps}", *_speed(seconds, flops, rate)])
     title = "CNN 32-64-128, 10 of 100 clients, batch 128, 4 rollouts"
-    columns = ["convolution", "steps", "rounds/s", "TFLOP/s", "share of the product rate"]
+    columns = ["convolution", "rounds/s", "TFLOP/s", "share of the product rate"]
     return Table(title, columns, rows)
 
 

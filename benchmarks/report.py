@@ -1,8 +1,10 @@
 """From measurements to tables: one function a suite."""
 
+import csv
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +19,9 @@ ABSENT = "peers"
 _SAME = 1e-3
 # Rounds per second of a public environment in PyTorch; measured earlier, not in this run.
 REPORTED_GAME_SPEED = 0.32
+
+FIELDS = ("suite", "table", "case", "column", "value")
+"""Of a file of tables."""
 
 Results = list[tuple[Case, Measured]]
 
@@ -240,15 +245,18 @@ def _compilation(case: Case, measured: Measured) -> Table:
     )
 
 
-def section(text: str, suite: str, body: Sequence[str]) -> str:
-    """``text`` with what stands between the suite's two markers replaced.
-
-    Raises:
-        ValueError: where the markers are missing.
-    """
-    begin, end = f"<!-- {suite}: begin -->", f"<!-- {suite}: end -->"
-    if begin not in text or end not in text:
-        raise ValueError(f"no markers {begin} and {end} to write between")
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
-    return before + "\n\n".join([begin, *body, end]) + after
+def keep(path: Path, machine: str, made: dict[str, list[Table]]) -> None:
+    """Writes the tables of some suites in long form; what the file has of others stays."""
+    kept = []
+    if path.exists():
+        with path.open(newline="") as file:
+            kept = [row for row in list(csv.reader(file))[1:] if row[0] not in made]
+    for suite, tables_of_suite in made.items():
+        kept.append([suite, "", "", "machine", machine])
+        for table in tables_of_suite:
+            for case, *cells in table.rows:
+                named = zip(table.columns[1:], cells, strict=False)
+                kept += [[suite, table.title, case, column, cell] for column, cell in named]
+            kept += [[suite, table.title, "", "note", note] for note in table.notes]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([FIELDS, *kept])

@@ -45,7 +45,7 @@ class Options:
     peers_python: Path = Path(".venv-bench/bin/python")
     """Interpreter of the environment that holds the peers."""
     write: Path | None = None
-    """A Markdown file with a pair of markers a suite, between which the tables go."""
+    """A CSV file for the tables; what it has of other suites stays."""
     json: Path | None = None
     """A file for all samples."""
 
@@ -112,11 +112,7 @@ def main(options: Options) -> list[tuple[Case, Measured]]:
             _show(console, table)
     console.print(_machine(versions), highlight=False)
     if options.write is not None:
-        text = options.write.read_text()
-        for suite, made in sections.items():
-            body = [_machine(versions), *(table.markdown() for table in made)]
-            text = report.section(text, suite, body)
-        options.write.write_text(text)
+        report.keep(options.write, _machine(versions), sections)
         console.print(f"wrote {options.write}")
     if options.json is not None:
         rows = [

@@ -1,10 +1,24 @@
 """Iterations, attacker steps and episodes that meta-SL takes for an accuracy: the theorems' rates.
 
-    python experiments/complexity.py                # writes docs/results/complexity.md and plots
-    python experiments/complexity.py --toy --out /tmp/try.md
+    python experiments/complexity.py                # writes docs/results/complexity.csv and plots
+    python experiments/complexity.py --toy --out /tmp/try.csv
 
-Games with known answers, so every residual is exact, whatever noise the algorithm saw. See the page
-for what is claimed, what was found, and which assumption fails where they differ.
+Games with known answers, so every residual is exact, whatever noise the algorithm saw. Tables:
+
+- constants: those of Assumption D.2, by exact second derivatives and PL ratios at random points;
+  L = L11 + L12 L21 / mu, kappa_A = 1 / L22, kappa_D = 1 / L, or 1 / L11 where mu has no bound.
+- outer: N_D against epsilon, Algorithm 2 with exact gradients. Two residuals: the defender's of
+  Definition 4.1, and grad V, V(theta) being L_D at the response that maximises L_A in full. N_D is
+  the first step below epsilon; slopes over the last decade that all seeds reach.
+- tail: gradient ascent on -(1 + theta^2)^(-a/2), whose exponent is (a + 2) / (a + 1).
+- sampled: `meta_sl_update` as it is, N_b growing and epsilon falling as N_b^(-1/2).
+- inner: N_A against epsilon, exact ascent of the first type's attacker.
+- batch: N_b against epsilon; z is grad_theta E_Q L_D at the attackers' last iterates minus grad V.
+- danskin: central differences of V against grad_theta L_D with the response held fixed;
+  `adaptation fixed` is line 12's response at rest, `full` maximises L_A.
+- kinks: the same in finite games, where the best response jumps.
+
+What was found is in docs/results/theory.md.
 """
 
 import csv
@@ -19,14 +33,13 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from jax.flatten_util import ravel_pytree
-from pages import write_page
 from rich.console import Console
 from rich.progress import Progress
 
 from metasg_jax.config import MetaConfig
 from metasg_jax.evaluation.plots import Line, Panel, log_log
 from metasg_jax.evaluation.statistics import log_log_slope, t_interval
-from metasg_jax.evaluation.tables import markdown_table
+from metasg_jax.evaluation.tables import rich_table
 from metasg_jax.game.rollout import Player
 from metasg_jax.learning import init_state
 from metasg_jax.learning.best_response import inner_loop
@@ -66,8 +79,8 @@ class Complexity:
     """The first case of each table, and a hundredth of all that: does it run?"""
     seed: int = 0
     """Of all randomness."""
-    out: Path = Path("docs/results/complexity.md")
-    """Where the page goes; plots and a CSV file beside it."""
+    out: Path = Path("docs/results/complexity.csv")
+    """Where the numbers go, in long form; plots beside it."""
 
     def sized(self) -> "Complexity":
         """With the toy's numbers, if it is one."""
@@ -582,7 +595,7 @@ def kink_rows(games: dict[str, object], width: float = 1e-2) -> list[dict]:
     return rows
 
 
-# --- The page -------------------------------------------------------------------------------------
+# --- Tables ---------------------------------------------------------------------------------------
 
 
 def interval(slopes) -> str:
@@ -783,7 +796,7 @@ def shown(value: float) -> str:
 
 
 def main(args: Complexity) -> None:
-    """Runs everything and writes the page, the plots and the numbers."""
+    """Runs everything, prints the tables, and writes the plots and the numbers."""
     args = args.sized()
     enable_compilation_cache()
     console, begin, cpu = Console(soft_wrap=True), time.perf_counter(), time.process_time()
@@ -840,14 +853,16 @@ def main(args: Complexity) -> None:
         outer=outer, tail=tail, sampled=sampled, inner=inner, batch=batch, danskin=danskin,
         kinks=kinks,
     )  # fmt: skip
-    with Path(f"{stem}.csv").open("w", newline="") as file:
+    with args.out.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["table", "row", "quantity", "value"])
         for table, rows in tables.items():
             for i, row in enumerate(rows):
                 writer.writerows([table, i, q, v] for q, v in row.items())
-    write_page(args.out, page(args, tables, seconds))
-    console.print(f"written to {args.out}")
+    for name, (header, body) in formatted(tables).items():
+        console.print(rich_table(name, header, body, numbers=False))
+    spent = f"{seconds[0]:.0f} s, {seconds[1]:.0f} s of processor time"
+    console.print(f"{spent}; written to {args.out}, plots beside it")
 
 
 def danskin_panel(danskin: list[dict], kinks: list[dict]) -> Panel:
@@ -875,8 +890,8 @@ def series(values, digits: str = ".3g") -> str:
     return ", ".join(format(v, digits) if np.isfinite(v) else "–" for v in values)
 
 
-def formatted(tables: dict[str, list[dict]]) -> dict[str, str]:
-    """The Markdown tables: columns' names, and where their cells come from."""
+def formatted(tables: dict[str, list[dict]]) -> dict[str, tuple[list[str], list[list[str]]]]:
+    """Header and rows of each table: columns' names, and where their cells come from."""
     branches = {"debiased_exact": "debiased", "fomaml": "fomaml"}
 
     def numbers(*names):
@@ -946,88 +961,9 @@ def formatted(tables: dict[str, list[dict]]) -> dict[str, str]:
         ],
     }
     return {
-        name: markdown_table([n for n, _ in each], [[c(r) for _, c in each] for r in tables[name]])
+        name: ([n for n, _ in each], [[c(r) for _, c in each] for r in tables[name]])
         for name, each in columns.items()
     }
-
-
-def page(args: Complexity, rows: dict[str, list[dict]], seconds: tuple[float, float]) -> str:
-    """The Markdown page, without its reading."""
-    tables, stem = formatted(rows), args.out.stem
-    some = [r for r in rows["danskin"] if r["eta"] == 0 and r["response"] == "full" and r["dial"]]
-    linear = log_log_slope([r["dial"] for r in some], [r["error"] for r in some])
-    inner, outer = LEADER_FOLLOWER.config.attacker_steps, args.sampled_steps
-    return f"""# Complexity: iterations, attacker steps and batches against epsilon
-
-`python experiments/complexity.py`, seed {args.seed}, on {jax.devices()[0].platform}:
-{seconds[0]:.0f} s, {seconds[1]:.0f} s of processor time, on two cores shared with other work.
-Numbers: [{stem}.csv]({stem}.csv). The games are those of `metasg_jax.testing`; all residuals are
-exact, whatever noise the algorithm saw. Slopes are least squares in logarithms, mean and 95 %
-interval (Student's t) over {args.seeds} seeds, which are initial points or runs. What follows from
-the numbers is under [Reading](#reading).
-
-![N_D and the whole algorithm's residual]({stem}-outer.png)
-
-![N_A, N_b, and the error of Danskin's identity]({stem}-inner.png)
-
-## Constants and step sizes
-
-L = L11 + L12 L21 / mu (Lemma D.4), kappa_A = 1 / L22, kappa_D = 1 / L (Theorem D.7). Norms of
-exact second derivatives and PL ratios at 200 random points: the true constants for the
-leader-follower game, whose payoffs are quadratic, and bounds from inside elsewhere. For softmax
-attackers, and beyond the double well's threshold, mu has no positive bound: L is infinite and
-Theorem D.7's kappa_D is 0. There the runs below take 1 / L11.
-
-{tables["constants"]}
-## 1. N_D against epsilon
-
-Algorithm 2 with exact gradients in place of sampled ones, {inner} steps of the attacker in each of
-{args.steps:,} meta-steps. `debiased`: theta moves by grad L_D for adaptation by the exact gradient;
-`fomaml`: by grad J_D at the adapted policy. Two residuals: the defender's of Definition 4.1 at the
-iterate (theta, phi(N_A)), and grad V, V(theta) being L_D at the response that maximises L_A in
-full. N_D is the first step below eps; the theorem promises some iterate, not the last. The slope is
-over the last decade of eps that all seeds reach.
-
-{tables["outer"]}
-A function for which the exponent is nearly 2: gradient ascent with step 1/L on
-`V = -(1 + theta^2)^(-a/2)`, as of a game whose attacker adds a concave quadratic of its own. The
-exponent is (a + 2) / (a + 1); over the last decade of eps:
-
-{tables["tail"]}
-With sampled gradients: `meta_sl_update` as it is, step sizes as above, N_A = 5 (attackers persist),
-leave-one-out baseline, N_b = {", ".join(str(b) for b in args.batches)}, and eps falling as
-N_b^(-1/2); {outer} meta-steps, {10 * outer:,} where the step size is divided by 50. Numbers
-between commas belong to the N_b.
-
-{tables["sampled"]}
-## 2. N_A against log 1/epsilon
-
-Exact ascent of the first type's attacker from phi = 0, the adaptation fixed (line 12), until its
-gradient is below eps; slopes from eps = 0.01 down. rho = 1 - kappa_A mu, mu the least curvature
-where it ends.
-
-{tables["inner"]}
-## 3. N_b against epsilon
-
-The learner's inner loop of {inner} steps with kappa_A = 1 / L22 on batches of N_b =
-{", ".join(str(b) for b in args.inner_batches)}; z is grad_theta E_Q L_D at the attackers' last
-iterates minus grad V. Slopes of N_b against 1 / eps from N_b = 16 on, over 8 groups of
-{args.inner_runs // 8} runs each; `in the limit` is z after exact steps, what no batch removes.
-
-{tables["batch"]}
-## 4. Danskin's identity
-
-Central differences of V, best responses computed anew at each point, against grad_theta L_D with
-the response held fixed; the leader-follower game. Known without adaptation: dial times |E K' l|.
-Slope of the error in the dial: {linear:.2f}. `adaptation fixed` is the response to the policy as
-adapted to that very response (line 12 at rest), `full` maximises L_A.
-
-{tables["danskin"]}
-Finite games, where the best response is a column. `error at` is of central differences across the
-point where it jumps, half width 0.01 in the logit.
-
-{tables["kinks"]}
-"""
 
 
 if __name__ == "__main__":

@@ -1,19 +1,18 @@
 """Solution concepts side by side: what each is worth once the attacker has answered it.
 
-    python experiments/equilibria.py                    # writes docs/results/equilibria.md
-    python experiments/equilibria.py --games matrix --seeds 2 --steps 20 --out /tmp/try.md
-    python experiments/equilibria.py --games fl         # the FL game only, minutes
+    python experiments/equilibria.py                    # writes docs/results/equilibria.csv
+    python experiments/equilibria.py --games matrix --seeds 2 --steps 20 --out /tmp/try.csv
 
 Best fixed action; Bayesian Stackelberg equilibrium (1); meta-defence (C3), which adapts but is
 trained against attackers that never answer; meta-Stackelberg equilibrium (2); perfect Bayesian
-play (PBE) with the belief recursion (B1), where it can be computed. In the finite games values are
-exact, of the concept and of what the learner found; in the FL game they are means over fresh
-episodes against attackers that were trained against the very defender they meet.
+play (PBE) with the belief recursion (B1). Values are exact, of the concept and of what the learner
+found; attackers answer exactly, but in one column, where they play at random. What was found is in
+docs/results/theory.md.
 """
 
+import csv
 import dataclasses
 import itertools
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,14 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from fl_equilibria import FLSettings, fl_table
-from pages import write_page
 from rich.console import Console
 from scipy.optimize import minimize
 
 from metasg_jax.config import MetaConfig
 from metasg_jax.evaluation.statistics import mean_se
-from metasg_jax.evaluation.tables import markdown_table, rich_table
+from metasg_jax.evaluation.tables import rich_table
 from metasg_jax.game.rollout import Player
 from metasg_jax.learning import attacker_player, defender_player, init_state, pretrain
 from metasg_jax.programs.device import enable_compilation_cache
@@ -50,14 +47,13 @@ HEADER = ["concept", "exact value", "learned", "learned, attacks don't answer", 
 class Equilibria:
     """What is run."""
 
-    games: tuple[str, ...] = ("matrix", "commitment", "two_types", "fl")
-    """Of matrix, commitment, two_types (finite, values exact) and fl (digits)."""
+    games: tuple[str, ...] = ("matrix", "commitment", "two_types")
+    """Of these three."""
     seeds: int = 10
-    """Of the learner, finite games."""
+    """Of the learner."""
     steps: int = 1500
-    """Meta-steps of each, finite games."""
-    fl: FLSettings = FLSettings()
-    out: Path = Path("docs/results/equilibria.md")
+    """Meta-steps of each."""
+    out: Path = Path("docs/results/equilibria.csv")
     """Where the tables go."""
 
 
@@ -239,23 +235,13 @@ TITLES = {
 def main(args: Equilibria) -> None:
     """Computes, prints and writes the tables."""
     enable_compilation_cache()
-    console, parts, begin = Console(soft_wrap=True), [], time.perf_counter()
+    console, found = Console(soft_wrap=True), []
     for name in args.games:
-        if name == "fl":
-            title, header, rows = fl_table(args.fl, console)
-        else:
-            title, header, rows = TITLES[name], HEADER, finite_table(name, args)
-        console.print(rich_table(title, header, rows))
-        parts.append(f"## {title}\n\n" + markdown_table(header, rows))
-    seconds = time.perf_counter() - begin
-    write_page(
-        args.out,
-        "# Solution concepts side by side\n\n"
-        f"Written by `python experiments/equilibria.py` in {seconds:.0f} s. Finite games: learned "
-        f"values are exact values of the policies that {args.seeds} seeds found in {args.steps} "
-        "meta-steps, mean ± standard error; attackers answer exactly, but for the last column but "
-        "one, where they play at random.\n\n" + "\n".join(parts) + "\n",
-    )
+        rows = finite_table(name, args)
+        console.print(rich_table(TITLES[name], HEADER, rows))
+        found += [[name, *row] for row in rows]
+    with args.out.open("w", newline="") as file:
+        csv.writer(file).writerows([["game", *HEADER], *found])
     console.print(f"written to {args.out}")
 
 

@@ -1,11 +1,16 @@
 """What the gradient estimators are worth: their bias and their variance per FL round.
 
-    python experiments/estimators.py                    # writes docs/results/estimators.md
-    python experiments/estimators.py --toy --out /tmp/try.md
+    python experiments/estimators.py                    # writes docs/results/estimators.csv
+    python experiments/estimators.py --toy --out /tmp/try.csv
 
 Part 1, on games where everything can be enumerated: meta gradients of both objectives (adaptation
 by a sampled gradient, and by the exact one) against the exact derivatives. Part 2: estimates of
-grad J from episodes, on games with known gradients and on the FL game.
+grad J from episodes, on games with known gradients and on the FL game. `error / SE` is the distance
+of the mean from the exact gradient in standard errors, about 1 for an unbiased estimator; `rounds
+for SNR 1` how many rounds make an estimate whose noise is as large as the gradient (trace of the
+covariance times the rounds of an estimate over the gradient's squared norm). The FL game's gradient
+is not known: its stand-in is the mean of the two unbiased estimators of least variance, by their
+precision. What was found is in docs/results/theory.md.
 """
 
 import csv
@@ -22,13 +27,12 @@ import numpy as np
 import optax
 import tyro
 from jax.flatten_util import ravel_pytree
-from pages import write_page
 from rich.console import Console
 from rich.progress import Progress
 
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig
 from metasg_jax.data import load
-from metasg_jax.evaluation.tables import markdown_table, rich_table
+from metasg_jax.evaluation.tables import rich_table
 from metasg_jax.game.make import make_game
 from metasg_jax.game.rollout import Player
 from metasg_jax.learning import init_state
@@ -72,8 +76,8 @@ class Estimators:
     """The first case of each table, a few draws, no FL game: does it run?"""
     seed: int = 0
     """Of all draws."""
-    out: Path = Path("docs/results/estimators.md")
-    """Where the page goes; the same numbers are in a CSV file beside it."""
+    out: Path = Path("docs/results/estimators.csv")
+    """Where the numbers go, in long form."""
 
     def sized(self) -> "Estimators":
         """With the toy's numbers, if it is one."""
@@ -682,7 +686,7 @@ def fl_row(moments: Moments, reference: Moments, truth, noise: float, rounds: in
     }
 
 
-# --- The page ---------------------------------------------------------------------------------
+# --- Tables -----------------------------------------------------------------------------------
 
 
 def number(value: float) -> str:
@@ -707,7 +711,7 @@ def fl_table(rows: list[dict]) -> tuple[list[str], list[list[str]]]:
 
 
 def main(args: Estimators) -> None:
-    """Draws everything and writes the page."""
+    """Draws everything, prints the tables and writes the numbers."""
     args = args.sized()
     enable_compilation_cache()
     console, begin, cpu = Console(soft_wrap=True), time.perf_counter(), time.process_time()
@@ -767,12 +771,13 @@ def main(args: Estimators) -> None:
         console.print(rich_table(name, header, rows))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_csv(
-        args.out.with_suffix(".csv"),
+        args.out,
         dict(meta=meta, batch=batch, games=games, variance=variance) | dict(fl=fl),
     )
-    numbers = {name: markdown_table(*table) for name, table in tables.items()}
-    write_page(args.out, page(args, numbers, meta, rounds, (half - begin, end - half, cpu)))
-    console.print(f"written to {args.out}")
+    console.print(
+        f"{half - begin:.0f} s for games with known answers, {end - half:.0f} s for the FL game, "
+        f"{rounds:,} rounds; {cpu:.0f} s of processor time; written to {args.out}"
+    )
 
 
 def write_csv(path: Path, tables: dict[str, list[dict]]) -> None:
@@ -785,86 +790,6 @@ def write_csv(path: Path, tables: dict[str, list[dict]]) -> None:
                 for quantity, value in row.items():
                     shown = f"{value:.8g}" if isinstance(value, float) else str(value)
                     writer.writerow([table, i, quantity, shown])
-
-
-def page(args: Estimators, tables: dict[str, str], meta: list[dict], rounds: int, seconds) -> str:
-    """The Markdown page, without its reading.
-
-    ``seconds`` are of wall time for the two parts, and of processor time.
-    """
-    paired = [r["paired"] for r in meta if r["estimator"] == "printed"]
-    text = f"""# Estimators: bias, and variance per FL round
-
-`python experiments/estimators.py`, seed {args.seed}, on {jax.devices()[0].platform}:
-{seconds[0]:.0f} s for the games with known answers and {seconds[1]:.0f} s for the FL game
-({rounds:,} FL rounds), {seconds[2]:.0f} s of processor time for all, on two cores shared with other
-work. All numbers are in [{args.out.stem}.csv]({args.out.stem}.csv).
-What follows from the numbers is under [Reading](#reading).
-
-## Meta gradients against enumeration
-
-The defender adapts by l steps on batches of N_b episodes, then plays. There are two objectives:
-`sampled`, where it adapts by the estimate from its batch (the objective of (C3)), and `exact`,
-where it adapts by grad J itself. Their exact gradients come from enumerating all batches
-(`exact_meta_values`). Estimates are the learner's own, from the same episodes; the one with exact
-adaptation has its own. Score without a baseline, returns to go; attackers stand still. Points:
-bandit theta = 0.3, eta = 0.5 (the numbers of the errata); matrix game theta = 0.3, phi = 0.8,
-eta = 2; two types theta = (0.3, -0.2), phi = (0.5, 0.5), eta = 2.
-
-`estimate` is the mean's component along the exact gradient, `SE` the root of the trace of the
-mean's covariance, `error / SE` the distance of the mean from the exact gradient in these units,
-about 1 for an unbiased estimator. Drawing stops where each standard error is below
-{args.precision:.1%} of the estimate's norm, or after {args.draws:,} draws.
-
-{tables["meta"]}
-On the same episodes the mean of (C4) with (C5) as printed is off that of `debiased` by
-{min(paired):.0f} to {max(paired):.0f} standard errors of the difference, depending on the setting.
-
-## Sampled adaptation in place of exact, and variances, as the batch grows
-
-One step of four times the step size, so that the two objectives are far apart. The estimate is of
-the learner's `debiased_exact`, which adapts by a sampled gradient because it has no other, against
-the exact objective's gradient. The last columns are traces of the covariance of one estimate.
-
-{tables["batch"]}
-## Variance of meta gradients beside each other
-
-Trace of the covariance over that of `fomaml`, from the same episodes: 2 groups of 4 with common
-random numbers, the group's baseline, returns to go, one step of size eta.
-
-{tables["variance"]}
-## Gradients of J on games with known gradients
-
-Batches of 2 groups of 4 episodes that share the environment's random numbers, gamma = {DISCOUNT}. A
-deviation of 0.5 before the tanh (learned, so a parameter). `rounds for SNR 1` is the trace of the
-covariance times the rounds of an estimate over the squared norm of the true gradient: how many
-rounds make an estimate whose noise is as large as what it estimates. The defender's gradient is
-that of the average over the prior (rounds of all types counted), the attacker's that of its own
-type. {args.game_draws:,} estimates each; truth from `exact_values`.
-
-{tables["games"]}
-"""
-    if "fl" in tables:
-        text += f"""
-## The FL game
-
-Digits as in the `cpu` preset (50 clients, 10 sampled, batch 16, MLP of 32, q = 0.9), H =
-{args.horizon}, types {", ".join(f"`{t}`" for t in FL_TYPES)} with equal weights; a fresh policy
-with 32 hidden units whose deviation is set to 0.5 and to 0.15; gamma = {DISCOUNT}. The true
-gradient is not known: its stand-in is the mean of two unbiased estimators of little variance,
-scores with the group's baseline and pathwise derivatives through the whole episode, weighted by
-their precision. `gradient's norm` has the noise's part taken out, `its SE` is that noise.
-`difference / SE` is the distance of an estimator's mean from that of the scores with returns to go
-and the group's baseline, in standard errors (as of independent means; all scores come from the same
-episodes, so for them it is small). `seconds` are at the best speed seen for that estimator in this
-run; a pathwise round costs several plain ones.
-
-{tables["fl"]}
-By type:
-
-{tables["fl_types"]}
-"""
-    return text
 
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
 """How well a server without the trigger can tell the success of a backdoor, and undo it.
 
-    python experiments/inversion.py                       # writes docs/results/inversion.md
-    python experiments/inversion.py --seeds 1 --rounds 50 --large-rules --out /tmp/try.md
+    python experiments/inversion.py                       # writes docs/results/inversion.csv
+    python experiments/inversion.py --seeds 1 --rounds 50 --large-rules --out /tmp/try.csv
 
 Trains MNIST models under backdoors and fixed rules. Reverse engineering sees the model and the 200
 root images; the truth is the trigger's success on all test images. The post-training defences are
-measured on the models of the plain mean.
+measured on the models of the plain mean. Tables:
+
+- summary: estimate beside truth, over attacks, rules and seeds. Estimates are medians
+  with their range; an anomaly index above 2, of any label, is Neural Cleanse's alarm.
+- settings: `target found` says that the suspected label is the attacker's, `smallest mask` that the
+  label of the smallest mask that reaches 0.99 is; the anomaly index is the target's.
+- defences: all knobs of a defence at the value given, -1 the strongest.
 """
 
 import dataclasses
@@ -17,16 +23,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from pages import write_page
 from rich.console import Console
 from rich.progress import track
 from scipy.stats import spearmanr
+from tables import write_tables
 
 from metasg_jax.config import FLConfig, GameConfig
 from metasg_jax.data import load
 from metasg_jax.evaluation.metrics import measure_deployed
 from metasg_jax.evaluation.statistics import mean_se
-from metasg_jax.evaluation.tables import markdown_table, rich_table
+from metasg_jax.evaluation.tables import rich_table
 from metasg_jax.fl.simulate import simulate, start
 from metasg_jax.fl.trigger_inversion import Inverted, invert_triggers
 from metasg_jax.game.make import make_game, make_rule
@@ -76,8 +82,8 @@ class Inversion:
     """The seeds that the estimate was chosen on are 100 to 102."""
     steps: int = 100
     """Of each search."""
-    out: Path = Path("docs/results/inversion.md")
-    """Where the tables go."""
+    out: Path = Path("docs/results/inversion.csv")
+    """Where the tables go, in long form."""
 
 
 class Cell(NamedTuple):
@@ -260,48 +266,22 @@ def defence_rows(defended: dict) -> tuple[list[str], list[list[str]]]:
 
 
 def main(args: Inversion) -> None:
-    """Runs everything and writes the page."""
+    """Runs everything and writes the tables."""
     enable_compilation_cache()
     console = Console(soft_wrap=True)
     dataset = load(args.dataset)
     begin = time.perf_counter()
     cells, defended = play(args, dataset, console)
     seconds = time.perf_counter() - begin
-    tables = [
-        ("Estimate and truth", summary_rows(cells)),
-        ("Settings", cell_rows(cells)),
-        ("Post-training defences", defence_rows(defended)),
-    ]
-    notes = {
-        "Estimate and truth": (
-            "A row counts all attacks, rules and seeds. The mean error is that of the estimated "
-            "ASR; estimates are medians with their range; an anomaly index above 2, of any label, "
-            "is Neural Cleanse's alarm. Models without an attack are in it, with the success that "
-            "the trigger has on them anyway."
-        ),
-        "Settings": (
-            "Target found: the suspected label is the attacker's. Smallest mask: the label of the "
-            "smallest mask that reaches 0.99 is. The anomaly index is the target's."
-        ),
-        "Post-training defences": (
-            "On the models 196-64-10 of the plain mean; all knobs of a defence at the value given, "
-            "-1 the strongest, and 200 root images."
-        ),
+    tables = {
+        "summary": summary_rows(cells),
+        "settings": cell_rows(cells),
+        "defences": defence_rows(defended),
     }
-    text = (
-        f"# Triggers found from the model alone, and what post-training defences undo\n\n"
-        f"{args.dataset.upper()}, 100 clients, 10 sampled, one local step of batch 128, learning "
-        f"rate 0.05, {args.rounds} rounds, a 3 x 3 trigger, target the seed's last digit, "
-        f"200 root images, {args.steps} steps of Adam a search, patches of side 3. Mean ± standard "
-        f"error over {args.seeds} seeds ({args.first_seed} to {args.first_seed + args.seeds - 1})."
-        f" The estimate was chosen on seeds 100 to 102. Written by `python "
-        f"experiments/inversion.py` in {seconds:.0f} s.\n\n"
-    )
-    for title, (header, rows) in tables:
+    for title, (header, rows) in tables.items():
         console.print(rich_table(title, header, rows))
-        text += f"## {title}\n\n{notes[title]}\n\n{markdown_table(header, rows)}\n"
-    write_page(args.out, text)
-    console.print(f"written to {args.out}")
+    write_tables(args.out, tables)
+    console.print(f"{seconds:.0f} s; written to {args.out}")
 
 
 if __name__ == "__main__":

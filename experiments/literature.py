@@ -1,7 +1,7 @@
 """What the literature reports of attacks and defences, measured on MNIST: agrees, or does not.
 
-    python experiments/literature.py                        # writes docs/results/literature.md
-    python experiments/literature.py --seeds 2 --rounds 50 --out /tmp/try.md
+    python experiments/literature.py                        # writes docs/results/literature.csv
+    python experiments/literature.py --seeds 2 --rounds 50 --out /tmp/try.csv
 
 A claim is a difference between two cells, an attack against a rule each, with the least difference
 that counts as agreement, its margin. Both were fixed before the run, but for those marked "added".
@@ -25,15 +25,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from pages import write_page
 from rich.console import Console
 from rich.progress import track
+from tables import write_tables
 
 from metasg_jax.config import FLConfig, GameConfig
 from metasg_jax.data import load
 from metasg_jax.evaluation import matrix
 from metasg_jax.evaluation.statistics import t_interval
-from metasg_jax.evaluation.tables import markdown_table, rich_table
+from metasg_jax.evaluation.tables import rich_table
 from metasg_jax.fl import collect, sample_clients
 from metasg_jax.game.make import make_game, make_rule
 from metasg_jax.game.shapes import of_one_shape
@@ -180,8 +180,8 @@ class Literature:
     """Each with its own splits, partition, model and batches; the same for all cells."""
     first_seed: int = 10
     """The claims were drafted on seeds 0 and 1, which are not among these."""
-    out: Path = Path("docs/results/literature.md")
-    """Where the page goes; what stands under its heading "Reading" stays."""
+    out: Path = Path("docs/results/literature.csv")
+    """Where the tables go, in long form."""
 
 
 def worlds_of(name: str, attacks: tuple[str, ...], seeds: range, dataset) -> list:
@@ -310,12 +310,12 @@ def verdict(claim: Claim, differences: np.ndarray) -> tuple[str, str]:
         holds, fails = abs(mean) + half < claim.margin, abs(mean) - half > claim.margin
     else:
         holds, fails = mean >= claim.margin and mean - half > 0, mean + half < claim.margin
-    word = "agrees" if holds else "**does not**" if fails else "undecided"
+    word = "agrees" if holds else "does not" if fails else "undecided"
     return f"{mean:+.3f} ± {half:.3f}", word
 
 
 def main(args: Literature) -> None:
-    """Plays all cells, judges the claims and writes the page."""
+    """Plays all cells, judges the claims and writes the tables."""
     enable_compilation_cache()
     console = Console(soft_wrap=True)
     dataset = load("mnist")
@@ -357,27 +357,10 @@ def main(args: Literature) -> None:
     short_header = ["claim", "world", "difference", "verdict"]
     console.print(rich_table("the literature on mnist", short_header, short, numbers=False))
     console.print(rich_table("FLTrust", trust_header, trust))
-    about = " ".join((__doc__ or "").split("\n\n", 2)[2].split())
-    text = (
-        "# What the literature reports, measured on mnist\n\n"
-        f"{about}\n\nMean ± half the 95 % interval of paired differences, {args.seeds} seeds "
-        f"(from {args.first_seed}), {args.rounds} rounds. Written by "
-        f"`python experiments/literature.py` in {seconds:.0f} s.\n\n"
-        f"{markdown_table(header, rows)}\n"
-        "## FLTrust's scores of reversed updates\n\n"
-        "A reversed update has a cosine below 0 to the server's own, hence trust 0 (Cao et al. "
-        "2021). All rows of every tenth round of training under the attack:\n\n"
-        f"{markdown_table(trust_header, trust)}\n"
-        "## Where a claim fails: what was looked at\n\n"
-        "Under bfl@0.2, every tenth round, 3 seeds: which rows a clustering rule keeps, and the "
-        "mean cosines of pairs of rows.\n\n"
-        f"{markdown_table(kept_header, kept)}\n"
-        "How far from the honest mean a crafted row stands, in mean distances of honest rows to "
-        "it, and how often Krum selects one where there is one:\n\n"
-        f"{markdown_table(reach_header, reach)}\n"
-    )
-    write_page(args.out, text)
-    console.print(f"written to {args.out}")
+    tables = {"claims": (header, rows), "trust": (trust_header, trust),
+              "kept": (kept_header, kept), "reach": (reach_header, reach)}  # fmt: skip
+    write_tables(args.out, tables)
+    console.print(f"{seconds:.0f} s; written to {args.out}")
 
 
 if __name__ == "__main__":

@@ -165,4 +165,4 @@ axis.grid(alpha=0.25)
 # - other attacks, rules and data sets: change the strings of `GameConfig`;
 # - a run that saves checkpoints and tables: `make pretrain`;
 # - what each module does: `docs/architecture.md`;
-# - before you change code: `docs/sharp-edges.md`.
+# - before you change code: `CONTRIBUTING.md`.

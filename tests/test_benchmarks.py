@@ -30,8 +30,7 @@ def quick(monkeypatch, tmp_path):
         monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
     def run(**options):
-        written = tmp_path / "performance.md"
-        written.write_text("".join(f"<!-- {s}: begin -->\n<!-- {s}: end -->\n" for s in SUITES))
+        written = tmp_path / "performance.csv"
         samples = tmp_path / "samples.json"
         chosen = Options(quick=True, repetitions=2, write=written, json=samples, **options)
         results = {str(case): measured for case, measured in main(chosen)}
@@ -55,7 +54,7 @@ def test_runs_compares_and_writes(quick):
     assert rounds["ours"].samples and rounds["floor"].samples
     assert "ModuleNotFoundError" in rounds["peers"].error
     assert all(len(m.samples) == 2 for m in results["scaling: clients"].values())
-    assert "ModuleNotFoundError: No module named" in written and "| N = 20 |" in written
+    assert "ModuleNotFoundError: No module named" in written and ",N = 20," in written
     assert {row["case"] for row in samples["results"]} == set(results)
 
 
@@ -74,7 +73,7 @@ def test_games_run(quick):
     )
     assert len(results) == 3
     assert all(m.samples for measured in results.values() for m in measured.values())
-    assert "| horizon x 2 | 28 |" in written and "reported earlier" in written
+    assert ",horizon x 2,rounds,28" in written and "reported earlier" in written
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -130,14 +129,30 @@ def test_median_is_not_a_sort():
 
 @pytest.mark.slow
 def test_the_accelerator_script_runs_at_toy_size_and_says_so(tmp_path, capsys):
-    written = tmp_path / "accelerator.md"
+    written = tmp_path / "accelerator.csv"
     made = accelerator.main(accelerator.Options(tables=False, write=written))
     assert len(made) == len(accelerator.PARTS)
     text = written.read_text()
     assert accelerator.TOY in text and accelerator.TOY in capsys.readouterr().out
-    assert all(f"## {table.title}" in text for table in made)
+    assert all(f"accelerator,{table.title}" in text.replace('"', "") for table in made)
 
 
 def test_a_part_for_which_no_time_is_left_is_named_and_not_run():
     made = accelerator.main(accelerator.Options(tables=False, minutes=-1.0))
-    assert [table.columns for table in made] == [["not run"]] * len(accelerator.PARTS)
+    assert [table.columns for table in made] == [["part", "not run"]] * len(accelerator.PARTS)
+
+
+def test_a_file_of_tables_keeps_what_was_not_measured_again(tmp_path):
+    path, table = tmp_path / "a.csv", report.Table("t", ["case", "ours"], [["n = 1", "2"]], ["x"])
+    report.keep(path, "first", {"rounds": [table], "rules": [table]})
+    report.keep(path, "second", {"rules": [report.Table("t", ["case", "ours"], [["n = 1", "3"]])]})
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    assert rows[0] == list(report.FIELDS)
+    assert ["rounds", "t", "n = 1", "ours", "2"] in rows and [
+        "rounds",
+        "t",
+        "",
+        "note",
+        "x",
+    ] in rows
+    assert [row[3:] for row in rows if row[0] == "rules"] == [["machine", "second"], ["ours", "3"]]

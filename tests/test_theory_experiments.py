@@ -121,11 +121,10 @@ def test_meta_gradients_on_the_bandit():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["estimators", "complexity"])
-def test_a_toy_run_writes_its_page(script, tmp_path):
-    out = tmp_path / f"{script}.md"
+def test_a_toy_run_writes_its_numbers(script, tmp_path):
+    out = tmp_path / f"{script}.csv"
     command = [sys.executable, f"experiments/{script}.py", "--toy", "--out", str(out)]
     environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
     root = Path(__file__).parents[1]
     subprocess.run(command, check=True, capture_output=True, cwd=root, env=environment)
-    assert out.read_text().startswith("# ")
-    assert out.with_suffix(".csv").read_text().startswith("table,row,quantity,value")
+    assert out.read_text().startswith("table,row,quantity,value")

@@ -168,20 +168,6 @@ def defence_rows(matrix: Matrix) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def attack_rows(matrix: Matrix, post: str) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the scores behind one post-training defence: rules down, attacks across.
-
-    The last column is the worst of its row.
-    """
-    p = matrix.posts.index(post)
-    mean, error = mean_se(np.moveaxis(matrix.score[:, :, p], -1, 0))
-    rows = []
-    for j, rule in enumerate(matrix.rules):
-        cells = [with_error(mean[k, j], error[k, j]) for k in range(len(matrix.attacks))]
-        rows.append([rule, *cells, f"{mean[:, j].min():.3f}"])
-    return ["rule", *matrix.attacks, "worst"], rows
-
-
 def _clean(matrix: Matrix, rule: str, post: str) -> np.ndarray | None:
     """Accuracy f64[S] without attack; None where that was not played."""
     if "none" not in matrix.attacks or rule not in matrix.rules or post not in matrix.posts:

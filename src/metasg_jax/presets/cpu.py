@@ -7,7 +7,7 @@ instead of sampled. The paper's are: Algorithm 2 with one-step adaptation, 100 c
 are sampled, one local step, q-heterogeneous clients, the (clip, trim, neuron clip) action.
 
 What it gave (score = accuracy - attack success, mean and standard error over fresh worlds at
-q = 0.9, one pre-training seed; ``docs/results/foundation.md`` has the whole tables):
+q = 0.9, one pre-training seed; ``docs/results/knobs.md`` says more):
 
 =======  ==============  ==============  ==============  ======  ==================
 data     learned         best fixed      best of others  worlds  FL rounds to train

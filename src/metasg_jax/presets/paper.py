@@ -12,7 +12,7 @@ Not the paper's: policy gradients in place of TD3, our own networks (an MLP for 
 small CNN for CIFAR-10), groups of two rollouts for the baseline (N_b is not printed).
 
 Thirty of its hundred meta-steps were run on MNIST on a GPU, 8.4 s each: no type's return rose in
-them (``docs/accelerator.md``). No result is claimed for it.
+them (``docs/performance.md``). No result is claimed for it.
 """
 
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
