@@ -11,13 +11,13 @@ import dataclasses
 from pathlib import Path
 
 import jax
-from metasg_jax.programs.device import enable_compilation_cache
 from trust import federation, keep_playing, play
 
 from metasg_jax.config import RunConfig
 from metasg_jax.data import load
 from metasg_jax.evaluation.contestants import parse_contestant
 from metasg_jax.game.types import make_prior, parse_type
+from metasg_jax.programs.device import enable_compilation_cache
 from metasg_jax.responders import Knowledge, make_responder
 
 OUT = Path("docs/results/worst_case")
