@@ -6,7 +6,6 @@ import numpy as np
 
 from metasg_jax.config import MetaConfig
 from metasg_jax.evaluation.episodes import play_types
-from metasg_jax.evaluation.plots import over_rounds
 from metasg_jax.game.rollout import Player, init_normalizer
 from metasg_jax.learning.state import attacker_player, init_state
 from metasg_jax.policies import Fixed
@@ -26,11 +25,3 @@ def test_curves_end_at_the_final_metrics():
     np.testing.assert_allclose(played.accuracy[..., -1], played.final.accuracy, rtol=1e-6)
     np.testing.assert_allclose(played.asr[1, :, -1], played.final.asr[1], rtol=1e-6)
     assert np.isnan(played.asr[0]).all() and np.isfinite(played.asr[1]).all()
-
-
-def test_the_picture_over_rounds_is_drawn(tmp_path):
-    curves = {"ours": np.array([[0.1, 0.5], [0.2, 0.6]]), "mean": np.array([[0.1, 0.2]])}
-    over_rounds(
-        {"accuracy": curves, "attack success": curves}, np.array([5, 10]), tmp_path / "a.png"
-    )
-    assert (tmp_path / "a.png").stat().st_size > 5000

@@ -48,59 +48,6 @@ def t_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     return float(mean), float(stats.t.ppf(0.5 + level / 2, values.size - 1) * se)
 
 
-def t_test(values: np.ndarray) -> float:
-    """Two-sided p that the mean is 0, by Student's t; NaN for fewer than two values.
-
-    Values that all agree have p 1 at 0, else 0.
-
-    Args:
-        values: [n], independent; or [T, S], training seeds on the same worlds, see
-            :func:`crossed_interval`.
-    """
-    mean, se, freedom = _mean_error_freedom(np.asarray(values, np.float64))
-    if np.isnan(se):
-        return float("nan")
-    if se == 0:
-        return 1.0 if mean == 0 else 0.0
-    return float(2 * stats.t.sf(abs(mean / se), freedom))
-
-
-def holm(p_values: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p-values (Scandinavian Journal of Statistics, 1979).
-
-    The i-th smallest of n, from 0, becomes ``max_{j <= i} min(1, (n - j) p_(j))``: rejecting what
-    is below alpha keeps the chance of any false rejection below alpha.
-
-    Example:
-        >>> holm(np.array([0.04, 0.01, 0.03])).tolist()
-        [0.06, 0.03, 0.06]
-    """
-    p_values = np.asarray(p_values, np.float64)
-    order = np.argsort(p_values)
-    factors = len(p_values) - np.arange(len(p_values))
-    adjusted = np.minimum(np.maximum.accumulate(factors * p_values[order]), 1.0)
-    result = np.empty_like(adjusted)
-    result[order] = adjusted
-    return result
-
-
-def equivalence_test(values: np.ndarray, margin: float) -> float:
-    """The p of the claim that the mean lies within ``margin`` of 0.
-
-    Two one-sided t-tests (Schuirmann 1987): small where the mean is shown to be neither below
-    -margin nor above it.
-
-    Args:
-        values: [n], independent; or [T, S], training seeds on the same worlds, see
-            :func:`crossed_interval`.
-        margin: positive.
-    """
-    mean, se, freedom = _mean_error_freedom(np.asarray(values, np.float64))
-    if not se > 0:
-        return float("nan") if np.isnan(se) else float(abs(mean) >= margin)
-    return float(stats.t.sf((margin - abs(mean)) / se, freedom))
-
-
 def _mean_error_freedom(values: np.ndarray) -> tuple[float, float, int]:
     """Mean, standard error and degrees of freedom of [n], or of the crossed design [T, S]."""
     if values.ndim == 2 and 1 in values.shape:
@@ -132,20 +79,3 @@ def crossed_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, fl
         return float(values.mean()), float("nan")
     mean, se, freedom = _mean_error_freedom(values)
     return mean, float(stats.t.ppf(0.5 + level / 2, freedom) * se)
-
-
-def gap_recovery(learned: np.ndarray, fixed: np.ndarray, oracle: np.ndarray) -> np.ndarray:
-    """``(learned - fixed) / (oracle - fixed)`` of each training seed, f64[T].
-
-    Args:
-        learned: f64[T, S], scores over the prior of T training seeds on S worlds.
-        fixed: f64[S], of the best fixed action on the same worlds.
-        oracle: f64[S], of the best fixed action for each type.
-
-    The references have no training seed, so the interval of the mean is that over seeds. It is NaN
-    where the oracle does not beat the fixed action.
-    """
-    gap = np.mean(oracle) - np.mean(fixed)
-    if not gap > 0:
-        return np.full(len(learned), np.nan)
-    return (np.asarray(learned).mean(axis=1) - np.mean(fixed)) / gap

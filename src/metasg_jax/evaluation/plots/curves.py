@@ -93,33 +93,6 @@ def simulation_curves(rows: Sequence[dict], title: str, path: Path) -> None:
     save(figure, path)
 
 
-def over_rounds(panels: dict[str, dict[str, np.ndarray]], rounds: np.ndarray, path: Path) -> None:
-    """Shares over rounds: a panel each, a line a defence with a band of one standard error.
-
-    Args:
-        panels: by title, by defence: f64[S, P] of S worlds; NaN is left out. The first line of a
-            panel is ours, and drawn bold.
-        rounds: i64[P].
-        path: of the picture.
-    """
-    figure = Figure(figsize=(5.2 * len(panels), 4.6))
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
-        for j, (name, values) in enumerate(lines.items()):
-            mean, se = mean_se(values)
-            color, width = ("black", 2.4) if j == 0 else (f"C{(j - 1) % 10}", 1.3)
-            axis.plot(rounds, mean, color=color, lw=width, label=name)
-            axis.fill_between(rounds, mean - se, mean + se, color=color, alpha=0.12, lw=0)
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel("round")
-        axis.set_ylim(0, 1)
-        axis.grid(alpha=0.25)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=2, frameon=False, fontsize=8)
-    figure.tight_layout(rect=(0, 0.035 * (1 + len(labels)) / 2, 1, 1))
-    save(figure, path)
-
-
 def learning_curve(steps: np.ndarray, returns: np.ndarray, finals: np.ndarray, path: Path) -> None:
     """Mean reward over meta-steps: of whole episodes, and of their last tenth."""
     figure = Figure(figsize=(6, 3.4))
@@ -130,29 +103,5 @@ def learning_curve(steps: np.ndarray, returns: np.ndarray, finals: np.ndarray, p
     axis.set_ylabel("defender's reward per round")
     axis.grid(alpha=0.25)
     axis.legend(frameon=False)
-    figure.tight_layout()
-    save(figure, path)
-
-
-def lines_over(
-    x: Sequence[float], lines: dict[str, np.ndarray], xlabel: str, ylabel: str, path: Path
-) -> None:
-    """A line a name over what is varied.
-
-    Args:
-        x: n numbers.
-        lines: f64[n] by name.
-        xlabel: below the axis.
-        ylabel: beside it.
-        path: of the picture.
-    """
-    figure = Figure(figsize=(7, 4.2))
-    axis = figure.subplots()
-    for j, (name, y) in enumerate(lines.items()):
-        axis.plot(x, y, marker="o", ms=3, color=f"C{j % 10}", label=name)
-    axis.set_xlabel(xlabel)
-    axis.set_ylabel(ylabel)
-    axis.grid(alpha=0.25)
-    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
     save(figure, path)

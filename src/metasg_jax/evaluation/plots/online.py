@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from metasg_jax.evaluation.plots.save import save
@@ -51,31 +50,4 @@ def adaptation(
     for axis in (beliefs, actions, rewards):
         axis.grid(alpha=0.25)
         axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    save(figure, path)
-
-
-def gains(bars: dict[str, dict[str, tuple[float, float]]], settings: list[str], path: Path) -> None:
-    """What each way of adaptation adds to the frozen policy, a group of points a setting.
-
-    Args:
-        bars: by way, by setting: (mean, half of the interval).
-        settings: in their order.
-        path: of the picture.
-    """
-    figure = Figure(figsize=(9, 4.2))
-    axis = figure.subplots()
-    axis.axhline(0.0, color="black", lw=0.8)
-    for j, (way, of_setting) in enumerate(bars.items()):
-        there = [i for i, setting in enumerate(settings) if setting in of_setting]
-        mean, half = np.array([of_setting[settings[i]] for i in there]).T
-        x = np.array(there) + 0.08 * (j - (len(bars) - 1) / 2)
-        psi, _, guarded = way.partition(", ")
-        color = f"C{sorted({each.partition(', ')[0] for each in bars}).index(psi)}"
-        face = color if guarded else "white"
-        axis.errorbar(x, mean, half, fmt="o", ms=5, color=color, mfc=face, capsize=2, label=way)
-    axis.set_xticks(range(len(settings)), settings)
-    axis.set_ylabel("score, minus frozen")
-    axis.grid(alpha=0.25, axis="y")
-    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.tight_layout()
     save(figure, path)
