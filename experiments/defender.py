@@ -66,7 +66,9 @@ KINDS = (
 )  # fmt: skip
 """Taken in turn: worlds of convolutional networks are dear, and come half as often."""
 
-TEACHER = TeachConfig(worlds=14, own_play=14, passes=2, steps=2500, trims=(-1.0, -0.33))
+TEACHER = TeachConfig(
+    worlds=14, own_play=14, passes=2, steps=2500, trims=(-1.0, -0.33), work_spread=1.0
+)
 SHORT = TEACHER.replace(
     worlds=0, own_play=28, trims=(-1.0, -0.33, 0.11), lr=1e-3, responders=True
 )  # fmt: skip

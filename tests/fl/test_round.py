@@ -95,6 +95,30 @@ def test_the_learning_rate_is_traced_and_scales_a_single_step():
     np.testing.assert_allclose(fast, 4 * slow, rtol=1e-4, atol=1e-7)
 
 
+def test_clients_take_a_share_of_the_steps():
+    """One of three steps, on batches that hold all their images; the server too."""
+    share = dict(local_steps=3, steps_share=0.34, batch_size=PER_CLIENT)
+    got, data = play(root=True, **share), client_data()
+    for row, owner in [*zip(got.updates, SAMPLED, strict=True), (got.root_update, NUM_CLIENTS)]:
+        np.testing.assert_allclose(row, step(*owned(data, owner)), rtol=1e-4, atol=1e-7)
+    assert np.abs(play(**share | dict(steps_share=1.0)).updates - got.updates).max() > 1e-4
+
+
+def test_clients_train_on_a_share_of_a_batch():
+    """One image of each batch is left: a step on one of their own."""
+    got = play(local_steps=1, batch_share=0.01, batch_size=PER_CLIENT)
+    images, labels = owned(client_data(), SAMPLED[2])
+    each = np.stack([step(images[i : i + 1], labels[i : i + 1]) for i in range(PER_CLIENT)])
+    assert np.abs(each - np.asarray(got.updates[2])[None]).max(axis=1).min() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["steps_share", "batch_share"])
+@pytest.mark.parametrize("value", [0.0, 1.5, float("nan")])
+def test_shares_of_work_are_in_their_range(name, value):
+    with pytest.raises(ConfigError, match=rf"{name} = .*in \(0, 1\]"):
+        FLConfig().replace(**{name: value}).check()
+
+
 def test_jit_equals_eager():
     jitted = play(root=True, seed=4, local_steps=1)
     fl = FLConfig(NUM_CLIENTS, N, batch_size=4, local_steps=1)

@@ -27,7 +27,9 @@ def test_games_share_a_program_and_differ_in_numbers():
     assert jax.tree.structure(first) == jax.tree.structure(second)
     shapes = [jax.tree.map(lambda a: np.shape(a), g) for g in (first, second)]
     assert shapes[0] == shapes[1]
-    assert first.fl.local_lr != second.fl.local_lr
+    for name in ("local_lr", "steps_share", "batch_share"):
+        assert getattr(first.fl, name) != getattr(second.fl, name)
+    assert all(0.25 <= share <= 1 for share in (first.fl.steps_share, first.fl.batch_share))
     assert not np.array_equal(first.prior.types.num_untargeted, second.prior.types.num_untargeted)
     assert not np.array_equal(first.prior.types.trigger_mask, second.prior.types.trigger_mask)
 

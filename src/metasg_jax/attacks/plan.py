@@ -48,7 +48,7 @@ class LocalPlan(Struct):
 
 
 def honest_plan(
-    n: int, image_shape, num_classes: int, lr, steps: int, uses: Sequence[str] = ()
+    n: int, image_shape, num_classes: int, lr, steps: int | jax.Array, uses: Sequence[str] = ()
 ) -> LocalPlan:
     """The plan of ``n`` honest clients: plain SGD with learning rate ``lr`` for ``steps`` steps.
 

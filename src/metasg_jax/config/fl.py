@@ -37,6 +37,12 @@ class FLConfig(Struct):
     """Learning rate of the clients."""
     server_lr: float = 1.0
     """Factor on the aggregated update; the paper's is 1."""
+    steps_share: float = 1.0
+    """Share of local_steps that clients take, in (0, 1], at least one step; traced, so that worlds
+    which differ in it share a program."""
+    batch_share: float = 1.0
+    """Share of batch_size that a batch has different images of, in (0, 1], at least one; the others
+    are the same ones again. Traced."""
 
     def check(self) -> None:
         """Raises ConfigError where a value is out of range."""
@@ -58,3 +64,6 @@ class FLConfig(Struct):
         for name in ("local_lr", "server_lr"):
             value = getattr(self, name)
             require(is_positive(value), name, value, "above 0 and finite, in float32 too")
+        for name in ("steps_share", "batch_share"):
+            value = getattr(self, name)
+            require(0 < value <= 1, name, value, "in (0, 1]")

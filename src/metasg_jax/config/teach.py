@@ -48,6 +48,9 @@ class TeachConfig(Struct):
     """How often a round is shown without root update, last matrix, influence or memory, each."""
     lr_spread: float = 3.0
     """Clients' learning rates are drawn from fl.local_lr over this to times this."""
+    work_spread: float = 4.0
+    """Local steps and batches of a world are drawn from all of fl.local_steps and fl.batch_size
+    down to one part in this many; 1 is all of them."""
 
     def check(self) -> None:
         """Raises ConfigError where a value is out of range."""
@@ -68,4 +71,6 @@ class TeachConfig(Struct):
         allowed = "three numbers, at least 0"
         require(len(weights) == 3 and min(weights) >= 0, "teach.earned_weights", weights, allowed)
         require(0 <= self.drop < 1, "teach.drop", self.drop, "in [0, 1)")
-        require(1 <= self.lr_spread <= LARGEST, "teach.lr_spread", self.lr_spread, "at least 1")
+        for name in ("lr_spread", "work_spread"):
+            value = getattr(self, name)
+            require(1 <= value <= LARGEST, f"teach.{name}", value, "at least 1")

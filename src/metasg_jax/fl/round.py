@@ -94,7 +94,8 @@ def collect(
     weights = answer_weights(fl, data.sizes[client_ids])
     uses = tuple({name for squad in squads for name in squad.table.uses})
     image_shape = data.images.shape[1:]
-    plan = honest_plan(n, image_shape, model.num_classes, fl.local_lr, fl.local_steps, uses)
+    taken = part_of(fl.local_steps, fl.steps_share)
+    plan = honest_plan(n, image_shape, model.num_classes, fl.local_lr, taken, uses)
 
     member = [squad.members(client_ids, round) for squad in squads]
     colluders = sum(member, jnp.zeros((n,), bool))
@@ -132,9 +133,10 @@ def collect(
     owners = client_ids
     if needs_root:
         owners = jnp.append(client_ids, num_owners - 1)
-        server = honest_plan(1, image_shape, model.num_classes, fl.local_lr, fl.local_steps, uses)
+        server = honest_plan(1, image_shape, model.num_classes, fl.local_lr, taken, uses)
         first_pass = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first_pass, server)
     positions = sample_positions(key_positions, data.sizes[owners], fl.local_steps, fl.batch_size)
+    positions = fewer_images(positions, fl.batch_share)
     batches = data.batches(owners, positions)
     x, y = poison(key_poison, first_pass, *batches)
     trained = local_updates(model, w_global, x, y, first_pass, fl.precision)
@@ -175,6 +177,18 @@ def collect(
         round=round,
     )
     return received, tuple(new_states)
+
+
+def part_of(count: int, share: jax.Array | float) -> jax.Array:
+    """``share`` of ``count`` as a whole number i32[], at least 1."""
+    return jnp.maximum(jnp.round(share * count), 1).astype(jnp.int32)
+
+
+def fewer_images(positions: jax.Array, share: jax.Array | float) -> jax.Array:
+    """Positions i32[n, S, B] of which the first ``share`` of each batch come again and again."""
+    width = positions.shape[-1]
+    again = jnp.arange(width, dtype=jnp.int32) % part_of(width, share)
+    return positions[..., again]
 
 
 def answer_weights(fl: FLConfig, sizes: jax.Array) -> jax.Array:

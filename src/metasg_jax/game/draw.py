@@ -128,7 +128,8 @@ def draw_game(
 
     Args:
         rng: advanced.
-        config: types, partition, level, trigger and learning rate of it are not read.
+        config: types, partition, level, trigger and learning rate of it are not read; local steps
+            and batch size are the most that clients do.
         dataset: its images.
         simulated: what clients hold, unless they are real; made of the root images of
             ``config.game.seed``.
@@ -143,11 +144,14 @@ def draw_game(
     )  # fmt: skip
     spread = config.teach.lr_spread
     lr = config.fl.local_lr * float(np.exp(rng.uniform(-np.log(spread), np.log(spread))))
-    made = make_game(game, config.fl.replace(local_lr=lr), dataset, simulated)
+    fl = config.fl.replace(local_lr=lr)
+    made = make_game(game, fl, dataset, simulated)
     specs = draw_types(rng, config.fl.num_clients, config.fl.horizon)
     trigger = draw_trigger(rng, made.model.input_shape)
     target = int(rng.integers(dataset.num_classes))
     blends = draw_blends(rng, config.fl.num_clients, config.fl.horizon)
+    steps, batch = (float(config.teach.work_spread ** -rng.uniform()) for _ in range(2))
+    made = made.replace(fl=fl.replace(steps_share=steps, batch_share=batch))
     made = of_shared_shape(made)
     fixed, blended = (
         made.replace(prior=make_prior(each, trigger, target)) for each in (specs, blends)
