@@ -145,7 +145,7 @@ STUDIES = {
         federation(
             **{**WHOLE, "hidden": (8, 16, 32), "horizon": 60, "local_steps": 5}, model="cnn"
         ),
-        2,
+        1,
     ),
     # defenders taught without a part, beside that with all: --defender
     "parts-card": Study(federation()),
