@@ -67,7 +67,7 @@ class Study:
 STUDIES = {
     **{f"blend-{q}": Study(federation(q, BLENDS), "looking", rules=True) for q in LEVELS},
     **{f"zoo-{q}": Study(federation(q, ZOO), "none", rules=True) for q in LEVELS},
-    **{f"kept-{q}": Study(federation(q, BLENDS), "looking / kept", worlds=4) for q in LEVELS},
+    **{f"kept-{q}": Study(federation(q, BLENDS), "looking / kept") for q in LEVELS},
     **{f"sleepers-{q}": Study(federation(q, BLENDS[:3]), "looking / sleepers") for q in LEVELS},
     **{
         f"learned-{q}": Study(federation(q, LEARNED), "looking", drawn=True, worlds=4)
