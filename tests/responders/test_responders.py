@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metasg_jax.aggregators import Mean
 from metasg_jax.config import FLConfig, MetaConfig
 from metasg_jax.errors import ConfigError, UnknownNameError
 from metasg_jax.evaluation.episodes import standing_still
+from metasg_jax.game.make import make_observation
 from metasg_jax.game.rollout import rollout
 from metasg_jax.learning.state import defender_player, init_state
 from metasg_jax.responders import Gradient, Knowledge, Looking, make_responder, mixtures
@@ -96,6 +98,12 @@ def test_what_is_not_kept_pays_nothing():
     )
     np.testing.assert_allclose(sent, honest, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(harm, 0)
+
+
+def test_who_is_paid_by_what_is_kept_needs_a_defence_that_keeps():
+    bare = GAME.replace(rule=Mean(), observation=make_observation("paper"))
+    with pytest.raises(ConfigError, match="decides about no client"):
+        Looking(ACTIONS, pays="kept").look(None, bare, None, GAME.prior[1], None, None)
 
 
 def test_without_attackers_nothing_changes():

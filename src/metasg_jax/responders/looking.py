@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from metasg_jax.errors import ConfigError
 from metasg_jax.game.rollout import Player
 from metasg_jax.numerics import row_norms
 from metasg_jax.responders.knowledge import Knowledge
@@ -56,7 +57,15 @@ class Looking(Struct):
             (received, state after, f32[n]: how far each row lies from that of the first action,
             relative to that of the last; 0 for clients that are not its own). For a blended attack
             that is the share of a row that is not honest work.
+
+        Raises:
+            ConfigError: where it is paid by what is kept, and the defence decides about no client.
         """
+        if self.pays == "kept" and not game.num_trusted:
+            raise ConfigError(
+                "responder: kept: this defence decides about no client, so none is kept or left; "
+                "leave 'kept' out"
+            )
         malicious = game.malicious(state, xi)
         key_defend = jax.random.fold_in(jax.random.clone(key), 1_000_003)
 
