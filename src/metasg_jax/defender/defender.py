@@ -197,7 +197,7 @@ class Defender:
         """The model to deploy after the last round: tuned on all of the server's own images.
 
         It repairs what leaving out honest clients has cost, and much of a diluted backdoor; against
-        attackers who know the defence it is half of the protection (docs/results/worst_case.md).
+        attackers who know the defence it is worth as much as strictness (docs/results/worst_case.md).
 
         Args:
             params: the global model after the last round.
