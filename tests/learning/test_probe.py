@@ -87,6 +87,7 @@ def test_algorithm_1_learns_and_leaves_the_attackers_alone():
     )
 
 
+@pytest.mark.slow
 def test_algorithm_1_is_the_average_of_adapted_policies():
     # with one step of size kappa and sgd(1), theta moves by kappa times the mean gradient: twice
     # the step size, twice the move

@@ -232,6 +232,7 @@ def test_steps_on_imagined_rounds_forget_refused_ones(made):
     chex.assert_trees_all_equal(first.params, again.params)
 
 
+@pytest.mark.slow
 def test_the_guard_lets_in_what_earns_more(made):
     """Under IPM of scale 10: trimming against the bare mean; and never a policy like itself."""
     own, meta, *_ = made

@@ -152,6 +152,7 @@ def test_without_the_weights_another_player_is_asked(defender):
     np.testing.assert_allclose(*decided(defender, received()))
 
 
+@pytest.mark.slow
 def test_the_gradient_pays_no_less_than_where_it_begins(defender):
     """An episode ends with a loss that is at least as high, within rounding."""
 

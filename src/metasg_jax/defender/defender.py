@@ -196,8 +196,8 @@ class Defender:
     def fine_tune(self, params: Params, *, steps: int = 50, lr: float = 0.05) -> Params:
         """The model to deploy after the last round: tuned on all of the server's own images.
 
-        It repairs what leaving out honest clients has cost, and much of a diluted backdoor; against
-        attackers who know the defence it is worth as much as strictness (docs/results/worst_case.md).
+        It repairs what leaving out honest clients has cost, and much of a diluted backdoor; what it
+        is worth against attackers who know the defence: docs/results/worst_case.md.
 
         Args:
             params: the global model after the last round.
