@@ -32,6 +32,7 @@ KEY = jax.random.key(3)
 SOME = np.array([0.3, -0.6, 0.2], np.float32)
 
 
+@pytest.mark.slow
 def test_a_constant_schedule_a_constant_policy_and_a_grid_point_are_one():
     by_schedule = play_schedules(KEY, GAME, constant(np.tile(SOME, (K, 1)), H)[:, None], ATTACKERS)
     player = Player(jnp.asarray(SOME), init_normalizer(GAME.observation_spec), Fixed(3), True)

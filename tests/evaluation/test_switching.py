@@ -58,6 +58,7 @@ def test_before_the_switch_nothing_is_different():
 @pytest.mark.parametrize(
     "switch", [None, cycle(K, 1, 1), Switch(jnp.zeros((K,), jnp.int32), jnp.int32(2))]
 )
+@pytest.mark.slow
 def test_grid_points_and_schedules_switch_alike(switch):
     schedules = constant(np.tile(OPEN, (K, 1)), H)[:, None]
     by_schedule = play_schedules(KEY, GAME, schedules, ATTACKERS, switch=switch)

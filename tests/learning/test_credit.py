@@ -61,6 +61,7 @@ def test_credits_are_what_the_other_decision_would_have_paid(played):
     assert np.ptp(rewards) > 1e-3
 
 
+@pytest.mark.slow
 def test_averaged_over_decisions_it_is_the_gradient_of_the_expected_reward(played):
     player, obs, keeps, rewards, credits = played
     config = CONFIG.replace(baseline="none", discount=1.0)

@@ -178,6 +178,7 @@ def test_residuals_agree_with_exact_gradients(game, settings):
             assert abs(returns.mean() - value) < 4 * returns.std() / np.sqrt(batches)
 
 
+@pytest.mark.slow
 def test_the_adaptation_held_fixed_is_another_residual():
     """Line 12's gradient, by enumeration of what is adapted on; far from that of L_A."""
     game, config = matrix_game(), FINITE.replace(adapt_lr=4.0)
@@ -258,6 +259,7 @@ def test_at_a_known_equilibrium_it_is_not_told_from_0():
         assert abs(norm.squared - gradient @ gradient) < 4 * norm.squared_error
 
 
+@pytest.mark.slow
 def test_batches_are_numbered_and_parts_change_nothing():
     game, config = two_types(), FINITE.replace(group_size=2, num_groups=2)
     pair = players(game, config)

@@ -285,6 +285,7 @@ def test_what_no_type_explains_is_a_stranger(made):
     assert found == [(pytest.approx(each), each > STRANGE) for each in averages]
 
 
+@pytest.mark.slow
 def test_a_block_fits_the_type_that_played_it_and_no_other(made):
     """The own world itself is played: IPM of scale 10 looks like nothing else there."""
     own, meta, *_ = made
