@@ -19,8 +19,7 @@ from attack_adaptive import load_rival
 from metasg_jax.config import FLConfig, GameConfig, RunConfig
 from metasg_jax.data import load
 from metasg_jax.evaluation.contestants import Contestant, parse_contestant
-from metasg_jax.evaluation.judge import judge, trust_game
-from metasg_jax.evaluation.statistics import t_interval
+from metasg_jax.evaluation.judge import Judged, judge, trust_game
 from metasg_jax.evaluation.switching import Switch, cycle
 from metasg_jax.evaluation.worlds import FINAL, SELECTION, world
 from metasg_jax.programs.device import enable_compilation_cache
@@ -245,17 +244,17 @@ def play(
 
 def with_worlds(found: dict, more: dict) -> dict:
     """JSON of the same contestants in the worlds of both; types count alike."""
-    rows = []
-    for a, b in zip(found["rows"], more["rows"], strict=True):
-        each = {key: a[key] + b[key] for key in ("score", "accuracy", "asr", "kept")}
-        score = np.array(each["score"])
-        mean, half = t_interval(score.mean(1))
-        worst = int(score.mean(0).argmin())
-        rows.append(
-            {"contestant": a["contestant"], "mean": mean, "interval": half,
-             "worst_type": found["types"][worst], "worst": float(score[:, worst].mean()), **each}
-        )  # fmt: skip
-    return {**found, "worlds": found["worlds"] + more["worlds"], "rows": rows}
+
+    def both(name: str) -> np.ndarray:
+        pairs = zip(found["rows"], more["rows"], strict=True)
+        return np.array([a[name] + b[name] for a, b in pairs], float)
+
+    names, types = [row["contestant"] for row in found["rows"]], found["types"]
+    about = {key: value for key, value in found.items() if key not in ("types", "rows")}
+    about["worlds"] = found["worlds"] + more["worlds"]
+    alike = np.full(len(types), 1 / len(types))
+    arrays = (both(name) for name in ("score", "accuracy", "asr", "kept"))
+    return Judged(names, types, alike, *arrays, about).to_json()
 
 
 def say(what, done, total):

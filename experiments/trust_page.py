@@ -77,14 +77,12 @@ def card(found: dict) -> str:
             if name == names[0]:
                 label, text = f"**`{name}`**", f"**{text}**"
             labels.setdefault(label, {})[q] = text
-            of_seeds = found.get(f"seeds-{q}", {"rows": [row]})
-            if name == names[0] and (several := regret_of_seeds(of_seeds)):
-                label = (
-                    f"its recipe, {len(defenders(of_seeds)) - 1} seeds with a third of the worlds"
-                )
-                labels.setdefault(label, {})[q] = f"regret {pm(several)}"
-        lead, half = lead_of(result)
-        labels.setdefault("`v1` minus the best static rule, paired", {})[q] = pm((lead, half))
+        seeds = found.get(f"seeds-{q}")
+        if seeds and (several := regret_of_seeds(seeds)):
+            label = f"its recipe, {len(defenders(seeds)) - 1} seeds with a third of the worlds"
+            labels.setdefault(label, {})[q] = f"regret {pm(several)}"
+        lead = "`v1` minus the best static rule, paired"
+        labels.setdefault(lead, {})[q] = pm(lead_of(result))
     shown = sorted(labels, key=lambda label: label.startswith("`v1` minus"))
     rows = [[label, *(labels[label].get(q, "") for q in results)] for label in shown]
     worlds = ", ".join(f"{len(r['worlds'])} at {q}" for q, r in results.items())

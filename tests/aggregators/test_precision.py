@@ -1,12 +1,11 @@
-"""Products of rules, attacks and features are of whole float32, where a device has less to offer."""
+"""Products of rules and attacks are of whole float32, where a device has less to offer."""
 
 import jax
 import numpy as np
 import pytest
 
 from metasg_jax.fl import receive
-from tests.aggregators.test_contracts import RULES, call, whole_action
-from tests.attacks.test_contracts import ACTION, CRAFTS, half
+from tests.every_variant import results_of_attacks, results_of_rules
 from tests.worlds import context
 
 N = 40  # more rows than are unrolled, so that sums over them are products
@@ -27,33 +26,19 @@ def products(function, *args) -> list[str]:
     return [line for line in text.split("\n") if "dot_general" in line]
 
 
-def updates(got):
-    made = {}
-    for name, make in RULES.items():
-        if name in ("mda", "deepsight", "client_trust"):  # made for another number of clients
-            continue
-        rule = make()
-        knobs = [0.0] * len(rule.action_spec)
-        made[name] = call(rule, got, whole_action(rule, knobs) if knobs else None)[0]
-    return made
-
-
-def sent(ctx):
-    attacks = {name: make() for name, make in CRAFTS.items()}
-    return {
-        name: [half(method, attack, ctx, np.float32(ACTION)) for method in ("plan", "craft")]
-        for name, attack in attacks.items()
-    }
+# made for another number of clients
+OTHERS = ("mda", "deepsight", "client_trust")
 
 
 def test_rules_multiply_in_float32(accelerator):
     rows = np.random.default_rng(0).normal(size=(N, 30)).astype(np.float32)
     got = receive({"w": 0 * rows[0]}, [{"w": -row} for row in rows])
-    found = products(updates, got.replace(root_update=rows[0]))
+    got = got.replace(root_update=rows[0])
+    found = products(lambda got: results_of_rules(got, OTHERS), got)
     assert len(found) > 10
     assert [line for line in found if "HIGHEST" not in line] == []
 
 
 def test_attacks_multiply_in_float32(accelerator):
-    found = products(sent, context())
+    found = products(results_of_attacks, context())
     assert [line for line in found if "HIGHEST" not in line] == []

@@ -12,37 +12,13 @@ from metasg_jax.aggregators import Median
 from metasg_jax.config import FLConfig, MetaConfig
 from metasg_jax.learning import init_state, meta_sl_step
 from metasg_jax.testing import received, tiny_game
-from tests.aggregators.test_contracts import RULES, call, whole_action
-from tests.attacks.test_contracts import ACTION, CRAFTS, half
+from tests.every_variant import results_of_attacks, results_of_rules
 from tests.rounds import honest_round
 from tests.worlds import context
 
 # as little as there is: without jit each operation of each round is played by itself
 FL = FLConfig(num_clients=8, num_sampled=4, batch_size=4, horizon=1, local_lr=0.5)
 META = MetaConfig(group_size=2, hidden=(4,), attacker_steps=1)
-
-
-@jax.jit
-def updates(got):
-    """What each rule makes of a round: one program, which is less to compile than one a rule."""
-    made = {}
-    for name, make in RULES.items():
-        rule = make()
-        knobs = [0.0] * len(rule.action_spec)
-        made[name] = call(
-            rule, got, whole_action(rule, knobs).astype(jnp.float32) if knobs else None
-        )
-    return made
-
-
-@jax.jit
-def sent(ctx):
-    """What each attack plans and crafts."""
-    attacks = {name: make() for name, make in CRAFTS.items()}
-    return {
-        name: [half(method, attack, ctx, np.float32(ACTION)) for method in ("plan", "craft")]
-        for name, attack in attacks.items()
-    }
 
 
 def check(made, name: str) -> None:
@@ -63,7 +39,7 @@ def rules() -> None:
             w_global=kind(got.w_global),
             root_update=kind(got.root_update),
         )
-        for name, (update, state, _) in updates(wide).items():
+        for name, (update, state, _) in jax.jit(results_of_rules)(wide).items():
             assert update.dtype == kind, f"{name}: {update.dtype} of rows of {kind.__name__}"
             assert np.isfinite(update).all(), name
             if kind is np.float32:
@@ -81,7 +57,7 @@ def medians_of_doubles() -> None:
 
 
 def attacks() -> None:
-    for name, made in sent(context()).items():
+    for name, made in jax.jit(results_of_attacks)(context()).items():
         check(made, name)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
+from pathlib import Path
 
 import tyro
 from rich.console import Console
@@ -22,7 +23,7 @@ def run(argv: list[str], console: Console) -> int:
     from metasg_jax.evaluation.tables import rich_table
 
     rows, missing = [], []
-    for look in (_versions, _devices, _caches, _data_sets, _defenders):
+    for look in (_versions, _devices, _caches, _defenders):
         found, advice = look()
         rows += found
         missing += advice
@@ -72,23 +73,19 @@ def _caches():
         return [["cache", "none"]], [f"cache: {error}"]
     enable_compilation_cache()
     compiled = getattr(jax.config, "jax_compilation_cache_dir", None)
-    advice = []
+    rows, advice = _data_sets(folder)
     if compiled is None:
         advice.append(
             f"compiled programs can't be kept in {folder}: each run compiles anew; set "
             "METASG_CACHE_DIR to a place of your own"
         )
-    return [["cache", str(folder)], ["compiled programs", str(compiled or "not kept")]], advice
+    rows = [["cache", str(folder)], ["compiled programs", str(compiled or "not kept")], *rows]
+    return rows, advice
 
 
-def _data_sets():
+def _data_sets(folder: Path):
     from metasg_jax.data import DATASETS, cache
-    from metasg_jax.errors import DataError
 
-    try:
-        folder = cache.directory(None)
-    except DataError:
-        return [], []
     rows, advice = [], []
     for name, expected in DATASETS.items():
         if name == "digits":

@@ -38,7 +38,7 @@ class Simulate:
     dataset: str = "digits"
     """digits (embedded), mnist, fashion_mnist or cifar10."""
     out: Path | None = None
-    """A directory for simulate.csv and simulation.png (default: nothing is written)."""
+    """A directory for simulation.csv and simulation.png (default: nothing is written)."""
     source: Annotated[Source, tyro.conf.arg(name="")] = Source()
 
 
