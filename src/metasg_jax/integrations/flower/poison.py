@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message
 
+from metasg_jax.attacks.base import unlike
 from metasg_jax.data import TRIGGERS
 from metasg_jax.errors import ConfigError
 from metasg_jax.fl.model_form import ModelForm
@@ -110,17 +111,16 @@ def _craft(
 ) -> None:
     """Puts what the attack sends in the place of the honest model, which is remembered."""
     key, own = next(iter(reply.content.array_records.items()))
-    form = ModelForm(sent)
-    before, after = form.arrays(sent, "sent"), form.arrays(own_arrays(own), "reply")
-    row = np.empty(form.size, np.float32)
-    form.difference(before, after, row)
+    form, before, after, row = _update(sent, own)
     earlier = _recalled(context, form.size)
     rows = jnp.asarray(np.stack([row, *earlier]))
     shape = (8, 8, 1)
     mask, pattern = TRIGGERS["square"](shape)
     ctx = client_context(rows, jnp.asarray(form.row(before)), shape, 2, mask, pattern, 0)
     state = attack.init(*rows.shape)
-    sends, _, _ = attack.craft(jax.random.key(seed), state, ctx, no_action(attack))
+    key_craft, key_noise = jax.random.split(jax.random.key(seed))
+    sends, _, _ = attack.craft(key_craft, state, ctx, no_action(attack))
+    sends = unlike(key_noise, sends, jnp.asarray(attack.noise))
     model = form.moved(before, np.asarray(sends[0]), after)
     reply.content[key] = as_record(Arrays((name, model[name]) for name in sent))
     _store(context, [row, *earlier], memory)
@@ -130,11 +130,21 @@ def _remember(context: Context, sent: Arrays, reply: Message, memory: int) -> No
     """An honest update from before the onset."""
     if not reply.has_content() or not memory:
         return
-    form = ModelForm(sent)
-    own = own_arrays(next(iter(reply.content.array_records.values())))
-    row = np.empty(form.size, np.float32)
-    form.difference(form.arrays(sent, "sent"), form.arrays(own, "reply"), row)
+    form, _, _, row = _update(sent, next(iter(reply.content.array_records.values())))
     _store(context, [row, *_recalled(context, form.size)], memory)
+
+
+def _update(sent: Arrays, own: ArrayRecord):
+    """(form of the model, its leaves, those of the reply in the same order, update f32[d])."""
+    named = own_arrays(own)
+    if named.keys() != sent.keys():
+        raise ConfigError(f"the reply has other arrays than the model: {', '.join(named)}")
+    form = ModelForm(sent)
+    before = form.arrays(sent, "sent")
+    after = form.arrays(Arrays((name, named[name]) for name in sent), "reply")
+    row = np.empty(form.size, np.float32)
+    form.difference(before, after, row)
+    return form, before, after, row
 
 
 def _recalled(context: Context, size: int) -> list[np.ndarray]:
