@@ -23,12 +23,18 @@ def client_attack(text: str) -> Attack:
     known = {**UNTARGETED, **BACKDOOR}
     name = text.partition(":")[0].strip()
     if name not in known:
-        raise unknown_name("attack", name, [n for n in known if _alone(known[n])])
+        raise unknown_name("attack", name, able())
     attack = check_attack(parse_variant(known, text, "poison", knowledge="own"))
     if not _alone(type(attack)) or attack.knowledge != "own":
-        able = ", ".join(n for n in known if _alone(known[n]))
-        raise ConfigError(f"poison: {text!r} takes more than one client's sight; use one of {able}")
+        raise ConfigError(
+            f"poison: {text!r} takes more than one client's sight; use one of {', '.join(able())}"
+        )
     return attack
+
+
+def able() -> list[str]:
+    """Names of the attacks that one client can run."""
+    return [name for name, cls in {**UNTARGETED, **BACKDOOR}.items() if _alone(cls)]
 
 
 def _alone(cls: type[Attack]) -> bool:
