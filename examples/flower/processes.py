@@ -34,6 +34,24 @@ def require_free(ports: Sequence[int]) -> None:
 
 
 @contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Makes SIGTERM and SIGINT leave the block as an exception would, so that nothing stays behind.
+
+    A shell's background job ignores SIGINT, and SIGTERM would end this process alone.
+    """
+
+    def leave(number, frame):
+        raise SystemExit(f"ended by signal {number}")
+
+    before = {sign: signal.signal(sign, leave) for sign in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+
+
+@contextlib.contextmanager
 def federation(
     home: Path, port: int, node_configs: Sequence[str]
 ) -> Iterator[subprocess.Popen[bytes]]:

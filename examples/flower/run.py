@@ -17,9 +17,10 @@ from pathlib import Path
 import tomli_w
 
 from examples.flower.data import prepare
-from examples.flower.processes import federation, submit
+from examples.flower.processes import ended_by_signals, federation, submit
 from examples.flower.table import table
 from metasg_jax.errors import ConfigError
+from metasg_jax.programs.device import enable_compilation_cache
 
 APP = Path(__file__).parent / "app"
 STRATEGIES = (
@@ -138,13 +139,14 @@ def play(args: argparse.Namespace, attack: str, done: list[dict], say=print) -> 
         write(args, done)
 
     if args.in_process or not todo:
+        enable_compilation_cache()
         for strategy, seed in todo:
             finish(in_process(args, attack, run_config(args, strategy, attack, seed)))
         return done
     home = (args.work / "home").resolve()
     configs = [node_config(args, attack, i) for i in range(args.clients)]
     words = [" ".join(f"{k}={json.dumps(v)}" for k, v in config.items()) for config in configs]
-    with federation(home, args.port, words) as link:
+    with ended_by_signals(), federation(home, args.port, words) as link:
         for strategy, seed in todo:
             finish(deployed(args, home, link, run_config(args, strategy, attack, seed)))
     return done
