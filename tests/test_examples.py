@@ -25,6 +25,8 @@ MODULES = [
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
+    if "integrations.flower" in name:
+        pytest.importorskip("flwr", reason="Flower is an extra: pip install 'metasg-jax[flower]'")
     module = importlib.import_module(name)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     tried = 0

@@ -1,0 +1,1 @@
+"""A federation on images: two models, one client, one server."""

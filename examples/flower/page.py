@@ -1,0 +1,59 @@
+"""The page of results: an opening written by hand, and tables of the JSON files beside it.
+
+python -m examples.flower.page        # docs/results/flower/*.json -> docs/results/flower.md
+"""
+
+import json
+from pathlib import Path
+
+from examples.flower.table import has_trigger, spread, summary
+
+FOLDER = Path("docs/results/flower")
+FORMS = {
+    "deployed": "A SuperLink and ten SuperNodes, each a process",
+    "in process": "The same clients, mods and strategies in one process",
+}
+FRAMEWORKS = {"jax": "JAX", "torch": "PyTorch"}
+
+
+def page(opening: str, results: list[dict]) -> str:
+    """Markdown: a section for each form and framework, a table for each attack."""
+    parts = [opening.strip()]
+    rows = summary(results)
+    for form, title in FORMS.items():
+        for framework, called in FRAMEWORKS.items():
+            mine = [r for r in rows if (r["form"], r["framework"]) == (form, framework)]
+            if mine:
+                parts.append(f"## {title}: {called}")
+                for attack in dict.fromkeys(r["attack"] for r in mine):
+                    parts.append(_table(attack, [r for r in mine if r["attack"] == attack]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(attack: str, rows: list[dict]) -> str:
+    triggered = has_trigger(attack)
+    names = ["strategy", "accuracy", *(["attack success"] if triggered else [])]
+    names += ["seconds a round", "seconds of defence", "seeds"]
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    for row in sorted(rows, key=lambda r: -(r["accuracy"] - triggered * r["success"])):
+        name = f"**{row['strategy']}**" if row["strategy"] == "TrustedFedAvg" else row["strategy"]
+        cells = [name, spread(row, "accuracy")]
+        cells += [spread(row, "success")] if triggered else []
+        cells += [f"{row['seconds']:.2f}", f"{row['defence']:.3f}", str(row["seeds"])]
+        lines.append("| " + " | ".join(cells) + " |")
+    stopped = [f"{row['strategy']} stopped: {row['failed'][0]}" for row in rows if row["failed"]]
+    whose = "no attack" if attack == "none" else f"`{attack}`"
+    return "\n".join([f"Attack: {whose}.", "", *lines, *([""] if stopped else []), *stopped])
+
+
+def main() -> None:
+    """Writes the page."""
+    results = []
+    for path in sorted(FOLDER.glob("*.json")):
+        results += json.loads(path.read_text())["results"]
+    opening = (FOLDER / "opening.md").read_text()
+    FOLDER.with_suffix(".md").write_text(page(opening, results))
+
+
+if __name__ == "__main__":
+    main()
