@@ -33,7 +33,7 @@ class Measurement:
 
     @property
     def median(self) -> float:
-        """Of the samples, in seconds; NaN without any."""
+        """Median of the samples, in seconds; NaN without any."""
         return statistics.median(self.samples) if self.samples else float("nan")
 
     def ratio_to(self, other: "Measurement") -> float:

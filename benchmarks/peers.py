@@ -25,7 +25,7 @@ def makers_of(case: Case) -> Makers:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that are installed."""
+    """Versions of the packages that are installed."""
     found = {}
     for package in PACKAGES:
         try:

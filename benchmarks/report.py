@@ -21,7 +21,7 @@ _SAME = 1e-3
 REPORTED_GAME_SPEED = 0.32
 
 FIELDS = ("suite", "table", "case", "column", "value")
-"""Of a file of tables."""
+"""Columns of a file of tables."""
 
 Results = list[tuple[Case, Measured]]
 

@@ -35,7 +35,7 @@ class Options:
     suite: tuple[Literal["rounds", "rules", "game", "scaling"], ...] = SUITES
     """Suites, one or more."""
     repetitions: int = 5
-    """Of each contestant; slow ones get fewer."""
+    """Repetitions of each contestant; slow ones get fewer."""
     only: tuple[str, ...] = ()
     """Cases whose "suite: name" contains one of these texts; all by default."""
     quick: bool = False

@@ -78,7 +78,7 @@ class Complexity:
     toy: bool = False
     """The first case of each table, and a hundredth of all that: does it run?"""
     seed: int = 0
-    """Of all randomness."""
+    """Seed of all randomness."""
     out: Path = Path("docs/results/complexity.csv")
     """Where the numbers go, in long form; plots beside it."""
 
@@ -227,7 +227,7 @@ def residuals(o: Oracle, theta, phis) -> jax.Array:
 
 
 class Constants(NamedTuple):
-    """Of Assumptions 4.4 and D.2, the largest over types; lower bounds where they are sampled."""
+    """Constants of Assumptions 4.4 and D.2, the largest over types; lower bounds if sampled."""
 
     mu: float
     L11: float

@@ -48,9 +48,9 @@ class Equilibria:
     """What is run."""
 
     games: tuple[str, ...] = ("matrix", "commitment", "two_types")
-    """Of these three."""
+    """Games to play, one or more of these three."""
     seeds: int = 10
-    """Of the learner."""
+    """Seeds of the learner, counted from 0."""
     steps: int = 1500
     """Meta-steps of each."""
     out: Path = Path("docs/results/equilibria.csv")

@@ -75,7 +75,7 @@ class Estimators:
     toy: bool = False
     """The first case of each table, a few draws, no FL game: does it run?"""
     seed: int = 0
-    """Of all draws."""
+    """Seed of all draws."""
     out: Path = Path("docs/results/estimators.csv")
     """Where the numbers go, in long form."""
 
@@ -90,7 +90,7 @@ class Estimators:
 
 
 class Moments(NamedTuple):
-    """Of independent estimates of a vector f64[P].
+    """Moments of independent estimates of a vector f64[P].
 
     Attributes:
         mean: f64[P].
@@ -238,7 +238,7 @@ def over_types(game, value: Callable) -> jax.Array:
 
 
 def exact_gradient(game, state: MetaSGState, config: MetaConfig, objective: str) -> np.ndarray:
-    """Of E_Q L_D in theta, f64[P]."""
+    """Exact gradient f64[P] of E_Q L_D in theta."""
 
     def value(theta):
         defender = defender_player(state.replace(theta=theta), game, config)
@@ -502,7 +502,7 @@ def game_players(game, config: MetaConfig):
 
 
 def exact_policy_gradient(game, state, config, leads: bool, index: int) -> np.ndarray:
-    """Of J_D in theta, or of J_A in phi, for one type."""
+    """Exact gradient of J_D in theta, or of J_A in phi, for one type."""
     defender = defender_player(state, game, config)
     attacker = attacker_player(state, game, config, index)
 

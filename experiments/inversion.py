@@ -81,7 +81,7 @@ class Inversion:
     first_seed: int = 0
     """The seeds that the estimate was chosen on are 100 to 102."""
     steps: int = 100
-    """Of each search."""
+    """Steps of each search."""
     out: Path = Path("docs/results/inversion.csv")
     """Where the tables go, in long form."""
 
@@ -188,7 +188,7 @@ def play(args: Inversion, dataset, console) -> tuple[list[Cell], dict]:
 
 
 def seeds(args: Inversion) -> range:
-    """Of this run."""
+    """Seeds that this run plays."""
     return range(args.first_seed, args.first_seed + args.seeds)
 
 

@@ -221,7 +221,7 @@ def play(
         worlds = [*old, *(w for w in worlds if w not in old)]
 
     def rows(names, worlds):
-        """Of those who play there."""
+        """Lines of those who play there."""
         if not (names and worlds):
             return {}
         judged = judge(
@@ -270,7 +270,7 @@ def say(what, done, total):
 
 
 def contestant(name: str, study: Study, dataset) -> Contestant:
-    """Of its name; ``attack_adaptive`` is the rival that learned this model and task."""
+    """The contestant of that name; ``attack_adaptive`` is the rival that learned this task."""
     if name == "attack_adaptive":
         return Contestant(
             name, "rule", rule=load_rival(world(trust_game(study.config), dataset, 0))

@@ -153,7 +153,7 @@ def parts(found: dict) -> str:
 
 
 def by_type(found: dict) -> str:
-    """Of the card: learned minus perfect filter, and what is kept."""
+    """Table of the card: learned minus perfect filter, and what is kept."""
     parts = []
     for name, result in found.items():
         if not name.startswith(("card-", "never-met")):

@@ -28,7 +28,7 @@ TINY = [
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Of a child: its own compilation cache, and compiled fast rather than well."""
+    """Variables of a child: its own compilation cache, compiled fast rather than well."""
     return {
         **os.environ,
         "COLUMNS": "200",

@@ -47,7 +47,7 @@ def test_a_kill_inside_a_rewrite_leaves_the_old_file(tmp_path, monkeypatch, at):
 
 @pytest.mark.parametrize("where", ["write", "fsync"])
 def test_a_full_disk_at_an_added_line_is_named(tmp_path, monkeypatch, where):
-    """Of metrics and of tables; it says where, and what was there stays."""
+    """In metrics and in tables; the message says where, and what was there stays."""
     (tmp_path / "metrics.jsonl").write_text("old\n")
     if where == "write":
         (tmp_path / "metrics.jsonl").unlink()

@@ -104,7 +104,7 @@ def test_a_sampler_finds_mean_and_variance():
 
 
 def test_meta_gradients_on_the_bandit():
-    """Of the learner's own updates, debiased and printed have the errata's means."""
+    """The learner's own updates, debiased and printed, have the errata's means."""
     setting = estimators.settings()[0]
     state = estimators.state_of(setting, setting.config)
 

@@ -89,7 +89,7 @@ def _decoded(path: Path, content: bytes) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Of the file's bytes, 64 hex digits."""
+    """SHA-256 of the file's bytes, as 64 hex digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -172,7 +172,7 @@ def test_a_round_of_bad_rows_only_is_rejected_as_a_whole(name, poison):
 
 @every_rule
 def test_rejected_counts_each_bad_row_once(name):
-    """Of ten rows three are bad, one of them not sent, and one has a bad weight."""
+    """Three of ten rows are bad, one of them not sent, and one has a bad weight."""
     got = with_rows(honest_round(), ([0, 1, 2], 3), [np.nan, -np.inf, 1e38])
     got = with_weights(with_weights(got, 2, 0.0), 5, np.nan)
     assert rejected_by(RULES[name](), got) == 3

@@ -121,7 +121,7 @@ def moves(inputs, num_trust):
 @pytest.mark.parametrize("kind", ["as it should be", "absent, nan"])
 @pytest.mark.parametrize("name", [name for name in AGGREGATORS if name not in HELD])
 def test_derivatives_are_those_of_finite_differences(name, kind):
-    """Of the rule's statement in float64, of the present rows only; away from its kinks."""
+    """The rule's statement is differenced in float64, over present rows, away from its kinks."""
     rule, got = RULES[name](), ROUNDS[kind]
     rule = rule.replace(**{k: 0.0 for k in ("sigma", "noise") if hasattr(rule, k)})
     absent = ABSENT if kind.startswith("absent") else []

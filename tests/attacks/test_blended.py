@@ -29,7 +29,7 @@ def test_a_mixture_lies_between_honest_and_crafted(blended, whole):
 
 @pytest.mark.parametrize(("blended", "whole"), PAIRS, ids=["bfl", "ipm"])
 def test_sleepers_send_honest_updates(blended, whole):
-    """Of two clients half act: the first."""
+    """Half of two clients act: the first."""
     honest, crafted = attack_alone(blended, active=False), attack_alone(whole)
     sent = attack_alone(blended, action=side(1.0, 0.5))
     np.testing.assert_allclose(sent[0], crafted[0], rtol=1e-5, atol=1e-6)

@@ -132,7 +132,7 @@ def test_it_looks_at_images_of_its_own_clients_and_of_nobody_else():
 
 
 def test_what_it_sees_is_the_cross_entropy_of_its_images():
-    """Of clients that hold one image many times: nothing is left to chance."""
+    """Clients hold one image many times, so that nothing is left to chance."""
     data = client_data(0)
     index = np.array(data.index)
     index[0] = index[1] = 5

@@ -30,7 +30,7 @@ def digits():
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
-    """Of the generative model."""
+    """The generative model learns for a few steps only."""
     module = __import__("sys").modules[generated.__module__]
     monkeypatch.setattr(module, "Velocity", functools.partial(module.Velocity, width=16, blocks=1))
     monkeypatch.setattr(module, "STEPS", 30)

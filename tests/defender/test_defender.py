@@ -162,7 +162,7 @@ def test_a_model_of_float64_keeps_its_digits(blind):
 
 
 def test_one_defender_serves_models_of_other_kinds(blind):
-    """Of the same names and shapes: what comes back is of the kind that was given."""
+    """Models share names and shapes: what comes back is of the kind that was given."""
     for kind in (np.float32, np.float64):
         model = {"w": np.zeros((3, 2), kind), "n": np.array([1, 2])}
         new, _, _ = blind.aggregate(blind.init(model), model, [model] * 2)

@@ -10,7 +10,7 @@ import pytest
 from metasg_jax.config import MetaConfig, RunConfig
 from metasg_jax.evaluation.controls import all_attackers
 from metasg_jax.evaluation.episodes import score_actions
-from metasg_jax.evaluation.schedules import constant, play_policy, play_schedules
+from metasg_jax.evaluation.recorded import play_policy
 from metasg_jax.evaluation.switching import Switch, cycle
 from metasg_jax.game.rollout import Player, init_normalizer
 from metasg_jax.learning import init_state
@@ -59,10 +59,10 @@ def test_before_the_switch_nothing_is_different():
     "switch", [None, cycle(K, 1, 1), Switch(jnp.zeros((K,), jnp.int32), jnp.int32(2))]
 )
 @pytest.mark.slow
-def test_grid_points_and_schedules_switch_alike(switch):
-    schedules = constant(np.tile(OPEN, (K, 1)), H)[:, None]
-    by_schedule = play_schedules(KEY, GAME, schedules, ATTACKERS, switch=switch)
+def test_a_grid_point_is_the_policy_that_always_plays_it(switch):
+    recorded = play_policy(KEY, GAME, PLAYER, ATTACKERS, switch=switch)
     grid = score_actions(
         jax.random.clone(KEY), GAME, OPEN[None], OPEN[-1:], ATTACKERS, "test", switch
     )
-    np.testing.assert_allclose(by_schedule.score[:, 0], grid[:, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(recorded.metrics.score, grid[:, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(recorded.action, np.broadcast_to(OPEN, (K, H, 3)))

@@ -269,7 +269,7 @@ def bad_settings(room: Room, seed: int) -> Iterator[Injection]:
 
 
 def foreign_files(room: Room, seed: int) -> Iterator[Injection]:
-    """Of other settings, of an older version, or of another program."""
+    """Files of other settings, of an older version, or of another program."""
 
     def case(name, made, go_on, change):
         base, other, right = getattr(room, made)

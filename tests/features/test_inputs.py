@@ -14,7 +14,7 @@ RNG = np.random.default_rng(0)
 
 
 def layout(outputs_first):
-    """Of one matrix and its bias, in the order of JAX or of PyTorch."""
+    """Layout of one matrix and its bias, in the order of JAX or of PyTorch."""
     shape = (OUT, IN) if outputs_first else (IN, OUT)
     params = {"a": np.zeros(shape, np.float32), "b": np.zeros(OUT, np.float32)}
 

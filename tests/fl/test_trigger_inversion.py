@@ -58,7 +58,7 @@ def found():
 
 
 def share(deployed, mask, pattern, label):
-    """Of fresh images of other classes, those sent to the label."""
+    """Share of fresh images of other classes that are sent to the label."""
     x, y = images(200, seed=5)
     logits = MODEL.apply(deployed.params, stamp(x[y != label], mask, pattern), deployed.clip)
     return (np.asarray(logits).argmax(axis=1) == label).mean()

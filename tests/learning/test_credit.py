@@ -68,7 +68,7 @@ def test_averaged_over_decisions_it_is_the_gradient_of_the_expected_reward(playe
     seen = player.normalizer(obs)
 
     def chances(theta):
-        """Of each of the 8 decisions."""
+        """Probability of each of the 8 decisions."""
         trust = player.policy.trust(theta, seen)
         return jnp.prod(jnp.where(keeps > 0, trust[None], 1 - trust[None]), axis=1)
 

@@ -38,7 +38,7 @@ def players(game, config, theta, phi):
 
 
 def exact_gradient(game, config, theta, phi, objective="sampled", side=0):
-    """Of L_D in theta (side 0) or of L_A in phi (side 1)."""
+    """Gradient of L_D in theta (side 0) or of L_A in phi (side 1)."""
     defender, attacker = players(game, config, theta, phi)
 
     def value(params):

@@ -22,7 +22,7 @@ CONFIG = MetaConfig(group_size=4, discount=0.8)
 
 
 def exact_gradient(params):
-    """Of J = sum_t 0.8^(t-1) E r_t, by Gauss-Hermite quadrature over one round's noise."""
+    """Gradient of J = sum_t 0.8^(t-1) E r_t, by Gauss-Hermite quadrature over a round's noise."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
     weights = jnp.asarray(weights / weights.sum(), jnp.float32)
 

@@ -47,7 +47,7 @@ def players(game, config, theta=0.3, phi=0.8):
 
 
 def exact_gradient(game, k, defender, attacker, config, side):
-    """Of L_D in theta (side 0), of L_A in phi (1)."""
+    """Gradient of L_D in theta (side 0), of L_A in phi (1)."""
 
     def value(params):
         pair = [defender, attacker]

@@ -10,7 +10,7 @@ def mix(f, *models):
 
 
 def length(a, b):
-    """Of the step from model ``a`` to model ``b``."""
+    """Length of the step from model ``a`` to model ``b``."""
     return float(np.sqrt(sum(np.sum((b[k] - a[k]).astype(np.float64) ** 2) for k in a)))
 
 

@@ -40,7 +40,7 @@ def test_multi_krum_weighs_the_kept_rows_by_their_examples():
 
 
 def bulyan_of_first(rows, f):
-    """Of rows with equal scores the first is chosen, as by Krum."""
+    """Bulyan that chooses the first of rows with equal scores, as Krum does."""
     left, chosen = list(range(len(rows))), []
     while len(chosen) < len(rows) - 2 * f:
         chosen.append(left.pop(np.argmin(krum_scores(rows[left], f))))

@@ -35,7 +35,7 @@ def test_trim_mean_loses_a_row_to_rounding():
 
 @every_case
 def test_median(rows):
-    """Of an even number, the mean of the two in the middle."""
+    """An even number of rows gives the mean of the two in the middle."""
     assert_equal(update_of(Median(), rows), np.median(rows, axis=0))
 
 

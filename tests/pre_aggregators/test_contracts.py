@@ -146,7 +146,7 @@ def test_buckets_are_a_partition_of_the_rows_that_are_present(s):
 
 
 def test_every_pair_shares_a_bucket_equally_often():
-    """Of 10 rows in buckets of 2, a pair meets with probability 1 / 9."""
+    """With 10 rows in buckets of 2, a pair meets with probability 1 / 9."""
     draws = jax.vmap(run, (None, None, 0))(Bucketing(), round_of(np.eye(N)), np.arange(2000))
     member = np.float64(draws.updates > 0)
     together = np.einsum("kbi,kbj->ij", member, member) / 2000

@@ -38,7 +38,7 @@ def trained(tmp_path_factory):
 
 
 def lines(folder):
-    """Of adapt.csv, but for the seconds and the checksum of the line."""
+    """Lines of adapt.csv, but for the seconds and the checksum of the line."""
     return [line.rsplit(",", 2)[0] for line in (folder / "adapt.csv").read_text().splitlines()]
 
 

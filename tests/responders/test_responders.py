@@ -92,7 +92,7 @@ def test_of_rewards_it_takes_the_highest(kind):
 
 
 def test_what_is_not_kept_pays_nothing():
-    """Of actions that pay alike it takes the first: honest work, which builds a reputation."""
+    """It takes the first of actions that pay alike: honest work, which builds a reputation."""
     sent, honest, *_, harm, _ = look(
         Looking(ACTIONS, pays="kept"), jnp.int32(1), jnp.zeros(N, bool)
     )

@@ -191,7 +191,7 @@ def _condense(tree: _Tree, min_cluster_size: int | jax.Array) -> _Starts:
 
 
 def _nearest(candidates: jax.Array, height: jax.Array) -> jax.Array:
-    """Of the nodes k with candidates[i, k], nested in each other, the innermost: bool[n, n]."""
+    """The innermost of the nested nodes k with candidates[i, k], marked for each i: bool[n, n]."""
     heights = jnp.where(candidates, height[None, :], jnp.inf)
     return candidates & (heights == heights.min(axis=1, keepdims=True))
 

@@ -34,7 +34,7 @@ class Attack:
     steps: int = 16
     """Batches of four episodes: with the tries, 14,800 FL rounds where these have a hundred."""
     seed: int = 0
-    """Of the learner."""
+    """Seed of the learner."""
     worlds: int = 3
     """Fresh worlds of the table at the end; 0 for none."""
     dataset: str = "digits"

@@ -24,7 +24,7 @@ class Certify:
     points: int = 4
     """Points of each adaptive attacker's ascent, for the constants; 0 leaves these out."""
     seed: int = 0
-    """Of the random numbers, the same for all checkpoints."""
+    """Seed of the random numbers, the same for all checkpoints."""
     out: Path | None = None
     """Directory of certify.md, certify.csv and certify.png (default: the run's). Checkpoints whose
     rows are there already are not computed again."""

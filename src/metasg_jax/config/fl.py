@@ -28,8 +28,8 @@ class FLConfig(Struct):
     horizon: int = static(100)
     """H, rounds of an episode."""
     precision: Literal["float32", "tensorfloat32", "bfloat16"] = static("float32")
-    """Of the clients' local training only; what they send is float32. tensorfloat32: products on
-    tensor cores of NVIDIA GPUs, no change elsewhere. bfloat16: weights and images too."""
+    """In which the clients train; what they send is float32. tensorfloat32: products on tensor
+    cores of NVIDIA GPUs, no change elsewhere. bfloat16: weights and images too."""
     weighting: Literal["equal", "size"] = static("equal")
     """What an answer weighs: all the same, as in the paper, or by the images that its client holds,
     as in FedAvg. Rules that take order statistics or select rows do not read it."""

@@ -77,7 +77,7 @@ class GameConfig:
     assumed_share: float = 0.2
     """The server's guess of the share of malicious clients: f = round(n x share)."""
     seed: int = 0
-    """Of splits, partition and client order."""
+    """Seed of the splits, the partition and the order of clients."""
 
     def check(self) -> None:
         """Raises ConfigError where a value is out of range."""

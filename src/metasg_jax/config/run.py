@@ -48,7 +48,7 @@ class RunConfig:
     keep: int = 2
     """Checkpoints that are kept, the newest; 0 keeps all. Changes nothing in the result."""
     seed: int = 0
-    """Of the learner."""
+    """Seed of all random numbers that the learner draws."""
     memory_gib: float = 0.0
     """Memory that the rollouts are fitted into where meta.rollouts_at_once is -1; 0 is 80 % of what
     is free at the start."""

@@ -47,7 +47,7 @@ class Panel:
         return self.policy.action_size
 
     def init(self, key, observation_spec):
-        """Of the learned policy at the centre action. ``key`` is consumed."""
+        """Parameters that play the learned policy; the action is the centre. Consumes ``key``."""
         theta = self.policy.init(key, observation_spec)
         action = jnp.zeros((self.action_size,), jnp.float32)
         return {"theta": theta, "action": action, "role": jnp.asarray(_LEARNED)}

@@ -12,7 +12,7 @@ _CHUNK = 1000
 
 
 class Metrics(Struct):
-    """Of one deployed model against one type.
+    """How well one deployed model does against one type of attackers.
 
     Attributes:
         accuracy: f32[] in [0, 1], on clean images.

@@ -34,7 +34,7 @@ class Played(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Of the attack and who plays it."""
+        """Text that names the attack and who plays it."""
         return label_of(self.attack, self.attacker)
 
     @property

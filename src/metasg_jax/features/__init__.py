@@ -47,7 +47,7 @@ FEATURES = Registry(
 )
 
 NAMES = tuple(name for family in FEATURES.values() for name in family.names)
-"""Of all columns, in order."""
+"""Names of all columns, in order."""
 
 FAMILY_OF = tuple(i for i, family in enumerate(FEATURES.values()) for _ in family.names)
 """The place in :data:`FEATURES` of each column's family."""

@@ -14,7 +14,7 @@ _KINDS = tuple(
 NAMES = tuple(f"input_{kind}" for kind in _KINDS)
 ROOT_NAMES = tuple(f"root_input_{kind}" for kind in _KINDS)
 _FLOOR = 0.1
-"""Of an even share: inputs that nobody writes to are no surprise below it."""
+"""Part of an even share below which no input counts as a surprise: nobody writes to it."""
 
 
 def inputs(rows: Rows, server: ServerData):

@@ -15,9 +15,9 @@ from metasg_jax.types import Received
 
 NUM_FEATURES = len(NAMES)
 NUM_COLUMNS = 4 * NUM_FEATURES + 2
-"""Of a client: features, their deviations, both remembered, and how often it was seen (twice)."""
+"""Numbers about a client: features, deviations, both remembered, how often it was seen (twice)."""
 NUM_CONTEXT = NUM_FEATURES + 3
-"""Of a round: medians of the features, how many rows are present and sent, rounds so far."""
+"""Numbers about a round: medians of the features, rows present and sent, rounds so far."""
 MEMORY = len(FEATURES)
 """The place of the memory in ``ClientView.known``, after the families."""
 NUM_KNOWN = len(FEATURES) + 1

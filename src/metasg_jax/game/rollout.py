@@ -163,7 +163,6 @@ def rollout(
     *,
     state: Any = None,
     num_rounds: int | None = None,
-    schedule: jax.Array | None = None,
     later: tuple[Any, jax.Array] | None = None,
     override: Callable[[Any, Any, jax.Array], jax.Array] | None = None,
     responder: Any = None,
@@ -181,8 +180,6 @@ def rollout(
         attacker: the follower; its actions are read by adaptive types only.
         state: where to start; a fresh episode by default.
         num_rounds: static; the game's horizon by default.
-        schedule: f32[num_rounds, A], what the defender plays whatever it sees, in place of its
-            policy's actions.
         later: (another type, i32[] the round from which the attacker is that one), its indices not
             batched either; the attacks' own states go on.
         override: ``(state, xi, action) -> action``, what is played in place of the defender's
@@ -234,8 +231,6 @@ def rollout(
         action_d, raw_d, seen_d = defender.act(key_d, obs_d)
         if override is not None:
             action_d = override(before, xi, action_d)
-        if schedule is not None:
-            action_d = schedule[t]
         sent_out = state
         state, step = game.defend(key_defend, state, xi, received, action_d)
         info = step.info

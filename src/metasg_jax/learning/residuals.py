@@ -95,7 +95,7 @@ class NormEstimate:
         return self.noise / (0.5 * (math.sqrt(4.5) - 2) * norm**2) if norm > 0 else math.inf
 
     def scaled(self, factor: float) -> "NormEstimate":
-        """Of the gradient times a positive number."""
+        """The estimate for the gradient times a positive ``factor``."""
         return NormEstimate(
             squared=self.squared * factor**2,
             squared_error=self.squared_error * factor**2,

@@ -208,7 +208,7 @@ class Parts(NamedTuple):
 
 
 def _both_gradients(fun, params) -> tuple[jax.Array, jax.Array]:
-    """Of a function's two scalars, ravelled."""
+    """Gradients f32[P] of the two scalars that ``fun`` returns, parameters raveled."""
     _, pull = jax.vjp(fun, params)
     one, zero = jnp.ones((), jnp.float32), jnp.zeros((), jnp.float32)
     flat = [jax.flatten_util.ravel_pytree(pull(c)[0])[0] for c in ((one, zero), (zero, one))]

@@ -68,7 +68,7 @@ class Hidden(NamedTuple):
 
     @property
     def num_rounds(self) -> int:
-        """Of a block."""
+        """Rounds of one block."""
         return self.game.horizon // len(self.types)
 
 
@@ -199,7 +199,7 @@ def candidate_of(key, state, own, meta, current, view, belief, psi):
 
 
 def final_metrics(key: Key, hidden: Hidden, standing: Standing) -> Metrics:
-    """Of the deployed copy after the last block, on test images."""
+    """Metrics of the deployed copy after the last block, on test images."""
     return _measured(key, hidden.game, jnp.int32(hidden.types[-1]), standing.run.state)
 
 

@@ -90,7 +90,7 @@ class OwnWorld(Struct):
         return state.replace(**{name: getattr(server, name) for name in names})
 
     def attacker(self, i) -> Player:
-        """Of type ``i``."""
+        """The attacker of type ``i``."""
         return self.attackers.of(i)
 
 

@@ -106,7 +106,7 @@ class Plan:
 
     @property
     def mark(self) -> str:
-        """Of what may not differ between runs that share a file."""
+        """Twelve hex digits of the settings that runs which share a file must have in common."""
         tree = self.to_json()
         return mark({name: value for name, value in tree.items() if name not in _GROWING})
 

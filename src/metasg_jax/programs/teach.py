@@ -190,7 +190,7 @@ def _widened(earned, width: int):
 
 
 def _mark(kind: RunConfig, seed: int, number: int) -> str:
-    """Of a world's settings: lessons of other settings, or of another world, are not read."""
+    """Fingerprint of one world and its settings: lessons with another fingerprint are not read."""
     return checkpoint.mark([checkpoint.lasting(kind), seed, number])
 
 

@@ -19,7 +19,7 @@ from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
 from metasg_jax.data import Dataset
 from metasg_jax.errors import ConfigError
 from metasg_jax.evaluation.attack_suite import FIXED, rivals
-from metasg_jax.evaluation.schedules import play_policy
+from metasg_jax.evaluation.recorded import play_policy
 from metasg_jax.evaluation.statistics import mean_se
 from metasg_jax.evaluation.tables import markdown_table, rich_table, with_error
 from metasg_jax.evaluation.worlds import FINAL, SELECTION, world

@@ -28,7 +28,7 @@ class MatrixAnswer:
 
     @property
     def logit(self) -> float:
-        """Of the second row, with the first row's at 0; +-inf for a pure commitment."""
+        """Logit of the second row where the first row's is 0; +-inf for a pure commitment."""
         with np.errstate(divide="ignore"):
             return float(np.log1p(-self.first_row) - np.log(self.first_row))
 

@@ -14,7 +14,7 @@ _QUANTILES = (0.0, 0.1, 0.25, 0.75, 0.9, 1.0)
 _COSINE_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 _ROOT_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 NUM_STATISTICS = len(_QUANTILES) + len(_COSINE_QUANTILES) + len(_ROOT_QUANTILES) + 4 + 9 + 2
-"""Of :func:`round_statistics`, and the root loss and its change, which observations add."""
+"""Size of :func:`round_statistics`, plus the root loss and its change, which observations add."""
 
 
 def round_statistics(model: Model, received: Received) -> jax.Array:

@@ -49,7 +49,7 @@ class Row:
 
     @property
     def mark(self) -> tuple:
-        """Of the state and the budget: rows that share it were computed together."""
+        """What identifies state and budget: rows that share it were computed together."""
         return self.step, self.digest, self.batches, self.points, self.seed
 
     @property
