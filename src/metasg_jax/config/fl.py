@@ -33,6 +33,9 @@ class FLConfig(Struct):
     weighting: Literal["equal", "size"] = static("equal")
     """What an answer weighs: all the same, as in the paper, or by the images that its client holds,
     as in FedAvg. Rules that take order statistics or select rows do not read it."""
+    augment: Literal["none", "crop_flip"] = static("none")
+    """What local training does to its images each time: nothing, or random crops (an eighth of a
+    side) and mirror images. It pays where clients see their images many times."""
     local_lr: float = 0.3
     """Learning rate of the clients."""
     server_lr: float = 1.0
@@ -60,6 +63,9 @@ class FLConfig(Struct):
         )
         require(
             self.weighting in ("equal", "size"), "weighting", self.weighting, "one of equal, size"
+        )
+        require(
+            self.augment in ("none", "crop_flip"), "augment", self.augment, "one of none, crop_flip"
         )
         for name in ("local_lr", "server_lr"):
             value = getattr(self, name)
