@@ -16,17 +16,15 @@ MODELS = Registry(
 )  # fmt: skip
 
 
-def make_model(
-    name: str, input_shape, num_classes: int, hidden, shift=(), scale=()
-) -> LinenModel:
+def make_model(name: str, input_shape, num_classes: int, hidden, shift=(), scale=()) -> LinenModel:
     """Builds a registered model.
 
     Args:
         name: a key of :data:`MODELS`.
         input_shape: (h, w, c) of an image.
         num_classes: C.
-        hidden: widths of the hidden layers; for ``cnn`` (channels, channels, width), for a ``resnet``
-            the channels of its stages.
+        hidden: widths of the hidden layers; for ``cnn`` (channels, channels, width), for a
+            ``resnet`` the channels of its stages.
         shift: see :class:`LinenModel`.
         scale: see :class:`LinenModel`.
 

@@ -22,7 +22,7 @@ class LinenModel:
         module: called as ``module(x, clip)`` with x f32[B, h, w, c] and clip f32[U] or None.
         input_shape: (h, w, c).
         num_classes: C.
-        shift: of each channel, what is taken from an image before the module sees it; () is nothing.
+        shift: of each channel, what is taken from an image before the module sees it; () is 0.
         scale: of each channel, what the difference is divided by; () is 1.
     """
 
