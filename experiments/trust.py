@@ -239,22 +239,29 @@ def play(
         return found
     by_name = {row["contestant"]: row for row in (*found.get("rows", []), *new["rows"])}
     names = [*dict.fromkeys(names), *(name for name in by_name if name not in names)]
-    return {**new, "rows": [by_name[name] for name in names]}
+    return summarised(new, [by_name[name] for name in names])
 
 
 def with_worlds(found: dict, more: dict) -> dict:
     """JSON of the same contestants in the worlds of both; types count alike."""
+    columns = ("score", "accuracy", "asr", "kept")
+    rows = [
+        {**a, **{name: a[name] + b[name] for name in columns}}
+        for a, b in zip(found["rows"], more["rows"], strict=True)
+    ]
+    return summarised({**found, "worlds": found["worlds"] + more["worlds"]}, rows)
 
-    def both(name: str) -> np.ndarray:
-        pairs = zip(found["rows"], more["rows"], strict=True)
-        return np.array([a[name] + b[name] for a, b in pairs], float)
 
-    names, types = [row["contestant"] for row in found["rows"]], found["types"]
-    about = {key: value for key, value in found.items() if key not in ("types", "rows")}
-    about["worlds"] = found["worlds"] + more["worlds"]
+def summarised(about: dict, rows: list[dict]) -> dict:
+    """JSON of rows from several games of the same worlds, with the means and regrets of all."""
+    types = about["types"]
+    about = {key: value for key, value in about.items() if key not in ("types", "rows")}
     alike = np.full(len(types), 1 / len(types))
-    arrays = (both(name) for name in ("score", "accuracy", "asr", "kept"))
-    return Judged(names, types, alike, *arrays, about).to_json()
+    arrays = (
+        np.array([row[name] for row in rows], float)
+        for name in ("score", "accuracy", "asr", "kept")
+    )
+    return Judged([row["contestant"] for row in rows], types, alike, *arrays, about).to_json()
 
 
 def say(what, done, total):
