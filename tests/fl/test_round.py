@@ -169,7 +169,7 @@ def test_answers_weigh_the_same_or_by_their_images():
     np.testing.assert_array_equal(answer_weights(FLConfig(), sizes), np.ones(3))
     got = answer_weights(FLConfig(weighting="size"), sizes)
     np.testing.assert_array_equal(got, np.array([3, 50, 7], np.float32))
-    with pytest.raises(ConfigError, match="weighting = 'sizes': one of equal, size"):
+    with pytest.raises(ConfigError, match="weighting = 'sizes': one of auto, equal, size"):
         FLConfig(weighting="sizes").check()
 
 

@@ -101,3 +101,20 @@ def test_a_channel_is_normalised_by_the_root_images_in_steps_of_a_twentieth():
     shift, scale = normalization(images)
     np.testing.assert_allclose(shift, (0.45, 0.4))
     np.testing.assert_allclose(scale, (0.05, 0.3))  # a channel without contrast is not blown up
+
+
+@pytest.mark.parametrize(
+    ("partition", "asked", "got"),
+    [
+        ("dirichlet", "auto", "size"),
+        ("q", "auto", "equal"),
+        ("dirichlet", "equal", "equal"),
+        ("q", "size", "size"),
+    ],
+)
+def test_answers_weigh_by_images_where_clients_hold_unlike_numbers_of_them(partition, asked, got):
+    config = GameConfig(
+        partition=partition, level=0.5, types=("none",), num_root=12, num_validation=30
+    )
+    fl = FLConfig(num_clients=8, num_sampled=4, weighting=asked)
+    assert make_game(config, fl, tiny_dataset(side=6)).fl.weighting == got

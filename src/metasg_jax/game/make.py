@@ -167,6 +167,8 @@ def make_game(
     config, fl = config or GameConfig(), fl or FLConfig()
     config.check()
     fl.check()
+    if fl.weighting == "auto":
+        fl = fl.replace(weighting="size" if config.partition == "dirichlet" else "equal")
     if dataset is None:
         dataset = load(config.dataset)
     require_arrays(dataset)

@@ -67,7 +67,9 @@ def get_config(dataset: str) -> RunConfig:
             types=("none", "ipm:scale=5@0.2", "bfl@0.2", "ipm:scale=2@0.1+bfl:boost=3@0.05"),
             **TRUST,
         )  # fmt: skip
-        fl = FLConfig(batch_size=32, local_steps=5, horizon=200, local_lr=0.2)
+        fl = FLConfig(
+            batch_size=32, local_steps=5, horizon=200, local_lr=0.2, weighting="equal"
+        )  # fmt: skip
         teacher = TeachConfig(
             worlds=0, own_play=8, horizon=80, trims=(-1.0, -0.33), lr=1e-3, work_spread=1.0
         )
