@@ -28,12 +28,12 @@ from rich.console import Console
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig, TeachConfig
 from metasg_jax.data import load
 from metasg_jax.defender import save_defender
-from metasg_jax.defender.files import find, read_defender
 from metasg_jax.game.make import make_game
 from metasg_jax.learning.state import KNOBS, defender_player, init_state, policies
 from metasg_jax.policies import SetPolicy
 from metasg_jax.presets.cpu import TRUST
 from metasg_jax.programs.device import enable_compilation_cache
+from metasg_jax.programs.pretrain import begin_with
 from metasg_jax.programs.teach import card_of, learn_from, read_lessons, teach_program
 
 
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--join", type=Path, nargs="+", help="runs whose lessons are put together")
-    parser.add_argument("--begin", help="a defender to go on from")
+    parser.add_argument("--begin", default="", help="a defender to go on from")
     parser.add_argument("--respond", choices=RESPONSES, help="meet attackers who look through it")
     parser.add_argument("--leave-out", choices=("own_play", "breadth", "context"))
     parser.add_argument("--real", action="store_true", help="clients hold real images")
@@ -122,9 +122,7 @@ def main() -> None:
     datasets = {name: load(name) for name in {k.game.dataset for k in kinds}}
     game = make_game(first.game, first.fl, datasets[first.game.dataset])
     state = init_state(jax.random.key(args.seed), game, first.meta)
-    if args.begin:
-        player, _ = read_defender(find(args.begin))
-        state = state.replace(theta=player.params, normalizer=player.normalizer)
+    state = begin_with(args.begin, state)
     if args.join:
         join(args.join, args.out, first, game, state, args.leave_out)
         return

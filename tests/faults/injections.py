@@ -8,8 +8,10 @@ import json
 import os
 import shutil
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
+from multiprocessing import get_context
 from pathlib import Path
 from unittest import mock
 
@@ -102,6 +104,40 @@ def stopped_inside(room: Room, seed: int) -> Iterator[Injection]:
                     shutil.rmtree(folder)
 
             yield Injection(group, f"{name}: {call} {at}", act)
+
+
+def play_in(program: str, folder: Path) -> None:
+    """What a process of its own does until it is killed."""
+    getattr(Room(folder.parent), program)(folder)
+
+
+def killed_from_outside(room: Room, seed: int) -> Iterator[Injection]:
+    """A process that plays is killed soon after its first file; here its run goes on to the end."""
+    rng = np.random.default_rng([seed, 9])
+    places: dict[str, tuple[str, Callable[[], object]]] = {
+        "pretrain": ("pretrain", lambda: room.pretrained[2]),
+        "matrix": ("matrix", lambda: room.matrices[2]),
+        "exploit": ("exploit", lambda: room.exploits[2]),
+        "adapt": ("adapt", lambda: room.adapted[1]),
+    }
+    for name, (program, right) in places.items():
+        for delay in (0.0, float(rng.uniform(0.0, 0.5)), float(rng.uniform(0.0, 2.0))):
+
+            def act(program=program, right=right, delay=delay):
+                want, folder = right(), room.folder / "killed"
+                process = get_context("spawn").Process(target=play_in, args=(program, folder))
+                process.start()
+                while process.is_alive() and not (folder.is_dir() and seen(folder)):
+                    time.sleep(0.001)
+                process.join(delay)
+                process.kill()
+                process.join()
+                try:
+                    return attempt(folder, lambda: getattr(room, program)(folder), want)
+                finally:
+                    shutil.rmtree(folder)
+
+            yield Injection("kill -9 from outside", f"{name}: after {delay:.2f} s", act)
 
 
 def programs(folder: Path) -> dict[str, Callable[[], object]]:
@@ -328,7 +364,7 @@ def foreign_files(room: Room, seed: int) -> Iterator[Injection]:
         yield case(f"matrix: {change.__name__}", "matrices", room.matrix, change)
 
 
-GROUPS = (damaged_files, stopped_inside, foreign_files, places_that_can_not_be, hostile_rows,
+GROUPS = (damaged_files, stopped_inside, killed_from_outside, foreign_files, places_that_can_not_be, hostile_rows,
           bad_settings)  # fmt: skip
 
 

@@ -19,8 +19,9 @@ from metasg_jax.defender import save_defender
 from metasg_jax.defender.files import read_defender
 from metasg_jax.errors import DataError
 from metasg_jax.features.view import view_spec
+from metasg_jax.game.make import make_game
 from metasg_jax.game.rollout import Player, init_normalizer
-from metasg_jax.learning.state import KNOBS
+from metasg_jax.learning.state import KNOBS, init_state
 from metasg_jax.policies import SetPolicy
 from metasg_jax.programs import adapt, exploit, pretrain, run_directory, simulate
 from metasg_jax.programs.pretrain import pretrain_program
@@ -126,6 +127,20 @@ class Room:
         base, other = self.folder / "adapt", self.folder / "other adapt"
         self.adaptation(other, 1, write=True)
         return base, other, self.adaptation(base, write=True)
+
+    def adapt(self, folder: Path):
+        """The program itself, on a run of two blocks."""
+        config = dataclasses.replace(CONFIG, fl=FL.replace(horizon=4))
+        asked = dataclasses.replace(ASKED, psi="mixture:clips=2,trims=2,levels=2", num_simulated=60)
+        game = make_game(config.game, config.fl, DATASET)
+        state = init_state(jax.random.key(0), game, config.meta)
+        with mock.patch.object(adapt, "adaptation", no_picture):
+            return adapt.adapt_program(state, config, DATASET, asked, folder, True, QUIET)
+
+    @functools.cached_property
+    def adapted(self) -> tuple[Path, object]:
+        base = self.folder / "adapted"
+        return base, self.adapt(base)
 
     def defender(self, folder: Path):
         return checkpoint.digest(read_defender(folder)[0])

@@ -169,5 +169,13 @@ def test_answers_weigh_the_same_or_by_their_images():
     np.testing.assert_array_equal(answer_weights(FLConfig(), sizes), np.ones(3))
     got = answer_weights(FLConfig(weighting="size"), sizes)
     np.testing.assert_array_equal(got, np.array([3, 50, 7], np.float32))
-    with pytest.raises(ConfigError, match="weighting = 'sizes': one of equal, size"):
+    with pytest.raises(ConfigError, match="weighting = 'sizes': one of auto, equal, size"):
         FLConfig(weighting="sizes").check()
+
+
+def test_augmented_clients_train_on_other_images_of_the_same_clients():
+    plain, moved = (play(augment=how) for how in ("none", "crop_flip"))
+    assert not np.allclose(plain.updates, moved.updates)
+    np.testing.assert_array_equal(plain.client_ids, moved.client_ids)
+    with pytest.raises(ConfigError, match="augment = 'mixup': one of none, crop_flip"):
+        FLConfig(augment="mixup").check()  # pyrefly: ignore

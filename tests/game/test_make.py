@@ -9,7 +9,7 @@ from metasg_jax.aggregators import ClippedMedian, GeometricMedian, Krum, MultiKr
 from metasg_jax.config import FLConfig, GameConfig
 from metasg_jax.data.simulated import Simulated
 from metasg_jax.errors import ConfigError, DataError
-from metasg_jax.game.make import check_rule, make_game, make_rule
+from metasg_jax.game.make import check_rule, make_game, make_rule, normalization
 from metasg_jax.testing import tiny_dataset
 
 
@@ -93,3 +93,28 @@ def test_the_assumed_share_is_what_a_trimmed_mean_trims():
     assert make_rule("trimmed_mean", 19, 0.4737).beta == pytest.approx(0.4737)
     assert make_rule("trimmed_mean:beta=0.1", 19, 0.4737).beta == pytest.approx(0.1)
     assert make_rule("nnm+trimmed_mean", 19, 0.3).rule.beta == pytest.approx(0.3)
+
+
+def test_a_channel_is_normalised_by_the_root_images_in_steps_of_a_twentieth():
+    images = np.full((4, 2, 2, 2), 0.46, np.float32)
+    images[:2, ..., 1], images[2:, ..., 1] = 0.1, 0.7
+    shift, scale = normalization(images)
+    np.testing.assert_allclose(shift, (0.45, 0.4))
+    np.testing.assert_allclose(scale, (0.05, 0.3))  # a channel without contrast is not blown up
+
+
+@pytest.mark.parametrize(
+    ("partition", "asked", "got"),
+    [
+        ("dirichlet", "auto", "size"),
+        ("q", "auto", "equal"),
+        ("dirichlet", "equal", "equal"),
+        ("q", "size", "size"),
+    ],
+)
+def test_answers_weigh_by_images_where_clients_hold_unlike_numbers_of_them(partition, asked, got):
+    config = GameConfig(
+        partition=partition, level=0.5, types=("none",), num_root=12, num_validation=30
+    )
+    fl = FLConfig(num_clients=8, num_sampled=4, weighting=asked)
+    assert make_game(config, fl, tiny_dataset(side=6)).fl.weighting == got

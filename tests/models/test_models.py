@@ -8,16 +8,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metasg_jax.errors import ConfigError
 from metasg_jax.models import MODELS, make_model
-from metasg_jax.models.layers import PooledConvolution, clip_units, convolve, max_pool
+from metasg_jax.models.layers import GroupNorm, PooledConvolution, clip_units, convolve, max_pool
 
 METHODS = ("auto", "patches", "native")
 
 # 16 x 16 is the smallest that two 5 x 5 convolutions with pooling leave a pixel of
-SETTINGS = {"mlp": ((4, 4, 1), (7, 5)), "cnn": ((16, 16, 3), (4, 5, 6))}
+SETTINGS = {
+    "mlp": ((4, 4, 1), (7, 5)),
+    "cnn": ((16, 16, 3), (4, 5, 6)),
+    **{f"resnet{depth}": ((6, 6, 3), (4, 6)) for depth in (8, 18, 20)},
+}
+BLOCKS = {"resnet18": 2, "resnet20": 3}  # in a stage; a unit is a channel of one of them
 CLASSES = 3
 
-every_model = pytest.mark.parametrize("name", MODELS)
+every_model = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in BLOCKS else n for n in MODELS]
+)
 
 
 apply = jax.jit(lambda model, *args: model.apply(*args), static_argnums=0)
@@ -56,7 +64,7 @@ def test_shapes(name):
     params, x = params_of(model), images(model)
     assert jax.eval_shape(model.apply, params, x).shape == (6, CLASSES)
     assert jax.eval_shape(model.activations, params, x).shape == (6, model.num_units)
-    assert model.num_units == sum(SETTINGS[name][1])
+    assert model.num_units == sum(SETTINGS[name][1]) * BLOCKS.get(name, 1)
     assert model.num_params == sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
@@ -162,11 +170,50 @@ def test_activations_are_never_negative_nor_above_a_bound(name):
     assert np.abs(bounded - np.minimum(units, clip))[:, first:].max() > 1e-4
 
 
-def convolution(method, size):
+@pytest.mark.parametrize(
+    ("name", "hidden", "count"),
+    [
+        ("resnet18", (64, 128, 256, 512), 11_173_962),
+        ("resnet20", (16, 32, 64), 272_474),
+        ("resnet8", (16, 32, 64), 78_042),
+    ],
+)
+def test_residual_networks_have_the_parameters_of_the_literature(name, hidden, count):
+    """The counts with batch normalisation; a shortcut that changes shape is a 1x1 convolution."""
+    assert make_model(name, (32, 32, 3), 10, hidden).num_params == count
+
+
+def test_images_that_stages_halve_away_are_refused():
+    with pytest.raises(ConfigError, match=r"hidden = .*at least 4x4, got 2x2"):
+        make_model("resnet8", (2, 2, 1), 3, (4, 4, 4))
+
+
+def test_group_normalisation_is_flaxs():
+    x = np.random.default_rng(0).normal(2.0, 3.0, size=(6, 3, 4, 5)).astype(np.float32)
+    layer, theirs = GroupNorm(), nn.GroupNorm(num_groups=2, epsilon=1e-5)
+    params = {"scale": np.arange(6.0, dtype="f"), "bias": np.ones(6, "f")}
+    want = theirs.apply({"params": params}, x.transpose(3, 1, 2, 0)).transpose(3, 1, 2, 0)
+    np.testing.assert_allclose(layer.apply({"params": params}, x), want, rtol=1e-4, atol=1e-4)
+
+
+def test_a_normalised_model_sees_what_is_left_of_an_image():
+    plain, (shift, scale) = build("cnn"), ((0.5, 0.4, 0.45), (0.25, 0.2, 0.3))
+    model = make_model(
+        "cnn", plain.input_shape, CLASSES, SETTINGS["cnn"][1], shift=shift, scale=scale
+    )
+    params, x = params_of(plain), images(plain)
+    seen = (x - np.float32(shift)) / np.float32(scale)
+    np.testing.assert_allclose(
+        apply(model, params, x), apply(plain, params, seen), rtol=1e-4, atol=1e-5
+    )
+    assert model.num_params == plain.num_params
+
+
+def convolution(method, size, stride=1):
     """Output and both gradients under a random cotangent."""
 
     def run(x, kernel, cotangent):
-        out, backward = jax.vjp(lambda x, k: convolve(x, k, size, method), x, kernel)
+        out, backward = jax.vjp(lambda x, k: convolve(x, k, size, method, stride), x, kernel)
         return out, *backward(cotangent)
 
     return run
@@ -186,6 +233,20 @@ def test_patches_are_xlas_convolution(size, channels, shared):
     over = (0, None if shared else 0, 0)
     got = jax.jit(jax.vmap(convolution("patches", size), over))(x, kernel, out)
     want = jax.jit(jax.vmap(convolution("native", size), over))(x, kernel, out)
+    for ours, theirs in zip(got, want, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "sides"), [(1, (6, 5)), (3, (8, 7))])
+def test_patches_with_a_stride_are_xlas_convolution(size, sides):
+    rng = np.random.default_rng(size)
+    x = rng.normal(size=(2, 3, *sides, 4)).astype(np.float32)
+    kernel = rng.normal(size=(2, size * size * 3, 5)).astype(np.float32)
+    out = rng.normal(size=(2, 5, *((s - size) // 2 + 1 for s in sides), 4)).astype(np.float32)
+    got, want = (
+        jax.jit(jax.vmap(convolution(method, size, 2)))(x, kernel, out)
+        for method in ("patches", "native")
+    )
     for ours, theirs in zip(got, want, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 

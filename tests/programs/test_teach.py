@@ -1,5 +1,6 @@
 """The teacher as a program: cut at any world or pass it goes on to the same bits."""
 
+import dataclasses
 import shutil
 
 import jax
@@ -13,6 +14,7 @@ from metasg_jax.game.make import make_game
 from metasg_jax.learning.state import init_state
 from metasg_jax.presets.cpu import TRUST
 from metasg_jax.programs import teach
+from metasg_jax.programs.pretrain import begin_with
 from metasg_jax.testing import tiny_dataset
 
 CONFIG = RunConfig(
@@ -72,3 +74,24 @@ def test_a_damaged_lesson_is_named(whole, tmp_path):
     (directory / "lessons" / "0001.npz").write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(CheckpointError, match=r"0001\.npz can't be read"):
         run(directory, resume=True)
+
+
+def test_lessons_of_fewer_rounds(whole, tmp_path):
+    short = dataclasses.replace(
+        CONFIG, teach=CONFIG.teach.replace(worlds=1, own_play=0, passes=0, horizon=1)
+    )
+    game = make_game(CONFIG.game, CONFIG.fl, DATASET)
+    state = init_state(jax.random.key(0), game, CONFIG.meta)
+    datasets, quiet = {CONFIG.game.dataset: DATASET}, Console(quiet=True)
+    teach.teach_program([short], datasets, state, game, tmp_path, False, quiet)
+    long, got = (teach.read_lessons(d / "lessons" / "0000.npz") for d in (whole[0], tmp_path))
+    assert 2 * len(got) == len(long)
+
+
+def test_a_learner_begins_with_a_defender(whole):
+    game = make_game(CONFIG.game, CONFIG.fl, DATASET)
+    fresh = init_state(jax.random.key(3), game, CONFIG.meta)
+    same(begin_with(str(whole[0]), fresh), whole[1])
+    same(begin_with("", fresh), fresh)
+    with pytest.raises(CheckpointError, match="begin = 'v1': its policy has weights"):
+        begin_with("v1", fresh)

@@ -29,7 +29,7 @@ class Pretrain:
     dataset: str = "digits"
     """digits (embedded), mnist, fashion_mnist or cifar10."""
     preset: str | None = None
-    """smoke, cpu or paper (default: cpu, but smoke for cifar10)."""
+    """smoke, cpu or paper (default: cpu)."""
     out: Path | None = None
     """Directory of the run (default: a new one, runs/<dataset>-<preset>)."""
     resume: bool = False
@@ -55,7 +55,8 @@ def parse_pretrain(argv: list[str]) -> Pretrain:
     DATASETS[known.dataset]
     preset = known.preset or DEFAULT_PRESET[known.dataset]
     config = PRESETS[preset].get_config(known.dataset)
-    judging = QUICK if preset == "smoke" else Judging()
+    # a federation of convolutional networks takes minutes: fewer of them are judged
+    judging = QUICK if preset == "smoke" or config.game.model != "mlp" else Judging()
     default = Pretrain(config, known.dataset, preset, judging=judging)
     args = tyro.cli(Pretrain, args=argv, default=default, prog="metasg pretrain")
     given = args.config.game.dataset

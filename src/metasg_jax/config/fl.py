@@ -30,9 +30,13 @@ class FLConfig(Struct):
     precision: Literal["float32", "tensorfloat32", "bfloat16"] = static("float32")
     """In which the clients train; what they send is float32. tensorfloat32: products on tensor
     cores of NVIDIA GPUs, no change elsewhere. bfloat16: weights and images too."""
-    weighting: Literal["equal", "size"] = static("equal")
+    weighting: Literal["auto", "equal", "size"] = static("auto")
     """What an answer weighs: all the same, as in the paper, or by the images that its client holds,
-    as in FedAvg. Rules that take order statistics or select rows do not read it."""
+    as in FedAvg. auto is size where the partition is dirichlet, whose clients hold unlike numbers
+    of images, else equal. Rules that take order statistics or select rows do not read it."""
+    augment: Literal["none", "crop_flip"] = static("none")
+    """What local training does to its images each time: nothing, or random crops (an eighth of a
+    side) and mirror images. It pays where clients see their images many times."""
     local_lr: float = 0.3
     """Learning rate of the clients."""
     server_lr: float = 1.0
@@ -58,8 +62,12 @@ class FLConfig(Struct):
         require(
             self.precision in allowed, "precision", self.precision, f"one of {', '.join(allowed)}"
         )
+        allowed = ("auto", "equal", "size")
         require(
-            self.weighting in ("equal", "size"), "weighting", self.weighting, "one of equal, size"
+            self.weighting in allowed, "weighting", self.weighting, f"one of {', '.join(allowed)}"
+        )
+        require(
+            self.augment in ("none", "crop_flip"), "augment", self.augment, "one of none, crop_flip"
         )
         for name in ("local_lr", "server_lr"):
             value = getattr(self, name)

@@ -23,6 +23,9 @@ class GameConfig:
     """A registered model: mlp, cnn."""
     hidden: tuple[int, ...] = (64,)
     """Widths of the mlp; (channels, channels, width) of the cnn."""
+    normalize: bool = False
+    """Whether the model sees each channel less its mean over the root images and divided by its
+    deviation there, both rounded to 0.05, so that worlds share compiled programs."""
     partition: str = "q"
     """How images are dealt to clients: iid, q, dirichlet, shards."""
     level: float = 0.9

@@ -27,6 +27,9 @@ class RunConfig:
     stages: tuple[Literal["teach", "meta"], ...] = ("meta",)
     """What pre-training does, in this order: the teacher (where the rule decides about each
     client), then meta-steps of meta.algorithm."""
+    begin: str = ""
+    """What the learner begins with: a shipped defender (v1), or the directory of one or of a run.
+    Empty: fresh weights."""
     levels: tuple[float, ...] = ()
     """Heterogeneities that the meta-steps take in turn, a partition each, in place of game.level:
     for a policy that is to stand where the true one is unknown. Empty: game.level alone."""

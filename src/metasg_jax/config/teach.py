@@ -16,6 +16,9 @@ class TeachConfig(Struct):
     """Federations that are played by the learner itself, after the first lessons."""
     passes: int = static(2)
     """Times that own play and learning from it take turns; the worlds are shared out."""
+    horizon: int = static(0)
+    """Rounds of an episode that lessons are of; 0 is fl.horizon. Fewer cost less, and what is seen
+    of a client does not change much later."""
     trims: tuple[float, ...] = static((-1.0, -0.55, -0.1))
     """Settings of the knob trim that own play tries, ascending: 0, 10 and 20 % of each side."""
     responders: bool = static(False)
@@ -56,7 +59,7 @@ class TeachConfig(Struct):
         """Raises ConfigError where a value is out of range."""
         for name in ("steps", "batch"):
             require_count(f"teach.{name}", getattr(self, name))
-        for name in ("worlds", "own_play", "passes"):
+        for name in ("worlds", "own_play", "passes", "horizon"):
             require_count(f"teach.{name}", getattr(self, name), least=0)
         require(is_positive(self.lr), "teach.lr", self.lr, "above 0 and finite, in float32 too")
         for name in ("malicious_weight", "clean_weight"):

@@ -14,6 +14,7 @@ from metasg_jax.attacks.base import AttackContext
 from metasg_jax.attacks.plan import honest_plan, merge_rows
 from metasg_jax.attacks.table import AttackTable
 from metasg_jax.config import FLConfig
+from metasg_jax.fl.augment import crop_and_flip
 from metasg_jax.fl.client import local_updates, poison
 from metasg_jax.fl.data import ClientData, stamp
 from metasg_jax.fl.sampling import sample_positions
@@ -137,7 +138,10 @@ def collect(
         first_pass = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first_pass, server)
     positions = sample_positions(key_positions, data.sizes[owners], fl.local_steps, fl.batch_size)
     positions = fewer_images(positions, fl.batch_share)
-    batches = data.batches(owners, positions)
+    images, labels = data.batches(owners, positions)
+    if fl.augment == "crop_flip":  # before a trigger is stamped, which so keeps its place
+        images = crop_and_flip(jax.random.fold_in(key_positions, 1), images)
+    batches = images, labels
     x, y = poison(key_poison, first_pass, *batches)
     trained = local_updates(model, w_global, x, y, first_pass, fl.precision)
     updates, root_update = trained[:n], trained[n] if needs_root else None

@@ -144,7 +144,9 @@ def draw_game(
     )  # fmt: skip
     spread = config.teach.lr_spread
     lr = config.fl.local_lr * float(np.exp(rng.uniform(-np.log(spread), np.log(spread))))
-    fl = config.fl.replace(local_lr=lr)
+    # one weighting whatever the partition: it is part of the program
+    weighting = "equal" if config.fl.weighting == "auto" else config.fl.weighting
+    fl = config.fl.replace(local_lr=lr, weighting=weighting)
     made = make_game(game, fl, dataset, simulated)
     specs = draw_types(rng, config.fl.num_clients, config.fl.horizon)
     trigger = draw_trigger(rng, made.model.input_shape)

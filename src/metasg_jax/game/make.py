@@ -167,6 +167,8 @@ def make_game(
     config, fl = config or GameConfig(), fl or FLConfig()
     config.check()
     fl.check()
+    if fl.weighting == "auto":
+        fl = fl.replace(weighting="size" if config.partition == "dirichlet" else "equal")
     if dataset is None:
         dataset = load(config.dataset)
     require_arrays(dataset)
@@ -182,9 +184,10 @@ def make_game(
     if not 0 <= config.target < dataset.num_classes:
         raise ConfigError(f"target = {config.target}: between 0 and {dataset.num_classes - 1}")
     trigger = TRIGGERS[config.trigger](shape, config.trigger_size, position=config.trigger_position)
-    model = make_model(config.model, shape, dataset.num_classes, config.hidden)
-    specs = [parse_type(text, fl.num_clients) for text in config.types]
     root_x, root_y = owned_images(data, fl.num_clients)
+    shift, scale = normalization(np.asarray(root_x)) if config.normalize else ((), ())
+    model = make_model(config.model, shape, dataset.num_classes, config.hidden, shift, scale)
+    specs = [parse_type(text, fl.num_clients) for text in config.types]
     device = jnp.asarray  # arrays move to the device once
     return FLGame(
         data=data,
@@ -206,6 +209,18 @@ def make_game(
         reward=config.reward,
         loss=config.loss,
     )
+
+
+def normalization(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel of images f32[R, h, w, c], rounded to 0.05, at least that.
+
+    They are part of the model and static: rounded ones are the same in nearly all worlds.
+    """
+
+    def rounded(values):
+        return tuple(round(max(round(float(v) / 0.05), 1) * 0.05, 2) for v in values)
+
+    return rounded(images.mean((0, 1, 2))), rounded(images.std((0, 1, 2)))
 
 
 def splits_of(rng, config: GameConfig, dataset: Dataset) -> Splits:

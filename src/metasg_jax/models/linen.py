@@ -22,11 +22,15 @@ class LinenModel:
         module: called as ``module(x, clip)`` with x f32[B, h, w, c] and clip f32[U] or None.
         input_shape: (h, w, c).
         num_classes: C.
+        shift: of each channel, what is taken from an image before the module sees it; () is 0.
+        scale: of each channel, what the difference is divided by; () is 1.
     """
 
     module: nn.Module
     input_shape: tuple[int, ...]
     num_classes: int
+    shift: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
 
     def init(self, key: Key) -> Params:
         """Draws parameters. ``key`` is consumed."""
@@ -34,13 +38,18 @@ class LinenModel:
 
     def apply(self, params: Params, x: jax.Array, clip: jax.Array | None = None) -> jax.Array:
         """Logits f32[B, C] of images f32[B, h, w, c]; ``clip`` f32[U] bounds the hidden units."""
-        out: Any = self.module.apply({"params": params}, x, clip)
-        return out[0]
+        return self._call(params, x, clip)[0]
 
     def activations(self, params: Params, x: jax.Array, clip: jax.Array | None = None) -> jax.Array:
         """Hidden units f32[B, U], bounded by ``clip``; a channel's is its maximum over space."""
-        out: Any = self.module.apply({"params": params}, x, clip)
-        return out[1]
+        return self._call(params, x, clip)[1]
+
+    def _call(self, params: Params, x: jax.Array, clip: jax.Array | None) -> Any:
+        if self.shift:
+            x = x - jnp.asarray(self.shift, x.dtype)[None, None, None]
+        if self.scale:
+            x = x / jnp.asarray(self.scale, x.dtype)[None, None, None]
+        return self.module.apply({"params": params}, x, clip)
 
     def ravel(self, params: Params) -> jax.Array:
         """The parameters as one vector f32[d]."""

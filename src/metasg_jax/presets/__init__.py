@@ -6,6 +6,6 @@ from metasg_jax.registry import Registry
 PRESETS = Registry("preset", {"smoke": smoke, "cpu": cpu, "paper": paper})
 
 # what `metasg pretrain` takes when no preset is named
-DEFAULT_PRESET = {"digits": "cpu", "mnist": "cpu", "fashion_mnist": "cpu", "cifar10": "smoke"}
+DEFAULT_PRESET = {"digits": "cpu", "mnist": "cpu", "fashion_mnist": "cpu", "cifar10": "cpu"}
 
 __all__ = ["DEFAULT_PRESET", "PRESETS"]

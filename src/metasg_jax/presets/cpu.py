@@ -60,15 +60,24 @@ def get_config(dataset: str) -> RunConfig:
             clients="augmented",
         )  # fmt: skip
     if dataset == "cifar10":
+        # a stage on which clients are worth having: 0.50 with all of them honest, 0.26 without them
         game = GameConfig(
-            dataset=dataset,
-            pool=2,
-            model="cnn",
-            hidden=(8, 16, 32),
-            num_validation=2000,
-            num_test=2000,
-        )
-        fl = FLConfig(batch_size=32, horizon=60, local_lr=0.1)
-        return RunConfig(game, fl, LEARNER, steps=20, chunk=1)
+            dataset=dataset, pool=2, model="cnn", hidden=(16, 32, 64), normalize=True,
+            partition="dirichlet", level=0.5, num_root=200, num_validation=1000, num_test=2000,
+            types=("none", "ipm:scale=5@0.2", "bfl@0.2", "ipm:scale=2@0.1+bfl:boost=3@0.05"),
+            **TRUST,
+        )  # fmt: skip
+        fl = FLConfig(
+            batch_size=32, local_steps=5, horizon=200, local_lr=0.2, weighting="equal"
+        )  # fmt: skip
+        # over 200 rounds one poisoned update in twenty plants a backdoor: hence the weight
+        teacher = TeachConfig(
+            worlds=0, own_play=12, passes=3, horizon=80, trims=(-1.0, -0.33), steps=4000, lr=1e-3,
+            malicious_weight=8.0, work_spread=1.0,
+        )  # fmt: skip
+        return RunConfig(
+            game, fl, LEARNER, teacher, ("teach",), clients="augmented", num_simulated=10_000,
+            begin="v1",
+        )  # fmt: skip
     game = GameConfig(dataset=dataset, pool=2, hidden=(64,), num_validation=2000)
     return RunConfig(game, FLConfig(), LEARNER, steps=60, chunk=2)

@@ -15,7 +15,7 @@ from metasg_jax import checkpoint
 from metasg_jax.config import RunConfig
 from metasg_jax.data import Dataset
 from metasg_jax.data.simulated import Simulated
-from metasg_jax.defender.files import CARD, read_card, save_defender
+from metasg_jax.defender.files import CARD, find, read_card, read_defender, save_defender
 from metasg_jax.errors import CheckpointError, ConfigError, NonFinitePolicyError
 from metasg_jax.evaluation.plots import learning_curve
 from metasg_jax.files import require_writable
@@ -100,7 +100,7 @@ def pretrain_alone(
     owner = checkpoint.mark(checkpoint.lasting(config))
     key_init, key_steps = jax.random.split(jax.random.key(config.seed))
     key_respond = jax.random.fold_in(jax.random.key(config.seed), 2_000_003)
-    state = init_state(key_init, game, config.meta)
+    state = begin_with(config.begin, init_state(key_init, game, config.meta))
     if "teach" in config.stages and not begun:
         data = {config.game.dataset: dataset}
         state = teach_program([config], data, state, game, directory, resume, console)
@@ -166,6 +166,24 @@ def pretrain_alone(
         card = read_card(saved) if (saved / CARD).is_file() else {"trained_on": {"worlds": []}}
         save_defender(saved, player, card)
     return state
+
+
+def begin_with(name: str, state: MetaSGState) -> MetaSGState:
+    """The state with the weights of a defender, shipped or in a directory; as it is for none.
+
+    Raises:
+        CheckpointError: where there is no such defender, or it has another policy than the state.
+    """
+    if not name:
+        return state
+    player, _ = read_defender(find(name))
+    ours, theirs = (jax.tree.map(jax.numpy.shape, each) for each in (state.theta, player.params))
+    if ours != theirs:
+        raise CheckpointError(
+            f"begin = {name!r}: its policy has weights {theirs}, not {ours}: it is of another "
+            "network, or decides about something else"
+        )
+    return state.replace(theta=player.params, normalizer=player.normalizer)
 
 
 def _respond(key, state: MetaSGState, game, config: RunConfig, console: Console) -> MetaSGState:

@@ -172,7 +172,8 @@ def card_of(kinds: Sequence[RunConfig], lessons: Sequence[Lessons]) -> dict:
 def _draw(kind: RunConfig, dataset: Dataset, seed: int, number: int):
     """World ``number`` of a run: its own root images, partition, trigger and attackers."""
     drawn = 1_000 * seed + number
-    kind = dataclasses.replace(kind, game=dataclasses.replace(kind.game, seed=drawn))
+    fl = kind.fl.replace(horizon=kind.teach.horizon or kind.fl.horizon)
+    kind = dataclasses.replace(kind, game=dataclasses.replace(kind.game, seed=drawn), fl=fl)
     simulated: Simulated | None = None
     if kind.clients != "real":
         simulated, _ = simulated_clients(kind.game, dataset, kind.clients, kind.num_simulated)

@@ -1,0 +1,101 @@
+"""CIFAR-10: the defender of ``make pretrain DATASET=cifar10`` beside every control.
+
+``python experiments/cifar10.py --defender runs/cifar10-cpu`` plays ten final worlds, which no other
+page uses (from number 300), and writes ``docs/results/cifar10.json``; who is there is not played
+again. Static rules choose their help on a selection world. ``--figure`` plays the course over the
+rounds of Figure 2(b) of the paper: 5 % of the clients plant a backdoor, 10 % push the model back.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from picture import EVERY, course
+from trust import HELPS, keep_playing, play, say
+
+from metasg_jax.data import load
+from metasg_jax.evaluation.contestants import parse_contestant
+from metasg_jax.evaluation.episodes import standing_still
+from metasg_jax.evaluation.judge import judge, trust_game
+from metasg_jax.evaluation.plots.save import save
+from metasg_jax.evaluation.worlds import FINAL, SELECTION, world
+from metasg_jax.game.make import make_observation, make_post_defense, make_rule
+from metasg_jax.presets.cpu import get_config
+from metasg_jax.programs.device import enable_compilation_cache
+
+OUT, FIRST, WORLDS = Path("docs/results/cifar10.json"), 300, 10
+RULES = ("fltrust", "median", "trimmed_mean", "multi_krum")
+
+
+def main() -> None:
+    """Plays what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--defender", nargs="*", default=[], help="names or directories of runs")
+    parser.add_argument("--worlds", type=int, default=WORLDS)
+    parser.add_argument("--figure", action="store_true")
+    args = parser.parse_args()
+    enable_compilation_cache()
+    config = get_config("cifar10")
+    dataset = load("cifar10")
+    if args.figure:
+        draw_figure(config, dataset, args.defender[0])
+        return
+    keep_playing(OUT, lambda found: studied(config, dataset, args, found))
+
+
+def studied(config, dataset, args, found: dict) -> dict:
+    """JSON of all contestants; static rules choose their help first."""
+    helped = found.get("helped") or [best_help(config, dataset, rule) for rule in RULES]
+    names = ["told", "root_only", *helped, *args.defender]
+    played = play(config, dataset, names, range(FIRST, FIRST + args.worlds), found)
+    return played if played == found else {**played, "helped": helped}
+
+
+def best_help(config, dataset, rule: str) -> str:
+    """The rule with that of :data:`trust.HELPS` which scores best on a selection world."""
+    names = [rule + how for how in HELPS]
+    tried = judge(
+        [parse_contestant(name, config.fl.num_sampled) for name in names], config, dataset,
+        range(1), SELECTION, "validation", say,
+    )  # fmt: skip
+    return names[int(np.argmax([tried.mean(j).mean() for j in range(len(names))]))]
+
+
+def draw_figure(config, dataset, defender: str) -> None:
+    """Accuracy and attack success over the rounds, of four worlds, by who aggregates."""
+    found: dict[str, list] = {}
+    mixture = config.game.types.index("ipm:scale=2@0.1+bfl:boost=3@0.05")
+    player = parse_contestant(defender, config.fl.num_sampled).player
+    for s in range(FIRST, FIRST + 4):
+        base = world(trust_game(config), dataset, s, FINAL)
+        bounded = base.replace(
+            rule=make_rule("fltrust", config.fl.num_sampled, 0.2, base.model),
+            observation=make_observation("paper"), post_defense=make_post_defense("neuron_clip"),
+        )  # fmt: skip
+        still = standing_still(0, bounded.observation_spec)
+        lines = {
+            "no attack": (base, player, True, 0),
+            "perfect filter": (base, player, True, mixture),
+            "learned": (base, player, False, mixture),
+            "FLTrust, neuron clipping": (bounded, still, False, mixture),
+        }
+        for name, (game, who, told, k) in lines.items():
+            found.setdefault(name, []).append(course(game, who, told, k, s))
+            print(s, name, found[name][-1][-1].round(3), flush=True)
+    figure = Figure(figsize=(9.2, 3.5))
+    for axis, which, title in zip(
+        figure.subplots(1, 2), (0, 1), ("accuracy", "success of the backdoor"), strict=True
+    ):
+        for name, values in found.items():
+            line = np.mean(values, axis=0)[:, which]
+            axis.plot(EVERY * np.arange(1, len(line) + 1), line, label=name)
+        axis.set(title=title, xlabel="round", ylim=(-0.02, 1.02))
+        axis.grid(alpha=0.25)
+        axis.legend(frameon=False)
+    figure.tight_layout()
+    save(figure, OUT.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
