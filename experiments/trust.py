@@ -62,7 +62,8 @@ def federation(level=0.5, types=CARD, partition="q", root=100, dataset="mnist", 
         num_root=root, num_validation=1000, num_test=2000, types=types, observation=observation,
         root_class_share=root_class_share,
     )  # fmt: skip
-    return RunConfig(game, FLConfig(**fl))
+    # by size the perfect filter itself falls, from 0.847 to 0.824 at Dirichlet 0.1
+    return RunConfig(game, FLConfig(**{"weighting": "equal", **fl}))
 
 
 def with_share(share):
