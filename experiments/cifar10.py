@@ -7,6 +7,7 @@ rounds of Figure 2(b) of the paper: 5 % of the clients plant a backdoor, 10 % pu
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from metasg_jax.evaluation.contestants import parse_contestant
 from metasg_jax.evaluation.episodes import standing_still
 from metasg_jax.evaluation.judge import judge, trust_game
 from metasg_jax.evaluation.plots.save import save
+from metasg_jax.evaluation.tables import markdown_table
 from metasg_jax.evaluation.worlds import FINAL, SELECTION, world
 from metasg_jax.game.make import make_observation, make_post_defense, make_rule
 from metasg_jax.presets.cpu import get_config
@@ -34,7 +36,11 @@ def main() -> None:
     parser.add_argument("--defender", nargs="*", default=[], help="names or directories of runs")
     parser.add_argument("--worlds", type=int, default=WORLDS)
     parser.add_argument("--figure", action="store_true")
+    parser.add_argument("--table", action="store_true", help="print what was played, in Markdown")
     args = parser.parse_args()
+    if args.table:
+        print(table(json.loads(OUT.read_text())))
+        return
     enable_compilation_cache()
     config = get_config("cifar10")
     dataset = load("cifar10")
@@ -42,6 +48,19 @@ def main() -> None:
         draw_figure(config, dataset, args.defender[0])
         return
     keep_playing(OUT, lambda found: studied(config, dataset, args, found))
+
+
+def table(found: dict) -> str:
+    """Mean score, regret, and the score of each type, a contestant a row."""
+    header = ["", "score", "regret to the perfect filter", *found["types"]]
+    rows = []
+    for row in found["rows"]:
+        interval = f"{row['regret']:+.3f} ± {row['regret_interval']:.3f}"
+        by_type = np.mean(row["score"], axis=0)
+        rows.append(
+            [row["contestant"], f"{row['mean']:.3f}", interval, *(f"{v:.3f}" for v in by_type)]
+        )
+    return markdown_table(header, rows)
 
 
 def studied(config, dataset, args, found: dict) -> dict:
