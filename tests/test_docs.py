@@ -72,8 +72,18 @@ def repository_files():
     return [ROOT / name for name in listed if (ROOT / name).is_file()]
 
 
+@pytest.fixture
+def registries():
+    """What a block registers is gone afterwards."""
+    before = [(registry, dict(registry)) for registry in REGISTRIES.values()]
+    yield
+    for registry, known in before:
+        registry.clear()
+        registry.update(known)
+
+
 @pytest.mark.parametrize("block", list(python_blocks()))
-def test_python_blocks_run(block):
+def test_python_blocks_run(block, registries):
     if "integrations.flower" in block:
         pytest.importorskip("flwr", reason="Flower is an extra: pip install 'metasg-jax[flower]'")
     exec(compile(block, "block", "exec"), {"__name__": "block"})
@@ -98,6 +108,20 @@ def test_relative_links_resolve(path):
     prose = SPAN.sub("", FENCE.sub("", path.read_text()))
     targets = [t.partition("#")[0] for t in re.findall(r"\]\(([^)\s]+)\)", prose) if "://" not in t]
     assert [t for t in targets if t and not (path.parent / t).exists()] == []
+
+
+def test_every_page_has_its_place():
+    """In the site's navigation, and in the list for readers of the repository."""
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    index = (ROOT / "docs" / "index.md").read_text()
+    pages = {str(p.relative_to(ROOT / "docs")) for p in TEXTS if (ROOT / "docs") in p.parents}
+    pages = {page for page in pages if not re.match(r"results/(trust|worst_case)/", page)}
+    assert {page for page in pages if f" {page}\n" not in navigation} == set()
+    assert {page for page in pages - {"index.md"} if f"]({page})" not in index} == set()
+
+
+def test_the_texts_are_no_lab_book():
+    assert sum(len(path.read_text().split()) for path in TEXTS) <= 25_000
 
 
 def test_the_page_names_what_is_registered():

@@ -22,7 +22,7 @@ from metasg_jax.learning import (
     pretrain,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AGGREGATORS",
