@@ -7,7 +7,11 @@ from mkdocs.structure.files import File
 
 REPOSITORY = "https://github.com/metasg-jax/metasg_jax/blob/main/"
 # files outside of docs/, and the pages that they are on the site
-PAGES = {"README.md": "start.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+PAGES = {
+    "README.md": "start.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+}
 _SOURCES = {page: source for source, page in PAGES.items()}
 _FENCE = re.compile(r"(^```.*?^```$)", re.M | re.S)
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
