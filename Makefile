@@ -107,7 +107,7 @@ wheel: $(BIN)/.installed-dev  ## build wheel and sdist into dist/, install the w
 	$(PYTHON) -m venv $(WHEEL_VENV)
 	$(WHEEL_VENV)/bin/python -m pip install --quiet --no-compile dist/*.whl pytest
 	cd dist && ../$(WHEEL_VENV)/bin/metasg doctor && ../$(WHEEL_VENV)/bin/metasg defenders
-	$(WHEEL_VENV)/bin/python -m pytest tests/test_installed.py tests/test_registry.py tests/defender $(FAST)
+	$(WHEEL_VENV)/bin/python -m pytest tests/test_installed.py tests/test_registry.py tests/test_specs.py
 	$(WHEEL_VENV)/bin/python -m pytest tests/test_docs.py -k "blocks_run and README.md-0"
 
 $(DOCS_VENV)/.installed: pyproject.toml

@@ -80,7 +80,10 @@ def test_a_user_without_a_home_and_a_directory_that_is_read_only(open_folder):
         assert "Traceback" not in told(done) and "round" not in done.stdout.decode()
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["ascii", *(pytest.param(each, marks=pytest.mark.slow) for each in ("latin-1", "cp1252"))],
+)
 def test_a_terminal_without_the_characters_costs_no_result(tmp_path, encoding):
     """Tables hold dashes and plus-minus signs; files are UTF-8 whatever the terminal's encoding."""
     code = (

@@ -28,7 +28,7 @@ def played():
 
 
 # 12 at once; two of three groups don't divide them, so one; three of four members, so two
-@pytest.mark.parametrize("at_once", [8, 3, 1])
+@pytest.mark.parametrize("at_once", [pytest.param(8, marks=pytest.mark.slow), 3, 1])
 def test_parts_change_results_by_rounding_only(played, at_once):
     whole, cut = jax.tree.leaves(played(0)), jax.tree.leaves(played(at_once))
     for a, b in zip(whole, cut, strict=True):

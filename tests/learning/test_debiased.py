@@ -122,17 +122,14 @@ SETTINGS = [
 ]
 
 
-# two of the settings meet each run of the tests: several rounds, and a game with an attacker
-some_at_once = pytest.mark.parametrize(
-    ("game", "settings"),
-    [
-        pytest.param(*each, marks=() if i in (4, 6) else pytest.mark.slow)
-        for i, each in enumerate(SETTINGS)
-    ],
-)
+def at_once(*places):
+    """Cases of SETTINGS, of which those at the places meet each run of the tests."""
+    marks = [() if i in places else pytest.mark.slow for i in range(len(SETTINGS))]
+    cases = [pytest.param(*each, marks=m) for each, m in zip(SETTINGS, marks, strict=True)]
+    return pytest.mark.parametrize(("game", "settings"), cases)
 
 
-@some_at_once
+@at_once(4, 6)  # several rounds, and a game with an attacker
 def test_sampled_adaptation(game, settings):
     config = CONFIG.replace(**settings)
     want = exact_gradient(game, config, 0.3, 0.8)
@@ -141,7 +138,7 @@ def test_sampled_adaptation(game, settings):
     assert error < 0.15 * abs(want)
 
 
-@some_at_once
+@at_once(6)
 def test_exact_adaptation(game, settings):
     config = CONFIG.replace(**settings)
     want = exact_gradient(game, config, 0.3, 0.8, "exact")

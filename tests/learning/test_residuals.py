@@ -137,7 +137,7 @@ def test_any_gain_may_be_shifted_and_pairs_stay_independent():
 @pytest.mark.parametrize(
     ("game", "settings"),
     [
-        (matrix_game(), {}),
+        pytest.param(matrix_game(), {}, marks=pytest.mark.slow),
         pytest.param(
             matrix_game(),
             dict(adapt_steps=2, group_size=2, baseline="batch"),

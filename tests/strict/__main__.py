@@ -9,13 +9,14 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-# the longest first
-SWITCHES = {
-    "JAX_DISABLE_JIT": "1",
-    "JAX_ENABLE_X64": "1",
-    "JAX_NUMPY_RANK_PROMOTION": "raise",
-    "JAX_DEBUG_NANS": "1",
-}
+# (switches, parts of tests.strict.play), the longest first. Without jit each operation is played by
+# itself, which takes as long as all the rest: in two processes, so that no core waits for it.
+JOBS = (
+    ({"JAX_DISABLE_JIT": "1"}, ("meta_step",)),
+    ({"JAX_DISABLE_JIT": "1"}, ("rules", "attacks")),
+    ({"JAX_ENABLE_X64": "1"}, ()),
+    ({"JAX_DEBUG_NANS": "1", "JAX_NUMPY_RANK_PROMOTION": "raise"}, ()),
+)
 # cheap to compile, as in tests/conftest.py
 CHEAP = {
     "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"),
@@ -24,19 +25,21 @@ CHEAP = {
 }
 
 
-def play(switch: str) -> bool:
+def play(job: tuple[dict[str, str], tuple[str, ...]]) -> bool:
+    switches, parts = job
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "tests.strict.play"],
-        env=os.environ | CHEAP | {switch: SWITCHES[switch]}, capture_output=True, text=True,
+        [sys.executable, "-m", "tests.strict.play", *parts],
+        env=os.environ | CHEAP | switches, capture_output=True, text=True,
     )  # fmt: skip
     says = "passed" if done.returncode == 0 else f"FAILED\n{done.stdout}{done.stderr[-4000:]}"
-    print(f"{switch}={SWITCHES[switch]}: {says} ({time.perf_counter() - start:.0f} s)", flush=True)
+    name = " ".join([*(f"{switch}={value}" for switch, value in switches.items()), *parts])
+    print(f"{name}: {says} ({time.perf_counter() - start:.0f} s)", flush=True)
     return done.returncode == 0
 
 
 def main() -> int:
-    chosen = sys.argv[1:] or list(SWITCHES)
+    chosen = [job for job in JOBS if not sys.argv[1:] or set(sys.argv[1:]) & job[0].keys()]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return 0 if all(list(pool.map(play, chosen))) else 1
 

@@ -1,8 +1,10 @@
 """Every rule, every attack and a meta-step, in a process whose switches of JAX are already set.
 
-``python -m tests.strict.play`` says nothing if all is well; the switches are those of
+``python -m tests.strict.play [PART ..]`` says nothing if all is well; the switches are those of
 :mod:`tests.strict.__main__`.
 """
+
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +72,8 @@ def meta_step() -> None:
     assert info["finite"]
 
 
+PARTS = {part.__name__: part for part in (rules, medians_of_doubles, attacks, meta_step)}
+
 if __name__ == "__main__":
-    for part in (rules, medians_of_doubles, attacks, meta_step):
-        part()
+    for name in sys.argv[1:] or PARTS:
+        PARTS[name]()
