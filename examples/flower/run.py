@@ -43,7 +43,7 @@ def arguments(given=None) -> argparse.Namespace:
     p.add_argument("--framework", choices=["jax", "torch"], default="jax")
     p.add_argument("--dataset", default="mnist")
     p.add_argument("--seeds", type=int, nargs="+", default=[0])
-    p.add_argument("--rounds", type=int, default=15)
+    p.add_argument("--rounds", type=int, default=12)
     p.add_argument("--clients", type=int, default=10)
     p.add_argument("--malicious", type=int, default=2, help="the first so many of the clients")
     p.add_argument("--images", type=int, default=600, help="of a client, on average")

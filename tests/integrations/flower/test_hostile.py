@@ -115,7 +115,8 @@ class RudeGrid(InProcessGrid):
 
     def send_and_receive(self, messages, *, timeout=None):
         replies = list(super().send_and_receive(messages, timeout=timeout))
-        return self.turn(sorted(replies, key=lambda r: r.metadata.src_node_id))
+        # none where evaluation is off
+        return self.turn(sorted(replies, key=lambda r: r.metadata.src_node_id)) if replies else []
 
 
 def of_another(reply, node):

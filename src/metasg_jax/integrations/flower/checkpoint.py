@@ -55,13 +55,13 @@ def save(directory: Path, saved: Saved) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"{directory} can't be made: {error.strerror}") from error
-    tensors = {f"model/{name}": np.ascontiguousarray(a) for name, a in saved.model.items()}
-    # an order of its own, because safetensors has none
+    # not ascontiguousarray, which gives scalars a dimension
+    tensors = {f"model/{name}": np.array(a, order="C") for name, a in saved.model.items()}
     tensors |= {f"state/{name}": a for name, a in _leaves(saved.state).items()}
     settings = {
         "format": _FORMAT,
         "round": saved.round,
-        "names": list(saved.model),
+        "names": list(saved.model),  # safetensors keeps no order
         "form": saved.state.form,
         "defender": saved.defender,
         "tally": saved.tally,
