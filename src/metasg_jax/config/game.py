@@ -20,9 +20,9 @@ class GameConfig:
     pool: int = 1
     """Average-pool images by this factor."""
     model: str = "mlp"
-    """A registered model: mlp, cnn."""
+    """A registered model: mlp, cnn, resnet8, resnet18, resnet20."""
     hidden: tuple[int, ...] = (64,)
-    """Widths of the mlp; (channels, channels, width) of the cnn."""
+    """Widths of the mlp; (channels, channels, width) of the cnn; channels of a resnet's stages."""
     normalize: bool = False
     """Whether the model sees each channel less its mean over the root images and divided by its
     deviation there, both rounded to 0.05, so that worlds share compiled programs."""
