@@ -53,7 +53,7 @@ test-all: $(BIN)/.installed-dev  ## every test (minutes; needs `make data DATASE
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-random: $(BIN)/.installed-dev  ## the fast tests in an order of SEED: none may lean on another
-	$(BIN)/python -m pytest $(PARALLEL) $(FAST) -p randomly -p no:cacheprovider --randomly-seed=$(SEED) $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(FAST) -p randomly --randomly-seed=$(SEED) $(ARGS)
 
 # What pyproject.toml promises of each package is its lowest version: the fast tests under all of them.
 $(LOWEST_VENV)/.installed: $(BIN)/.installed-dev
