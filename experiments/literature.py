@@ -34,7 +34,7 @@ from metasg_jax.data import load
 from metasg_jax.evaluation import matrix
 from metasg_jax.evaluation.statistics import t_interval
 from metasg_jax.evaluation.tables import rich_table
-from metasg_jax.fl import collect, sample_clients
+from metasg_jax.fl import Attackers, Call, Federation, collect, sample_clients
 from metasg_jax.game.make import make_game, make_rule
 from metasg_jax.game.shapes import of_one_shape
 from metasg_jax.post_defenses import NoDefense
@@ -241,8 +241,8 @@ def _probe(key, game, state):
     actions = tuple(jnp.zeros((max(1, squad.table.action_size),)) for squad in squads)
     ids = sample_clients(key_sample, game.fl.num_clients, game.fl.num_sampled)
     received, _ = collect(
-        key_collect, game.model, game.fl, game.data, state.w, ids, state.round, squads,
-        state.attack_states, actions, game.rule, True,
+        key_collect, Federation(game.model, game.fl, game.data), Call(state.w, ids, state.round),
+        Attackers(squads, state.attack_states, actions), game.rule, True,
     )  # fmt: skip
     return received, game.rule(key_rule, state.rule_state, received)[2]
 

@@ -9,7 +9,7 @@ import numpy as np
 from metasg_jax.aggregators import Mean
 from metasg_jax.attacks import BACKDOOR, UNTARGETED, AttackContext, attack_table, honest_plan
 from metasg_jax.config import FLConfig
-from metasg_jax.fl import ClientData, Squad, collect
+from metasg_jax.fl import Attackers, Call, ClientData, Federation, Squad, collect
 from metasg_jax.models import make_model
 
 NUM_CLIENTS, N, PER_CLIENT, IMAGE, CLASSES = 8, 6, 8, (4, 4, 1), 3
@@ -54,8 +54,8 @@ def squad(attacks, which=0, first=0, count=2) -> Squad:
 def _collect(seed, fl, data, w, ids, squads, actions, needs_root):
     states = tuple(squad.table.init(ids.shape[0], w.shape[0]) for squad in squads)
     return collect(
-        jax.random.key(seed), MODEL, fl, data, w, ids, jnp.int32(3), squads, states, actions,
-        Mean(), needs_root,
+        jax.random.key(seed), Federation(MODEL, fl, data), Call(w, ids, jnp.int32(3)),
+        Attackers(squads, states, actions), Mean(), needs_root,
     )[0]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from metasg_jax.attacks.base import unlike
 from metasg_jax.errors import ConfigError
-from metasg_jax.fl.round import collect
+from metasg_jax.fl import Attackers, Call, Federation, collect
 from metasg_jax.game import parse_type
 from metasg_jax.testing import tiny_game
 
@@ -46,8 +46,9 @@ def sent(text):
     actions = game.prior.split_action(jnp.zeros(game.prior.action_size))
     received, _ = jax.jit(  # op by op it takes longer than to compile
         lambda state: collect(
-            jax.random.key(1), game.model, game.fl, game.data, state.w, ids, state.round, squads,
-            state.attack_states, actions, game.rule, False,
+            jax.random.key(1), Federation(game.model, game.fl, game.data),
+            Call(state.w, ids, state.round), Attackers(squads, state.attack_states, actions),
+            game.rule, False,
         )
     )(state)  # fmt: skip
     count = int(xi.num_untargeted + xi.num_backdoor)

@@ -9,7 +9,7 @@ from metasg_jax.aggregators import FLTrust, Mean, TrimmedMean
 from metasg_jax.attacks import IPM
 from metasg_jax.config import FLConfig
 from metasg_jax.errors import ConfigError
-from metasg_jax.fl import aggregate, collect, cross_entropy, to_unit
+from metasg_jax.fl import Attackers, Call, Federation, aggregate, collect, cross_entropy, to_unit
 from metasg_jax.fl.round import answer_weights
 from tests.rounds import honest_round
 from tests.worlds import (
@@ -124,8 +124,8 @@ def test_jit_equals_eager():
     fl = FLConfig(NUM_CLIENTS, N, batch_size=4, local_steps=1)
     data = jax.tree.map(jnp.asarray, client_data())
     eager, states = collect(
-        jax.random.key(4), MODEL, fl, data, jnp.asarray(start()), jnp.asarray(SAMPLED),
-        jnp.int32(3), (), (), (), Mean(), True,
+        jax.random.key(4), Federation(MODEL, fl, data),
+        Call(jnp.asarray(start()), jnp.asarray(SAMPLED), jnp.int32(3)), Attackers(), Mean(), True,
     )  # fmt: skip
     assert states == ()
     for a, b in zip(jax.tree.leaves(jitted), jax.tree.leaves(eager), strict=True):

@@ -2,13 +2,17 @@
 
 from metasg_jax.fl.client import cross_entropy, local_updates, poison
 from metasg_jax.fl.data import ClientData, to_unit
+from metasg_jax.fl.federation import Attackers, Call, Federation, Squad
 from metasg_jax.fl.receive import next_model, receive
-from metasg_jax.fl.round import Squad, aggregate, collect
+from metasg_jax.fl.round import aggregate, collect
 from metasg_jax.fl.sampling import sample_clients, sample_positions
 from metasg_jax.fl.simulate import SimulationState, simulate, start
 
 __all__ = [
+    "Attackers",
+    "Call",
     "ClientData",
+    "Federation",
     "SimulationState",
     "Squad",
     "aggregate",

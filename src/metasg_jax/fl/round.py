@@ -1,186 +1,190 @@
 """One round of federated learning under attack: a pure function.
 
-``sample -> plan -> local training -> craft`` gives what the server receives; then the server's rule
+``plan -> train -> look -> craft -> receive`` gives what the server receives; then the server's rule
 turns that into an update and the server subtracts it.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from metasg_jax.attacks.base import AttackContext
-from metasg_jax.attacks.plan import honest_plan, merge_rows
-from metasg_jax.attacks.table import AttackTable
+from metasg_jax.attacks.plan import LocalPlan, honest_plan, merge_rows
 from metasg_jax.config import FLConfig
 from metasg_jax.fl.augment import crop_and_flip
 from metasg_jax.fl.client import local_updates, poison
-from metasg_jax.fl.data import ClientData, stamp
+from metasg_jax.fl.colluders import look_at, second_pass
+from metasg_jax.fl.federation import Attackers, Call, Federation, Squad
 from metasg_jax.fl.sampling import sample_positions
-from metasg_jax.numerics import weighted_sum
-from metasg_jax.struct import Struct
-from metasg_jax.types import Aggregator, Info, Key, Model, Received
-
-_LOOKED_AT = 256
-"""Images by which an attacker judges a row."""
-
-
-class Squad(Struct):
-    """Malicious clients that follow one attack in an episode.
-
-    Attributes:
-        table: the attacks it may follow.
-        kind: i32[], which one (not batched), and
-        slot: i32[], with which numbers.
-        first: i32[], id of its first client; ids first .. first + count - 1 belong to it.
-        count: i32[], its clients among all N.
-        onset: i32[], the first round in which they attack.
-        trigger_mask: f32[h, w, c].
-        trigger_pattern: f32[h, w, c].
-        target: i32[].
-    """
-
-    table: AttackTable
-    kind: jax.Array
-    slot: jax.Array
-    first: jax.Array
-    count: jax.Array
-    onset: jax.Array
-    trigger_mask: jax.Array
-    trigger_pattern: jax.Array
-    target: jax.Array
-
-    def members(self, client_ids: jax.Array, round: jax.Array) -> jax.Array:
-        """bool[n]: which of the sampled clients belong to it and attack in this round."""
-        mine = (client_ids >= self.first) & (client_ids < self.first + self.count)
-        return mine & (round >= self.onset)
+from metasg_jax.types import Aggregator, Info, Key, Received
 
 
 def collect(
     key: Key,
-    model: Model,
-    fl: FLConfig,
-    data: ClientData,
-    w_global: jax.Array,
-    client_ids: jax.Array,
-    round: jax.Array,
-    squads: tuple[Squad, ...],
-    states: tuple[Any, ...],
-    actions: tuple[jax.Array, ...],
+    federation: Federation,
+    call: Call,
+    attackers: Attackers,
     rule: Aggregator,
     needs_root: bool,
 ) -> tuple[Received, tuple[Any, ...]]:
-    """What the server receives when ``client_ids`` train from ``w_global`` under attack.
+    """What the server receives when the clients that are called train under attack.
 
     Args:
         key: consumed.
-        model: static.
-        fl: counts are static, learning rates traced.
-        data: images of clients and server.
-        w_global: f32[d].
-        client_ids: i32[n], all different.
-        round: i32[].
-        squads: the attackers; may be none. Their clients must be disjoint.
-        states: each squad's attack state.
-        actions: each squad's action f32[A] in [-1, 1]; read by adaptive attacks only.
+        federation: the clients, their images, and how they train.
+        call: the model that is sent out, and to whom.
+        attackers: the malicious among all clients; ``Attackers()`` for none.
         rule: the server's rule, for attacks that know it.
         needs_root: static; whether the server trains on its root images too.
 
     Returns:
-        (received, states).
+        (received, the attacks' states).
     """
-    n, num_owners = client_ids.shape[0], data.sizes.shape[0]
-    key_positions, key_poison, *keys_squad = jax.random.split(key, 2 + len(squads))
-    weights = answer_weights(fl, data.sizes[client_ids])
-    uses = tuple({name for squad in squads for name in squad.table.uses})
-    image_shape = data.images.shape[1:]
-    taken = part_of(fl.local_steps, fl.steps_share)
-    plan = honest_plan(n, image_shape, model.num_classes, fl.local_lr, taken, uses)
+    key_positions, key_poison, *keys = jax.random.split(key, 2 + len(attackers.squads))
+    weights = answer_weights(federation.fl, federation.data.sizes[call.client_ids])
+    honest, crews = _plan(keys, federation, call, attackers, rule, weights)
+    trained = _train((key_positions, key_poison), federation, call, honest, crews, needs_root)
+    sent, states = trained.updates, []
+    for crew, action in zip(crews, attackers.actions, strict=True):
+        ctx = _look(crew, federation, call, trained)
+        key_craft = jax.random.fold_in(crew.key, 1)
+        table, kind, slot = crew.squad.table, crew.squad.kind, crew.squad.slot
+        rows, state = table.craft(kind, slot, key_craft, crew.state, ctx, action)
+        sent = merge_rows(crew.malicious, rows, sent)
+        states.append(state)
+    received = Received(
+        updates=sent,
+        weights=weights,
+        client_ids=call.client_ids,
+        w_global=call.w_global,
+        root_update=trained.root_update,
+        round=call.round,
+    )
+    return received, tuple(states)
 
-    member = [squad.members(client_ids, round) for squad in squads]
-    colluders = sum(member, jnp.zeros((n,), bool))
-    contexts, plans, new_states, apart = [], [], [], []
-    first_pass = plan
-    for squad, malicious, state, action, key_squad in zip(
-        squads, member, states, actions, keys_squad, strict=True
+
+class _Crew(NamedTuple):
+    """One squad in one round, once it has planned.
+
+    Attributes:
+        squad: who.
+        key: of all that it draws.
+        malicious: bool[n], its members among the clients that were called.
+        ctx: what it knew when it planned.
+        plan: how its clients train; rows of others are not read.
+        apart: bool[], whether they train in a pass of their own.
+        state: of its attack.
+    """
+
+    squad: Squad
+    key: Key
+    malicious: jax.Array
+    ctx: AttackContext
+    plan: LocalPlan
+    apart: jax.Array
+    state: Any
+
+
+class _Trained(NamedTuple):
+    """What local training gave.
+
+    Attributes:
+        updates: f32[n, d], of the clients, by their plans.
+        honest: f32[n, d], as if nobody attacked; None where no attack asks for it.
+        root_update: f32[d], the server's own; None where it does not train.
+    """
+
+    updates: jax.Array
+    honest: jax.Array | None
+    root_update: jax.Array | None
+
+
+def _plan(keys, federation, call, attackers, rule, weights) -> tuple[LocalPlan, list[_Crew]]:
+    """(the plan of n honest clients, the squads with theirs)."""
+    honest = _honest(federation, len(call.client_ids), attackers.squads)
+    member = [squad.members(call.client_ids, call.round) for squad in attackers.squads]
+    colluders = sum(member, jnp.zeros(call.client_ids.shape, bool))
+    crews = []
+    for squad, malicious, state, action, key in zip(
+        attackers.squads, member, attackers.states, attackers.actions, keys, strict=True
     ):
         ctx = AttackContext(
             malicious=malicious,
             colluders=colluders,
-            member=jnp.where(malicious, client_ids - squad.first, -1),
+            member=jnp.where(malicious, call.client_ids - squad.first, -1),
             visible=None,
             weights=weights,
-            w_global=w_global,
-            plan=plan,
-            round=round,
+            w_global=call.w_global,
+            plan=honest,
+            round=call.round,
             num_malicious=squad.count,
             trigger_mask=squad.trigger_mask,
             trigger_pattern=squad.trigger_pattern,
             target=squad.target,
             rule=rule,
-            num_clients=fl.num_clients,
-            server_lr=fl.server_lr,
+            num_clients=federation.fl.num_clients,
+            server_lr=federation.fl.server_lr,
         )
-        key_plan = jax.random.fold_in(key_squad, 0)
-        planned, state = squad.table.plan(squad.kind, squad.slot, key_plan, state, ctx, action)
-        own_pass = squad.table.needs_second_pass(squad.kind)
-        first_pass = merge_rows(malicious & ~own_pass, planned, first_pass)
-        contexts.append(ctx)
-        plans.append(planned)
-        new_states.append(state)
-        apart.append(own_pass)
+        key_plan = jax.random.fold_in(key, 0)
+        plan, state = squad.table.plan(squad.kind, squad.slot, key_plan, state, ctx, action)
+        apart = squad.table.needs_second_pass(squad.kind)
+        crews.append(_Crew(squad, key, malicious, ctx, plan, apart, state))
+    return honest, crews
 
-    owners = client_ids
+
+def _honest(federation: Federation, n: int, squads: tuple[Squad, ...]) -> LocalPlan:
+    """The plan of ``n`` honest clients, with room for what the squads may fill."""
+    fl, model = federation.fl, federation.model
+    uses = tuple({name for squad in squads for name in squad.table.uses})
+    steps = part_of(fl.local_steps, fl.steps_share)
+    image_shape = federation.data.images.shape[1:]
+    return honest_plan(n, image_shape, model.num_classes, fl.local_lr, steps, uses)
+
+
+def _train(keys, federation, call, honest, crews, needs_root) -> _Trained:
+    """All clients at once, and the server as one more of them if ``needs_root``."""
+    (key_positions, key_poison), n = keys, len(call.client_ids)
+    model, fl, data = federation.model, federation.fl, federation.data
+    plan, owners = honest, call.client_ids
+    for crew in crews:
+        plan = merge_rows(crew.malicious & ~crew.apart, crew.plan, plan)
     if needs_root:
-        owners = jnp.append(client_ids, num_owners - 1)
-        server = honest_plan(1, image_shape, model.num_classes, fl.local_lr, taken, uses)
-        first_pass = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first_pass, server)
+        owners = jnp.append(owners, data.sizes.shape[0] - 1)
+        server = _honest(federation, 1, tuple(crew.squad for crew in crews))
+        plan = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), plan, server)
     positions = sample_positions(key_positions, data.sizes[owners], fl.local_steps, fl.batch_size)
     positions = fewer_images(positions, fl.batch_share)
     images, labels = data.batches(owners, positions)
     if fl.augment == "crop_flip":  # before a trigger is stamped, which so keeps its place
         images = crop_and_flip(jax.random.fold_in(key_positions, 1), images)
-    batches = images, labels
-    x, y = poison(key_poison, first_pass, *batches)
-    trained = local_updates(model, w_global, x, y, first_pass, fl.precision)
-    updates, root_update = trained[:n], trained[n] if needs_root else None
+    x, y = poison(key_poison, plan, images, labels)
+    trained = local_updates(model, call.w_global, x, y, plan, fl.precision)
+    updates = trained[:n]
 
     def honestly():
         """What the n clients would have sent: their batches as they are, the honest plan."""
-        x, y = jax.tree.map(lambda a: a[:n], batches)
-        return local_updates(model, w_global, x, y, plan, fl.precision)
+        return local_updates(model, call.w_global, images[:n], labels[:n], honest, fl.precision)
 
-    honest = None
+    squads = [crew.squad for crew in crews]
     twice = [s.table.trains_twice(s.kind) for s in squads if s.table.some_train_twice]
+    as_honest = None
     if twice:  # once for all squads
-        honest = jax.lax.cond(jnp.stack(twice).any(), honestly, lambda: updates)
-    sent = updates
-    for i, squad in enumerate(squads):
-        visible = updates
-        if squad.table.second_pass_steps:
-            row = _second_pass(
-                keys_squad[i], model, fl, data, w_global, client_ids, squad, plans[i], member[i],
-                updates, apart[i],
-            )  # fmt: skip
-            visible = jnp.where((member[i] & apart[i])[:, None], row[None], updates)
-        look = look_at(jax.random.fold_in(keys_squad[i], 3), model, fl, data, w_global, squad)
-        ctx = contexts[i].replace(visible=visible, honest=honest, look=look)
-        key_craft = jax.random.fold_in(keys_squad[i], 1)
-        rows, new_states[i] = squad.table.craft(
-            squad.kind, squad.slot, key_craft, new_states[i], ctx, actions[i]
-        )
-        sent = merge_rows(member[i], rows, sent)
+        as_honest = jax.lax.cond(jnp.stack(twice).any(), honestly, lambda: updates)
+    return _Trained(updates, as_honest, trained[n] if needs_root else None)
 
-    received = Received(
-        updates=sent,
-        weights=weights,
-        client_ids=client_ids,
-        w_global=w_global,
-        root_update=root_update,
-        round=round,
-    )
-    return received, tuple(new_states)
+
+def _look(crew: _Crew, federation: Federation, call: Call, trained: _Trained) -> AttackContext:
+    """What a squad knows when it crafts: rows, its own second pass, and a way to judge them."""
+    visible = trained.updates
+    if crew.squad.table.second_pass_steps:
+        row = second_pass(
+            crew.key, federation, call, crew.squad, crew.plan, crew.malicious, trained.updates
+        )
+        visible = jnp.where((crew.malicious & crew.apart)[:, None], row[None], trained.updates)
+    key_look = jax.random.fold_in(crew.key, 3)
+    look = look_at(key_look, federation, call.w_global, crew.squad)
+    return crew.ctx.replace(visible=visible, honest=trained.honest, look=look)
 
 
 def part_of(count: int, share: jax.Array | float) -> jax.Array:
@@ -200,67 +204,6 @@ def answer_weights(fl: FLConfig, sizes: jax.Array) -> jax.Array:
     return (
         sizes.astype(jnp.float32) if fl.weighting == "size" else jnp.ones(sizes.shape, jnp.float32)
     )
-
-
-def _second_pass(
-    key, model, fl, data, w_global, client_ids, squad, plan, malicious, updates, needed
-):
-    """One row f32[d] that all of the squad's clients send.
-
-    Trained on images of the first of them that was sampled, or of all of them.
-    """
-    steps = squad.table.second_pass_steps
-
-    def train():
-        key_positions, key_poison = jax.random.split(jax.random.fold_in(key, 2))
-        first = jnp.argmax(malicious)
-        positions = sample_positions(
-            key_positions, data.sizes[client_ids[first]][None], steps, fl.batch_size
-        )
-        drawn = jnp.full_like(positions, client_ids[first]), positions
-        pooled = _pooled(jax.random.fold_in(key, 4), fl, data, squad, positions.shape)
-        shares = squad.table.pools_images(squad.kind)
-        drawn = jax.tree.map(lambda a, b: jnp.where(shares, a, b), pooled, drawn)
-        share = malicious / jnp.maximum(malicious.sum(), 1)
-        row = jax.tree.map(lambda a: a[first][None], plan).replace(
-            reference=weighted_sum(share, jnp.where(malicious[:, None], updates, 0.0))[None]
-        )
-        x, y = poison(key_poison, row, *data.pick(*drawn))
-        return local_updates(model, w_global, x, y, row, fl.precision)[0]
-
-    # the predicate is not batched, so honest types skip the work even under vmap over rollouts
-    return jax.lax.cond(needed, train, lambda: jnp.zeros_like(w_global))
-
-
-def _pooled(key, fl, data, squad, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """(owners, positions), each i32[shape], of images of a squad's clients, sampled or not.
-
-    Each client is as likely as the other.
-    """
-    key_owner, key_image = jax.random.split(key)
-    owners = squad.first + jax.random.randint(key_owner, shape, 0, jnp.maximum(squad.count, 1))
-    owners = jnp.minimum(owners, fl.num_clients - 1)  # nobody's, where the squad is empty
-    return owners, jax.random.randint(key_image, shape, 0, data.sizes[owners])
-
-
-def look_at(key: Key, model: Model, fl: FLConfig, data: ClientData, w_global, squad: Squad):
-    """How a squad judges what it is about to send: see ``AttackContext.look``. Consumes ``key``."""
-    drawn = _pooled(key, fl, data, squad, (_LOOKED_AT,))
-
-    def look(update, stamped: bool):
-        x, y = data.pick(*drawn)
-        weights = jnp.ones(y.shape, jnp.float32)
-        if stamped:
-            weights = (y != squad.target).astype(jnp.float32)
-            x, y = (
-                stamp(x, squad.trigger_mask, squad.trigger_pattern),
-                jnp.full_like(y, squad.target),
-            )
-        logits = model.apply(model.unravel(w_global - fl.server_lr * update), x)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
-        return jnp.vdot(weights, losses) / jnp.maximum(weights.sum(), 1)
-
-    return look
 
 
 def aggregate(

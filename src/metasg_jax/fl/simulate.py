@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from metasg_jax.config import FLConfig
 from metasg_jax.fl.data import ClientData
-from metasg_jax.fl.round import Squad, aggregate, collect
+from metasg_jax.fl.federation import Attackers, Call, Federation, Squad
+from metasg_jax.fl.round import aggregate, collect
 from metasg_jax.fl.sampling import sample_clients
 from metasg_jax.struct import Struct
 from metasg_jax.types import Aggregator, Key, Model
@@ -93,15 +94,9 @@ def simulate(
         )
         received, attack_states = collect(
             key_collect,
-            model,
-            fl,
-            data,
-            state.w,
-            sample_clients(key_sample, fl.num_clients, fl.num_sampled),
-            state.round,
-            squads,
-            state.attack_states,
-            actions,
+            Federation(model, fl, data),
+            Call(state.w, sample_clients(key_sample, fl.num_clients, fl.num_sampled), state.round),
+            Attackers(squads, state.attack_states, actions),
             rule,
             rule.needs_root,
         )

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from metasg_jax.aggregators.presence import presence
 from metasg_jax.config import FLConfig
 from metasg_jax.fl.data import ClientData, to_unit
+from metasg_jax.fl.federation import Attackers, Call, Federation
 from metasg_jax.fl.round import aggregate, collect
 from metasg_jax.fl.sampling import sample_clients
 from metasg_jax.game.observations import ATTACKER_OBSERVATION_SIZE, attacker_observation
@@ -214,15 +215,9 @@ class FLGame(Struct):
         """What the server receives: (received, state). Arguments as of :meth:`attack`."""
         received, attack_states = collect(
             key,
-            self.model,
-            self.fl,
-            self.data,
-            state.w,
-            state.client_ids,
-            state.round,
-            self.prior.squads(xi),
-            state.attack_states,
-            self.prior.split_action(action),
+            Federation(self.model, self.fl, self.data),
+            Call(state.w, state.client_ids, state.round),
+            Attackers(self.prior.squads(xi), state.attack_states, self.prior.split_action(action)),
             self.rule,
             self.needs_root,
         )

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from metasg_jax.attacks import BACKDOOR, UNTARGETED, AttackTable, attack_table, check_attack
 from metasg_jax.attacks.none import NoAttack
 from metasg_jax.errors import ConfigError
-from metasg_jax.fl.round import Squad
+from metasg_jax.fl.federation import Squad
 from metasg_jax.registry import number, parse_variant
 from metasg_jax.struct import Struct, field
 from metasg_jax.types import Attack

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.attacks.through_rule import improve
-from metasg_jax.fl.round import look_at
+from metasg_jax.fl.colluders import look_at
+from metasg_jax.fl.federation import Federation
 from metasg_jax.numerics import row_norms
 from metasg_jax.policies import SetPolicy
 from metasg_jax.responders.looking import Looking
@@ -44,10 +45,11 @@ class Gradient(Struct):
         # raw, because a key is taken once, and every trial is to have the same luck
         raw = jax.random.key_data(jax.random.fold_in(jax.random.clone(key), 1_000_004))
         kind = jax.random.key_impl(key)
+        federation = Federation(game.model, game.fl, game.data)
         looks = [
             look_at(
                 jax.random.fold_in(jax.random.wrap_key_data(raw, impl=kind), i),
-                game.model, game.fl, game.data, state.w, squad,
+                federation, state.w, squad,
             )
             for i, squad in enumerate(game.prior.squads(xi))
         ]  # fmt: skip
