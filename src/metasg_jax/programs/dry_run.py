@@ -28,8 +28,9 @@ def dry_run_program(config: RunConfig, dataset: Dataset, console: Console) -> No
     if "teach" in config.stages:
         teacher, kinds = config.teach, len(draw_types(np.random.default_rng(0), 10, 2))
         played = teacher.worlds + teacher.own_play * len(teacher.trims)
+        rounds = played * kinds * (teacher.horizon or config.fl.horizon)
         console.print(
-            f"the teacher: {played * kinds * config.fl.horizon:,} FL rounds on "
+            f"the teacher: {rounds:,} FL rounds on "
             f"{teacher.worlds + teacher.own_play} worlds, {teacher.steps * (teacher.passes + 1):,} "
             "steps of Adam"
         )
