@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from metasg_jax.config import FLConfig, MetaConfig
-from metasg_jax.game.rollout import parts, rollout_groups
+from metasg_jax.game.rollout import parts, rollout, rollout_groups
 from metasg_jax.learning.state import attacker_player, defender_player, init_state
+from metasg_jax.presets.cpu import TRUST
 from metasg_jax.testing import tiny_game
 
 META = MetaConfig(group_size=4, num_groups=3, hidden=(4,))
@@ -62,3 +63,21 @@ def test_members_share_the_environment_and_differ_in_noise(played):
     assert (malicious == malicious[:, :1]).all()
     actions = np.asarray(out.defender.action)
     assert len(np.unique(actions[..., 0, 0])) == 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["resnet8", "resnet20"])
+def test_a_defender_that_decides_about_clients_plays_with_residual_networks(model):
+    """Observations find the last matrix and the first layer of any model."""
+    fl = FLConfig(
+        num_clients=8, num_sampled=4, batch_size=4, horizon=2, local_lr=0.1, augment="crop_flip"
+    )
+    game = tiny_game(("none", "bfl@0.25"), fl, model=model, hidden=(4, 6), normalize=True, **TRUST)
+    meta = MetaConfig(group_size=2)
+    state = init_state(jax.random.key(0), game, meta)
+    players = defender_player(state, game, meta), attacker_player(state, game, meta, 0)
+    _, out = jax.jit(lambda key: rollout(key, key, game, game.prior[1], *players))(
+        jax.random.key(1)
+    )
+    assert out.defender.action.shape == (2, game.action_size)
+    assert np.isfinite(out.defender.reward).all()
