@@ -111,6 +111,12 @@ def play_in(program: str, folder: Path) -> None:
     getattr(Room(folder.parent), program)(folder)
 
 
+def _has_files(folder: Path) -> bool:
+    """Whether a program has written one; names alone, for they come and go while it plays."""
+    names = [name for _, _, names in os.walk(folder) for name in names]
+    return any(not name.startswith((".lock", "config.json")) for name in names)
+
+
 def killed_from_outside(room: Room, seed: int) -> Iterator[Injection]:
     """A process that plays is killed soon after its first file; here its run goes on to the end."""
     rng = np.random.default_rng([seed, 9])
@@ -127,7 +133,7 @@ def killed_from_outside(room: Room, seed: int) -> Iterator[Injection]:
                 want, folder = right(), room.folder / "killed"
                 process = get_context("spawn").Process(target=play_in, args=(program, folder))
                 process.start()
-                while process.is_alive() and not (folder.is_dir() and seen(folder)):
+                while process.is_alive() and not _has_files(folder):
                     time.sleep(0.001)
                 process.join(delay)
                 process.kill()
