@@ -12,17 +12,15 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from picture import EVERY, course
-from trust import HELPS, keep_playing, play, say
+from picture import EVERY, by_rule, course
+from trust import best_help, keep_playing, play
 
 from metasg_jax.data import load
 from metasg_jax.evaluation.contestants import parse_contestant
-from metasg_jax.evaluation.episodes import standing_still
-from metasg_jax.evaluation.judge import judge, trust_game
+from metasg_jax.evaluation.judge import trust_game
 from metasg_jax.evaluation.plots.save import save
 from metasg_jax.evaluation.tables import markdown_table
-from metasg_jax.evaluation.worlds import FINAL, SELECTION, world
-from metasg_jax.game.make import make_observation, make_post_defense, make_rule
+from metasg_jax.evaluation.worlds import FINAL, world
 from metasg_jax.presets.cpu import get_config
 from metasg_jax.programs.device import enable_compilation_cache
 
@@ -38,6 +36,8 @@ def main() -> None:
     parser.add_argument("--figure", action="store_true")
     parser.add_argument("--table", action="store_true", help="print what was played, in Markdown")
     args = parser.parse_args()
+    if args.figure and not args.defender:
+        parser.error("--figure: name a run by --defender")
     if args.table:
         print(table(json.loads(OUT.read_text())))
         return
@@ -65,20 +65,10 @@ def table(found: dict) -> str:
 
 def studied(config, dataset, args, found: dict) -> dict:
     """JSON of all contestants; static rules choose their help first."""
-    helped = found.get("helped") or [best_help(config, dataset, rule) for rule in RULES]
+    helped = found.get("helped") or [best_help(config, dataset, rule, worlds=1) for rule in RULES]
     names = ["told", "root_only", *helped, *args.defender]
     played = play(config, dataset, names, range(FIRST, FIRST + args.worlds), found)
     return played if played == found else {**played, "helped": helped}
-
-
-def best_help(config, dataset, rule: str) -> str:
-    """The rule with that of :data:`trust.HELPS` which scores best on a selection world."""
-    names = [rule + how for how in HELPS]
-    tried = judge(
-        [parse_contestant(name, config.fl.num_sampled) for name in names], config, dataset,
-        range(1), SELECTION, "validation", say,
-    )  # fmt: skip
-    return names[int(np.argmax([tried.mean(j).mean() for j in range(len(names))]))]
 
 
 def draw_figure(config, dataset, defender: str) -> None:
@@ -88,11 +78,7 @@ def draw_figure(config, dataset, defender: str) -> None:
     player = parse_contestant(defender, config.fl.num_sampled).player
     for s in range(FIRST, FIRST + 4):
         base = world(trust_game(config), dataset, s, FINAL)
-        bounded = base.replace(
-            rule=make_rule("fltrust", config.fl.num_sampled, 0.2, base.model),
-            observation=make_observation("paper"), post_defense=make_post_defense("neuron_clip"),
-        )  # fmt: skip
-        still = standing_still(0, bounded.observation_spec)
+        bounded, still = by_rule(base, "fltrust", config.game.assumed_share, "neuron_clip")
         lines = {
             "no attack": (base, player, True, 0),
             "perfect filter": (base, player, True, mixture),

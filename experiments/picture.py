@@ -20,7 +20,7 @@ from metasg_jax.evaluation.judge import nobody, trust_game
 from metasg_jax.evaluation.metrics import measure_deployed
 from metasg_jax.evaluation.plots.save import save
 from metasg_jax.evaluation.worlds import FINAL, world
-from metasg_jax.game.make import make_observation, make_rule
+from metasg_jax.game.make import make_observation, make_post_defense, make_rule
 from metasg_jax.game.rollout import rollout
 from metasg_jax.programs.device import enable_compilation_cache
 
@@ -66,21 +66,28 @@ def course(game, player, told: bool, k: int, seed: int) -> np.ndarray:
     return np.array(found)
 
 
+def by_rule(base, rule: str, share: float, post: str = "none"):
+    """The same world where a static rule aggregates: (game, who plays it)."""
+    game = base.replace(
+        rule=make_rule(rule, base.fl.num_sampled, share, base.model),
+        observation=make_observation("paper"), post_defense=make_post_defense(post),
+    )  # fmt: skip
+    return game, standing_still(game.action_size, game.observation_spec)
+
+
 def main() -> None:
     """Plays and draws."""
     enable_compilation_cache()
     config = federation(0.5, TYPES)
-    dataset, n = load("mnist"), config.fl.num_sampled
-    v1 = parse_contestant("v1", n).player
+    dataset = load("mnist")
+    v1 = parse_contestant("v1", config.fl.num_sampled).player
     found = {name: [] for name in LINES}
     for s in range(FIRST, FIRST + WORLDS):
         base = world(trust_game(config), dataset, s, FINAL)
         for name in LINES:
             game, player = base, v1
             if name in ("mean", "FLTrust"):
-                rule = make_rule(name.lower(), n, config.game.assumed_share, base.model)
-                game = base.replace(rule=rule, observation=make_observation("paper"))
-                player = standing_still(game.action_size, game.observation_spec)
+                game, player = by_rule(base, name.lower(), config.game.assumed_share)
             each = [course(game, player, name == "perfect filter", k, s) for k in range(2)]
             found[name].append(each)
             print(s, name, np.round([e[-1] for e in each], 3).tolist(), flush=True)

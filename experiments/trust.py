@@ -188,16 +188,11 @@ def play_study(study: Study, args: argparse.Namespace, found: dict) -> dict:
 
     With ``args.tune`` rules choose of :data:`HELPS` on three selection worlds.
     """
-    config, n = study.config, study.config.fl.num_sampled
+    config = study.config
     dataset = load(config.game.dataset)
     helped = found.get("helped", [])
-    for rule in study.rules if args.tune and not helped else ():
-        names = [rule + how for how in HELPS]
-        tried = judge(
-            [parse_contestant(x, n) for x in names], config, dataset, range(3), SELECTION,
-            "validation", say,
-        )  # fmt: skip
-        helped.append(names[int(np.argmax([tried.mean(j).mean() for j in range(len(names))]))])
+    if args.tune and not helped:
+        helped = [best_help(config, dataset, rule, worlds=3) for rule in study.rules]
     names = [*args.defender, "told", "root_only", *helped, *study.extra]
     worlds = range(FIRST, FIRST + study.worlds)
     played = play(
@@ -205,6 +200,16 @@ def play_study(study: Study, args: argparse.Namespace, found: dict) -> dict:
         contestant=lambda name: contestant(name, study, dataset),
     )  # fmt: skip
     return played if played == found else {**played, "helped": helped}
+
+
+def best_help(config: RunConfig, dataset, rule: str, worlds: int) -> str:
+    """The rule with that of :data:`HELPS` which scores best on so many selection worlds."""
+    names = [rule + how for how in HELPS]
+    tried = judge(
+        [parse_contestant(name, config.fl.num_sampled) for name in names], config, dataset,
+        range(worlds), SELECTION, "validation", say,
+    )  # fmt: skip
+    return names[int(np.argmax([tried.mean(j).mean() for j in range(len(names))]))]
 
 
 def play(

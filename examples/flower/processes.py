@@ -91,7 +91,10 @@ def federation(
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Of all processes: installs nothing, tells nobody, one core each, programs compiled once."""
+    """The environment of all processes.
+
+    It installs nothing and tells nobody; each has one core, and programs are compiled once.
+    """
     return os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "FLWR_HOME": str(home.resolve()),

@@ -7,7 +7,7 @@ LAST = 3
 
 
 def numbers(result: dict) -> dict[str, float]:
-    """Of one federation: accuracy and attack success at its end, seconds a round and of defence."""
+    """Accuracy and attack success at the end of a federation, seconds a round and of defence."""
     rounds = result["rounds"][1:] or result["rounds"]
     last = rounds[-LAST:]
     # the first rounds compile

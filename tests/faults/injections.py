@@ -124,7 +124,7 @@ def killed_from_outside(room: Room, seed: int) -> Iterator[Injection]:
         "pretrain": ("pretrain", lambda: room.pretrained[2]),
         "matrix": ("matrix", lambda: room.matrices[2]),
         "exploit": ("exploit", lambda: room.exploits[2]),
-        "adapt": ("adapt", lambda: room.adapted[1]),
+        "adapt": ("adapt", lambda: room.adapted),
     }
     for name, (program, right) in places.items():
         for delay in (0.0, float(rng.uniform(0.0, 0.5)), float(rng.uniform(0.0, 2.0))):
@@ -370,7 +370,8 @@ def foreign_files(room: Room, seed: int) -> Iterator[Injection]:
         yield case(f"matrix: {change.__name__}", "matrices", room.matrix, change)
 
 
-GROUPS = (damaged_files, stopped_inside, killed_from_outside, foreign_files, places_that_can_not_be, hostile_rows,
+GROUPS = (damaged_files, stopped_inside, killed_from_outside, foreign_files,
+          places_that_can_not_be, hostile_rows,
           bad_settings)  # fmt: skip
 
 

@@ -138,9 +138,8 @@ class Room:
             return adapt.adapt_program(state, config, DATASET, asked, folder, True, QUIET)
 
     @functools.cached_property
-    def adapted(self) -> tuple[Path, object]:
-        base = self.folder / "adapted"
-        return base, self.adapt(base)
+    def adapted(self) -> object:
+        return self.adapt(self.folder / "adapted")
 
     def defender(self, folder: Path):
         return checkpoint.digest(read_defender(folder)[0])

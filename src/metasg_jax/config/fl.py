@@ -58,17 +58,13 @@ class FLConfig(Struct):
             self.num_sampled,
             f"between 1 and num_clients = {self.num_clients}",
         )
-        allowed = ("float32", "tensorfloat32", "bfloat16")
-        require(
-            self.precision in allowed, "precision", self.precision, f"one of {', '.join(allowed)}"
-        )
-        allowed = ("auto", "equal", "size")
-        require(
-            self.weighting in allowed, "weighting", self.weighting, f"one of {', '.join(allowed)}"
-        )
-        require(
-            self.augment in ("none", "crop_flip"), "augment", self.augment, "one of none, crop_flip"
-        )
+        for name, allowed in (
+            ("precision", ("float32", "tensorfloat32", "bfloat16")),
+            ("weighting", ("auto", "equal", "size")),
+            ("augment", ("none", "crop_flip")),
+        ):
+            value = getattr(self, name)
+            require(value in allowed, name, value, f"one of {', '.join(allowed)}")
         for name in ("local_lr", "server_lr"):
             value = getattr(self, name)
             require(is_positive(value), name, value, "above 0 and finite, in float32 too")

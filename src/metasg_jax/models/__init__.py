@@ -10,10 +10,8 @@ from metasg_jax.registry import Registry
 
 MODELS = Registry(
     "model",
-    {
-        "mlp": MLP, "cnn": CNN, "resnet8": ResNet8, "resnet18": ResNet18, "resnet20": ResNet20,
-    },
-)  # fmt: skip
+    {"mlp": MLP, "cnn": CNN, "resnet8": ResNet8, "resnet18": ResNet18, "resnet20": ResNet20},
+)
 
 
 def make_model(name: str, input_shape, num_classes: int, hidden, shift=(), scale=()) -> LinenModel:

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.errors import ConfigError
-from metasg_jax.models.layers import Method, PooledConvolution, clip_units
+from metasg_jax.models.layers import Method, PooledConvolution, clip_channels, clip_units
 
 # side of an image of which two convolutions of 5x5 with pooling leave a pixel
 _SMALLEST = 16
@@ -49,8 +49,8 @@ class CNN(nn.Module):
         x = x.transpose(3, 1, 2, 0)
         for i, features in enumerate(channels):
             x = PooledConvolution(features, 5, self.method, name=f"conv_{i}")(x)
-            x = clip_units(x, clip, start, axis=0)
-            units.append(x.max(axis=(1, 2)).T)
+            x, seen = clip_channels(x, clip, start)
+            units.append(seen)
             start += features
         x = nn.relu(nn.Dense(width, name="dense")(x.reshape(-1, x.shape[-1]).T))
         x = clip_units(x, clip, start)

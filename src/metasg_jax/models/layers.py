@@ -23,6 +23,15 @@ def clip_units(x: jax.Array, clip: jax.Array | None, start: int, axis: int = -1)
     return jnp.minimum(x, clip[start : start + x.shape[axis]].reshape(shape))
 
 
+def clip_channels(x: jax.Array, clip: jax.Array | None, start: int) -> tuple[jax.Array, jax.Array]:
+    """Channels f32[F, h, w, B] as hidden units: (bounded as by :func:`clip_units`, f32[B, F]).
+
+    What a unit shows of a channel is its maximum over space.
+    """
+    x = clip_units(x, clip, start, axis=0)
+    return x, x.max(axis=(1, 2)).T
+
+
 class PooledConvolution(nn.Module):
     """A valid convolution of stride 1, 2x2 max-pooling, a bias and ReLU.
 
@@ -148,7 +157,7 @@ def _convolve_backward(size, stride, sides, residuals, gradient):
     d_x = jnp.zeros((parts.shape[2], *sides, batch), parts.dtype)
     for i in range(size):
         for j in range(size):
-            if stride == 1:
+            if stride == 1:  # the same as below, which a CPU plays as a scatter
                 window = d_x[:, i : i + out_h, j : j + out_w]
                 d_x = jax.lax.dynamic_update_slice(d_x, window + parts[i, j], (0, i, j, 0))
             else:

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.errors import ConfigError
-from metasg_jax.models.layers import Convolution, GroupNorm, Method, clip_units
+from metasg_jax.models.layers import Convolution, GroupNorm, Method, clip_channels
 
 
 class ResNet(nn.Module):
@@ -50,8 +50,8 @@ class ResNet(nn.Module):
             for block in range(self.blocks):
                 stride = 2 if stage and not block else 1
                 x = _Block(features, stride, self.method, name=f"block_{stage}_{block}")(x)
-                x = clip_units(x, clip, start, axis=0)
-                units.append(x.max(axis=(1, 2)).T)
+                x, seen = clip_channels(x, clip, start)
+                units.append(seen)
                 start += features
         logits = nn.Dense(self.num_classes, name="head")(x.mean(axis=(1, 2)).T)
         return logits, jnp.concatenate(units, axis=-1)

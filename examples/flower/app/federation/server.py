@@ -128,7 +128,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Of the ServerApp."""
+    """The ServerApp: plays a run and leaves its result in a file."""
     result = serve(grid, context.run_config)
     out = Path(context.run_config["out"])
     part = out.with_suffix(".part")

@@ -1,6 +1,5 @@
 """A federation's state between two rounds, as one sealed safetensors file a checkpoint."""
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -14,11 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from metasg_jax import files
-from metasg_jax.checkpoint import digest
+from metasg_jax.checkpoint import digest, mark
 from metasg_jax.defender import DefenderState
 from metasg_jax.errors import CheckpointError
 from metasg_jax.features.layout import path_name
-from metasg_jax.integrations.flower.records import Arrays
+from metasg_jax.integrations.flower.records import Arrays, by_name
 
 _FORMAT = 1
 _NAME = re.compile(r"round-(\d{6,})\.safetensors")
@@ -57,7 +56,7 @@ def save(directory: Path, saved: Saved) -> None:
         raise CheckpointError(f"{directory} can't be made: {error.strerror}") from error
     # not ascontiguousarray, which gives scalars a dimension
     tensors = {f"model/{name}": np.array(a, order="C") for name, a in saved.model.items()}
-    tensors |= {f"state/{name}": a for name, a in _leaves(saved.state).items()}
+    tensors |= {f"state/{name}": a for name, a in by_name(saved.state).items()}
     settings = {
         "format": _FORMAT,
         "round": saved.round,
@@ -135,12 +134,6 @@ def _read(path: Path, like: DefenderState) -> Saved:
     return Saved(settings["round"], model, state, settings["defender"], settings["tally"])
 
 
-def _leaves(state: DefenderState) -> dict[str, np.ndarray]:
-    flat, _ = jax.tree_util.tree_flatten_with_path(state)
-    return {path_name(path): np.array(leaf) for path, leaf in flat}
-
-
 def _seal(settings: str, tensors: dict[str, np.ndarray]) -> str:
     """The sha256 of all that a file holds."""
-    named = digest({name: tensors[name] for name in sorted(tensors)})
-    return hashlib.sha256(f"{settings}{sorted(tensors)}{named}".encode()).hexdigest()
+    return mark([settings, sorted(tensors), digest(tensors)])

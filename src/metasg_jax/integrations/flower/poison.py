@@ -166,5 +166,5 @@ def _round(message: Message) -> int:
 
 
 def _seed(context: Context, round: int) -> int:
-    """Of this client in this round; ids have 64 bits, too many for a key."""
+    """A seed of this client in this round; ids have 64 bits, too many for a key."""
     return zlib.crc32(f"{context.node_id},{round}".encode())
