@@ -1,16 +1,17 @@
-"""Trains the defender that is shipped: the teacher on federations of many shapes.
+"""Trains the defenders that are shipped: the teacher on federations of many shapes.
 
-``python experiments/defender.py --seed 0 --out runs/defender-0`` takes a quarter of an hour on a
-quiet core; ``--resume`` goes on. The weights are then in ``OUT/defender``. ``--join A B --out C``
-fits one policy on the lessons of several such runs: ``v1`` is that of seeds 0 to 2. Clients of all
+``python experiments/defender.py --seed 0 --out runs/defender-0`` takes half an hour on a quiet
+core; ``--resume`` goes on. The weights are then in ``OUT/defender``. ``--join A B --out C`` fits
+one policy on the lessons of several such runs: ``v1`` is that of seeds 0 to 2. Clients of all
 worlds hold augmented copies of the server's own root images, drawn anew for each world.
 
-``--begin v1 --respond short`` goes on from a defender: own play alone, against fixed attacks and
-against attackers who look through it each round and dilute what they send. ``v2`` is
+``--recipe`` names the kinds of worlds and the teacher: ``shapes`` is the first; ``present`` goes on
+by own play in federations whose clients all answer each round, and in colour; ``short`` and
+``long`` meet attackers who look through the learner each round and dilute what they send. ``v2`` is
 
-    --seed 0 --begin v1 --respond short --out runs/r0
-    --seed 1 --begin runs/r0/defender --respond long --out runs/r1
-    --begin v1 --respond short --join runs/r0 runs/r1 --out runs/v2
+    --seed 0 --begin v1 --recipe short --out runs/r0
+    --seed 1 --begin runs/r0/defender --recipe long --out runs/r1
+    --begin v1 --recipe short --join runs/r0 runs/r1 --out runs/v2
 
 Ablations: ``--leave-out own_play`` joins without the lessons of own play, ``breadth`` with those of
 one shape alone, ``context`` with a policy that sees each client by itself; ``--real`` plays worlds
@@ -37,11 +38,14 @@ from metasg_jax.programs.pretrain import begin_with
 from metasg_jax.programs.teach import card_of, learn_from, read_lessons, teach_program
 
 
-def kind(dataset, pool, hidden, clients, sampled, steps, batch, lr, horizon, root=100, model="mlp"):
-    """A shape of worlds."""
+def kind(
+    dataset, pool, hidden, clients, sampled, steps, batch, lr, horizon, root=100, model="mlp",
+    **game,
+):  # fmt: skip
+    """A shape of worlds; who attacks is drawn for each."""
     game = GameConfig(
         dataset=dataset, pool=pool, model=model, hidden=hidden, num_root=root, num_validation=300,
-        num_test=300, **TRUST,
+        num_test=300, types=("none",), **TRUST, **game,
     )  # fmt: skip
     fl = FLConfig(
         num_clients=clients, num_sampled=sampled, batch_size=batch, local_steps=steps,
@@ -69,11 +73,22 @@ KINDS = (
 TEACHER = TeachConfig(
     worlds=14, own_play=14, passes=2, steps=2500, trims=(-1.0, -0.33), work_spread=1.0
 )
-SHORT = TEACHER.replace(
-    worlds=0, own_play=28, trims=(-1.0, -0.33, 0.11), lr=1e-3, responders=True
+ALL = kind("mnist", 1, (8, 16, 32), 10, 10, 20, 32, 0.1, 16, model="cnn")
+ALL_FASHION = kind("fashion_mnist", 1, (8, 16, 16), 8, 8, 20, 32, 0.1, 16, model="cnn")
+ALL_MLP = kind("mnist", 1, (64,), 10, 10, 20, 32, 0.1, 25)
+ALL_FEW = kind("fashion_mnist", 2, (32,), 6, 6, 10, 32, 0.1, 30)
+ALL_DIGITS = kind("digits", 1, (32,), 12, 12, 10, 16, 0.2, 30, root=40)
+COLOUR = kind(
+    "cifar10", 2, (16, 32, 64), 100, 10, 5, 32, 0.2, 80, root=200, model="cnn", normalize=True
+)
+PRESENT = (
+    ALL, ALL_MLP, SMALL, ALL_FASHION, ALL_DIGITS, COLOUR, ALL_FEW,
+    ALL, FASHION, ALL_MLP, DIGITS, ALL_FASHION, TWENTY, ALL_FEW,
 )  # fmt: skip
+"""Silos: few clients, who all answer each round and work long; in colour; some of the old."""
+
+SHORT = TEACHER.replace(worlds=0, own_play=28, trims=(-1.0, -0.33, 0.11), lr=1e-3)
 """Against attackers who respond; trims of 0, 15 and 25 % a side."""
-RESPONSES = {"short": SHORT, "long": SHORT.replace(own_play=8, passes=1, steps=500)}
 STRICT = SHORT.replace(
     whole_harm=0.1, malicious_weight=20.0, steps=3000, trim_premium=0.04,
     earned_weights=(0.5, 0.2, 0.3),
@@ -82,15 +97,31 @@ STRICT = SHORT.replace(
 LONG = kind("mnist", 2, (64,), 100, 10, 1, 64, 0.2, 120)
 LONG_FASHION = kind("fashion_mnist", 2, (64,), 100, 10, 1, 64, 0.2, 120)
 
-ANSWERED = {
+
+def answered(kinds, responder="looking"):
+    """The same kinds with attackers who respond; where a look through the learner is dear, none."""
+    return [
+        dataclasses.replace(k, teach=k.teach.replace(responder=responder))
+        if k.game.model != "cnn"
+        else k
+        for k in kinds
+    ]
+
+
+RECIPES = {
+    "shapes": (KINDS, TEACHER),
+    "present": (PRESENT, TEACHER.replace(worlds=0, own_play=28)),
     "short": (
-        SMALL, FASHION, DIGITS, WHOLE, SMALL, FASHION, DIGITS, TWENTY,
-        SMALL, FASHION, DIGITS, CNN, SMALL, FASHION,
+        answered((
+            SMALL, FASHION, DIGITS, WHOLE, SMALL, FASHION, DIGITS, TWENTY,
+            SMALL, FASHION, DIGITS, CNN, SMALL, FASHION,
+        )),
+        SHORT,
     ),
-    "long": (LONG, LONG_FASHION),
+    "long": (answered((LONG, LONG_FASHION)), SHORT.replace(own_play=8, passes=1, steps=500)),
 }  # fmt: skip
-"""Kinds of worlds where attackers respond; where a look through the learner is dear, few. A diluted
-backdoor takes its time, and what trimming costs is made up for in time: hence the long ones."""
+"""Kinds of worlds and the teacher. A diluted backdoor takes its time, and what trimming costs is
+made up for in time: hence the long ones."""
 
 
 def main() -> None:
@@ -101,23 +132,18 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--join", type=Path, nargs="+", help="runs whose lessons are put together")
     parser.add_argument("--begin", default="", help="a defender to go on from")
-    parser.add_argument("--respond", choices=RESPONSES, help="meet attackers who look through it")
+    parser.add_argument("--recipe", choices=RECIPES, default="shapes")
     parser.add_argument("--leave-out", choices=("own_play", "breadth", "context"))
     parser.add_argument("--real", action="store_true", help="clients hold real images")
     args = parser.parse_args()
     enable_compilation_cache()
-    kinds = [
-        dataclasses.replace(
-            k,
-            clients="real" if args.real else k.clients,
-            teach=k.teach.replace(responders=bool(args.respond) and k.game.model != "cnn"),
-        )
-        for k in ANSWERED.get(args.respond, KINDS)
-    ]
+    kinds, teacher = RECIPES[args.recipe]
+    if args.real:
+        kinds = [dataclasses.replace(k, clients="real") for k in kinds]
     meta = MetaConfig()
     if args.leave_out == "context":
         meta = MetaConfig(policy=SetPolicy(SMALL.fl.num_sampled, KNOBS, body="alone"))
-    teacher = RESPONSES.get(args.respond, TEACHER)
+    teacher = teacher.replace(responder=kinds[0].teach.responder)
     first = dataclasses.replace(kinds[0], seed=args.seed, teach=teacher, meta=meta)
     datasets = {name: load(name) for name in {k.game.dataset for k in kinds}}
     game = make_game(first.game, first.fl, datasets[first.game.dataset])

@@ -21,9 +21,9 @@ class TeachConfig(Struct):
     of a client does not change much later."""
     trims: tuple[float, ...] = static((-1.0, -0.55, -0.1))
     """Settings of the knob trim that own play tries, ascending: 0, 10 and 20 % of each side."""
-    responders: bool = static(False)
-    """Whether own play also meets attackers who look through the learner each round, and dilute
-    what they send with honest work as far as it pays."""
+    responder: str = static("none")
+    """Who else own play meets: attackers who look through the learner each round, and dilute what
+    they send with honest work as far as it pays (``looking``, or ``looking / kept``)."""
     steps: int = static(1500)
     """Steps of Adam after each collection of lessons."""
     batch: int = static(256)

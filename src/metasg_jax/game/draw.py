@@ -20,8 +20,8 @@ from metasg_jax.game.types import TypeSpec, make_prior, parse_type
 def draw_types(rng: np.random.Generator, num_clients: int, horizon: int) -> list[TypeSpec]:
     """One type of each kind, its numbers, share and onset drawn; always the same kinds in order.
 
-    Shares are 5 to 40 % of the clients, at least one of them; every third attack begins late;
-    colluders are unlike each other in every second one.
+    Shares are 5 to 40 % of the clients, at least one of them (of two attacks at once 5 to 20 %
+    each); every third attack begins late; colluders are unlike each other in every second one.
     """
 
     def between(low, high):
@@ -29,6 +29,9 @@ def draw_types(rng: np.random.Generator, num_clients: int, horizon: int) -> list
 
     def log_between(low, high):
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+    def share(high):
+        return max(between(0.05, high), 1 / num_clients)
 
     kinds = {
         "none": "none",
@@ -46,11 +49,12 @@ def draw_types(rng: np.random.Generator, num_clients: int, horizon: int) -> list
         "bfl_sparse": f"bfl:fraction={between(0.08, 0.3)}",
         "bfl_boosted": f"bfl:fraction={between(0.2, 0.7)},boost={log_between(1.5, 10.0)}",
         "dba": f"dba:fraction={between(0.3, 0.7)}",
+        "mixed": f"ipm:scale={log_between(1.0, 5.0)}@{share(0.2)}"
+        f"+bfl:fraction={between(0.3, 0.7)},boost={log_between(1.0, 5.0)}@{share(0.2)}",
     }
     specs = []
     for name, attack in kinds.items():
-        share = max(between(0.05, 0.4), 1 / num_clients)
-        spec = parse_type(f"{attack}@{share}", num_clients)
+        spec = parse_type(attack if "@" in attack else f"{attack}@{share(0.4)}", num_clients)
         noise = float(rng.uniform(0.0, 1.5) * (rng.uniform() < 0.5))
         onset = int(rng.integers(1, max(2, horizon * 2 // 3)) * (rng.uniform() < 0.33))
         unlike = {

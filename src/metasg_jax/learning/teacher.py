@@ -22,12 +22,10 @@ from metasg_jax.game.rollout import Player
 from metasg_jax.learning.state import MetaSGState, defender_player
 from metasg_jax.policies import SetPolicy
 from metasg_jax.post_defenses import undefended
-from metasg_jax.responders.looking import Looking, mixtures
+from metasg_jax.responders import Looking, make_responder
 from metasg_jax.struct import Struct
 from metasg_jax.types import Info, Key
 
-_MIXES = (0.0, 0.1, 0.2, 0.35, 0.6, 1.0)
-"""That attackers try who look through the learner."""
 _ERRORS = (0.0, 0.05, 0.2)
 """Shares of the told filter's decisions that are turned around, drawn once an episode."""
 
@@ -61,6 +59,7 @@ def collect_lessons(
     trims: tuple[float, ...],
     told: bool,
     blended: Any = None,
+    responder: str = "none",
 ) -> Lessons:
     """Plays an episode against each type, with each trim, and writes down who was malicious.
 
@@ -73,8 +72,8 @@ def collect_lessons(
             kept of one of them a type, in turn.
         told: a filter that knows who is malicious plays, and errs at a rate drawn for each episode,
             so that models that have taken in some poison are met too.
-        blended: the same game with attacks that can be diluted, by attackers who look through the
-            learner each round; None leaves them out.
+        blended: the same game with attacks that can be diluted, for the responder.
+        responder: ``looking``, with its options, or ``none``, which leaves it out.
 
     Returns:
         Lessons with L = K H, in the order of types and rounds, on the host; the blended types last.
@@ -89,8 +88,8 @@ def collect_lessons(
         return [jax.tree.map(np.asarray, each) for each in played]
 
     played = each_trim(game)
-    if blended is not None:
-        looking = Looking(mixtures(blended.attacker_action_size, _MIXES))
+    if blended is not None and responder != "none":
+        looking = make_responder(responder, blended.attacker_action_size)
         both = zip(played, each_trim(blended, looking), strict=True)
         played = [jax.tree.map(lambda *parts: np.concatenate(parts), *pair) for pair in both]
     scores = np.stack([score for *_, score in played], axis=-1)  # [K, T]

@@ -29,6 +29,7 @@ from metasg_jax.learning.teacher import (
     teach,
 )
 from metasg_jax.policies import SetPolicy
+from metasg_jax.responders import Looking, make_responder
 
 _CHUNK = 500
 """Steps of the teacher between two lines of progress."""
@@ -58,7 +59,8 @@ def teach_program(
         console: for progress.
 
     Raises:
-        ConfigError: where a kind's rule does not decide about each client.
+        ConfigError: where a kind's rule does not decide about each client, or its responder is none
+            that looks.
         CheckpointError: where lessons were there and ``resume`` is off, or they are damaged.
     """
     config, teacher = kinds[0], kinds[0].teach
@@ -67,6 +69,10 @@ def teach_program(
             raise ConfigError(
                 f"stages: teach needs game.rule = 'client_trust' and game.observation = 'clients', "
                 f"not {kind.game.rule!r} and {kind.game.observation!r}"
+            )
+        if not isinstance(make_responder(kind.teach.responder, 1), Looking | None):
+            raise ConfigError(
+                f"teach.responder: {kind.teach.responder!r}: of looking, with its options, and none"
             )
     folder, passes = directory / "lessons", directory / "teaching"
     if folder.is_dir() and any(folder.iterdir()) and not resume:
@@ -97,7 +103,7 @@ def teach_program(
                 got = collect_lessons(
                     jax.random.fold_in(jax.random.key(config.seed), number),
                     state, world, config.meta, trims, told,
-                    blended if kind.teach.responders and not told else None,
+                    None if told else blended, kind.teach.responder,
                 )  # fmt: skip
                 got = got.replace(earned=_widened(got.earned, len(teacher.trims)))
                 _write(path, got, mark)
