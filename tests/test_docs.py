@@ -16,6 +16,7 @@ from metasg_jax.post_defenses import POST_DEFENSES
 from metasg_jax.pre_aggregators import PRE_AGGREGATORS
 from metasg_jax.presets import DEFAULT_PRESET, PRESETS
 from metasg_jax.responders import RESPONDERS
+from tests.extras import skip_without_extra
 
 ROOT = Path(__file__).parents[1]
 TEXTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -86,8 +87,7 @@ def registries():
 
 @pytest.mark.parametrize("block", list(python_blocks()))
 def test_python_blocks_run(block, registries):
-    if "integrations.flower" in block:
-        pytest.importorskip("flwr", reason="Flower is an extra: pip install 'metasg-jax[flower]'")
+    skip_without_extra(block)
     exec(compile(block, "block", "exec"), {"__name__": "block"})
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import metasg_jax
+from tests.extras import skip_without_extra
 
 FINDER = doctest.DocTestFinder(exclude_empty=True)
 # registries; and classes that other promised names make, whose examples show them
@@ -25,8 +26,7 @@ MODULES = [
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
-    if "integrations.flower" in name:
-        pytest.importorskip("flwr", reason="Flower is an extra: pip install 'metasg-jax[flower]'")
+    skip_without_extra(name)
     module = importlib.import_module(name)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     tried = 0

@@ -1,1 +1,1 @@
-"""Ways into other people's programs, one a package; each has an extra of its own in pip."""
+"""Ways into other people's programs; each has an extra of its own in pip."""
