@@ -46,10 +46,11 @@ class Contestant:
     Attributes:
         name: of the row.
         kind: ``policy``, ``shuffled``, ``told``, ``constant``, ``root_only`` or ``rule``.
-        player: of a policy.
+        player: of a policy; of a rule, who turns its knobs round by round.
         played: names the player; those of one name share a run.
         knobs: clip, trim and own in [-1, 1] that stand still; NaN where the policy turns them.
         rule: its string, or the rule itself.
+        observation: what a rule's player sees; ``paper`` costs nothing where nobody looks.
         post: the post-training defence.
         warm: whether it starts from the root-only model.
         server_lr: factor on the aggregated update.
@@ -61,6 +62,7 @@ class Contestant:
     played: str = ""
     knobs: tuple[float, float, float] = (float("nan"),) * 3
     rule: Any = ""
+    observation: str = "paper"
     post: str = "none"
     warm: bool = False
     server_lr: float = 1.0

@@ -203,8 +203,9 @@ def _judge_one(
             rule = who.rule
             if isinstance(rule, str):
                 rule = make_rule(rule, game.fl.num_sampled, config.game.assumed_share, model)
-            bare = game.replace(rule=rule, observation=make_observation("paper"))
-            finals, diverged = play_rule(jax.random.clone(key), bare, switch, responder)
+            bare = game.replace(rule=rule, observation=make_observation(who.observation))
+            steers = who.player or standing_still(bare.action_size, bare.observation_spec)
+            finals, diverged = play_rule(jax.random.clone(key), bare, steers, switch, responder)
             run = finals, diverged, np.full((kinds, 2), np.nan)
         else:
             player = who.player or untrained(game.num_trusted, (4, 4))
@@ -274,9 +275,11 @@ def play_trust(
 
 
 @jax.jit
-def play_rule(key: Key, game, switch: Switch, responder=None):
-    """An episode a type of a rule that stands still: (final models f32[K, d], diverged bool[K])."""
-    defender = standing_still(game.action_size, game.observation_spec)
+def play_rule(key: Key, game, defender: Player, switch: Switch, responder=None):
+    """An episode a type of a rule: (final models f32[K, d], diverged bool[K]).
+
+    ``defender`` turns its knobs, if it has any; of a rule without knobs nobody reads what it plays.
+    """
     finals, diverged, _ = _play_types(
         key, game, defender, (), lambda nothing, *_: nothing, switch, responder
     )
