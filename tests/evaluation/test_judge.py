@@ -1,15 +1,25 @@
 """Contestants meet the same worlds, and controls are what they are called."""
 
+import dataclasses
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from metasg_jax.config import FLConfig, GameConfig, RunConfig
 from metasg_jax.errors import ConfigError, UnknownNameError
-from metasg_jax.evaluation.contestants import knob_of_clip, knob_of_trim, parse_contestant
+from metasg_jax.evaluation.contestants import (
+    Contestant,
+    knob_of_clip,
+    knob_of_trim,
+    parse_contestant,
+)
 from metasg_jax.evaluation.judge import judge, summary
 from metasg_jax.evaluation.switching import cycle
+from metasg_jax.game.make import make_game
+from metasg_jax.game.rollout import Player, init_normalizer
+from metasg_jax.policies import Fixed
 from metasg_jax.testing import tiny_dataset
 
 TYPES = ("none", "ipm:scale=9@0.4", "bfl@0.4")
@@ -39,6 +49,24 @@ def test_who_is_told_keeps_the_honest_and_nobody_else(judged):
 
 def test_trusting_everybody_with_open_knobs_is_the_mean(judged):
     np.testing.assert_allclose(of(judged, "constant"), of(judged, "mean"), atol=0.02)
+
+
+def test_a_player_turns_the_knobs_of_a_rule(judged):
+    """Open knobs are the mean, and closed ones are not."""
+    game = make_game(
+        dataclasses.replace(CONFIG.game, rule="clipped_trimmed_mean", post_defense="none"),
+        CONFIG.fl, tiny_dataset(side=6),
+    )  # fmt: skip
+    who = [
+        Contestant(
+            name, "rule", Player(jnp.array(knobs), init_normalizer(game.observation_spec), Fixed(2), True),
+            name, rule="clipped_trimmed_mean", observation="statistics",
+        )
+        for name, knobs in (("open", (1.0, -1.0)), ("closed", (-1.0, 1.0)))
+    ]  # fmt: skip
+    steered = judge(who, CONFIG, tiny_dataset(side=6), range(2))
+    np.testing.assert_allclose(of(steered, "open"), of(judged, "mean"), atol=0.02)
+    assert np.abs(of(steered, "closed") - of(judged, "mean")).max() > 0.1
 
 
 def test_root_only_does_not_depend_on_who_attacks(judged):

@@ -15,11 +15,13 @@ from metasg_jax.integrations.pettingzoo import FederationEnv
 from metasg_jax.testing import tiny_game
 
 TYPES = ("none", "rl@0.25")
+# what compiles quickly: two knobs, the last model as the observation
+SMALL = {"post_defense": "none", "observation": "paper"}
 
 
 @pytest.fixture(scope="module")
 def game():
-    return tiny_game(types=TYPES)
+    return tiny_game(types=TYPES, **SMALL)
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def test_the_played_game_is_the_game(env, game):
     state = env._state
     attack = jax.jit(lambda key, game, *rest: game.attack(key, *rest))
     defend = jax.jit(lambda key, game, *rest: game.defend(key, *rest))
-    action_a, action_d = jnp.array([0.5, 0.1, -0.4]), jnp.array([0.3, -0.2, 0.1])
+    action_a, action_d = jnp.array([0.5, 0.1, -0.4]), jnp.array([0.3, -0.2])
     for t in range(game.horizon):
         env.step({"attacker": np.asarray(action_a)})
         _, rewards, *_ = env.step({"defender": np.asarray(action_d)})
@@ -94,12 +96,12 @@ def test_the_defender_is_not_told_the_type(env):
         np.testing.assert_array_equal(observations["defender"], told["none"][0]["defender"])
         assert infos["defender"] == {"acts": False}
     env.step({"attacker": [0.0, 0.0, 0.0]})
-    infos = env.step({"defender": [0.0, 0.0, 0.0]})[4]
+    infos = env.step({"defender": [0.0, 0.0]})[4]
     assert infos["defender"].keys() == {"acts", "loss"}
 
 
 def test_types_are_drawn_from_the_prior():
-    env = FederationEnv(tiny_game(types=TYPES, probabilities=(0.0, 1.0)))
+    env = FederationEnv(tiny_game(types=TYPES, probabilities=(0.0, 1.0), **SMALL))
     assert {env.reset(seed=s)[1]["attacker"]["type"] for s in range(4)} == {TYPES[1]}
 
 
@@ -112,7 +114,7 @@ def test_bad_input_is_named(env):
         env.reset(seed=-1)
     env.reset(seed=0)
     with pytest.raises(ConfigError, match="an entry of attacker, whose turn"):
-        env.step({"defender": [0.0, 0.0, 0.0]})
+        env.step({"defender": [0.0, 0.0]})
     with pytest.raises(ConfigError, match=r"shape of attacker's action = \(2,\): \(3,\)"):
         env.step({"attacker": [0.0, 0.0]})
 

@@ -69,7 +69,8 @@ class DefenderEnv(Environment[EnvState, EnvParams]):
     observation says how much of it is left, so nothing is to be bootstrapped beyond it.
 
     Under ``vmap`` the types of several environments differ, so each round runs the attacks of all
-    kinds of the prior and keeps one: a prior of few kinds is faster.
+    kinds of the prior and keeps one: a prior of few kinds is faster. ``jax_debug_key_reuse`` takes
+    it for reuse that they have one key; no two results of it are used.
 
     Args:
         game: with a rule or a post-training defence to steer, whose observation is a vector.
