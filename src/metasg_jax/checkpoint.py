@@ -149,8 +149,11 @@ def save(directory: Path, step: int, state, config: RunConfig) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         with _open(directory, config.keep, cleanup_tmp_directories=True) as checkpointer:
             metadata = _sealed(config_to_json(config), step, state)
+            if jax.process_count() > 1:  # Orbax saves no array that is on one process's device
+                state = jax.tree.map(np.asarray, state)
             checkpointer.save(step, state, custom_metadata=metadata, force=True, overwrite=True)
-        write_json(directory / str(step) / _FILES, _digests(directory / str(step)))
+        if jax.process_index() == 0:
+            write_json(directory / str(step) / _FILES, _digests(directory / str(step)))
     except Exception as error:  # Orbax wraps an OSError in many ways
         raise CheckpointError(
             f"the checkpoint of step {step} could not be written to {directory}: {_short(error)}; "
@@ -301,5 +304,5 @@ def _require_step(directory: Path, step: int | None) -> int:
 
 
 def _on_first_device(leaf):
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

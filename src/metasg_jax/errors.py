@@ -13,6 +13,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint that is missing, incomplete, or was made with another configuration."""
 
 
+class JoinError(RuntimeError):
+    """A process of a run by many that did not join in time; the message names its rank."""
+
+
 class NonFinitePolicyError(RuntimeError):
     """A policy parameter became NaN or infinite; the message names the meta-step."""
 

@@ -30,12 +30,15 @@ from metasg_jax.errors import (
     CheckpointError,
     ConfigError,
     DataError,
+    JoinError,
     NonFinitePolicyError,
     UnknownNameError,
 )
 from metasg_jax.registry import unknown_name
 
-_ERRORS = (ConfigError, DataError, CheckpointError, NonFinitePolicyError, UnknownNameError)
+_ERRORS = (
+    ConfigError, DataError, CheckpointError, JoinError, NonFinitePolicyError, UnknownNameError,
+)  # fmt: skip
 _FLAG, _AGAIN, _NOTHING = "go on with --resume", "run it again to go on", "nothing was kept"
 
 

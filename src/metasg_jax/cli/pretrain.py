@@ -37,6 +37,13 @@ class Pretrain:
     dry_run: bool = False
     """Only print what the run would cost: memory by part, FL rounds, FLOPs, and the time it would
     take by a short probe. Writes no run."""
+    mesh: str = ""
+    """Devices that share the meta-steps, as types=4,rollouts=2: each of 8 plays a quarter of the
+    attackers' types and half of the rollouts. clients=2 shares local training, at the price of
+    all updates sent in every round: types first, then rollouts. A size divides the number of what
+    it shares. The processes of a launcher join; see docs/devices.md. Default: one device."""
+    join_within: float = 300.0
+    """Seconds in which all processes of a run by many must have joined."""
     source: Annotated[Source, tyro.conf.arg(name="")] = Source()
     judging: Annotated[Judging, tyro.conf.arg(name="")] = Judging()
 
@@ -67,10 +74,22 @@ def parse_pretrain(argv: list[str]) -> Pretrain:
     return args
 
 
+def _sizes(args: Pretrain) -> dict[str, int] | None:
+    """The mesh that was asked for, found to suit the run; None for one device."""
+    if not args.mesh:
+        return None
+    from metasg_jax.programs.mesh import check_mesh, parse_mesh
+
+    sizes = parse_mesh(args.mesh)
+    check_mesh(sizes, args.config)
+    return sizes
+
+
 def run(argv: list[str], console: Console) -> int:
     """The command; returns the exit status."""
     args = parse_pretrain(argv)
     config, preset = args.config, args.preset
+    sizes = _sizes(args)
     if args.dry_run:
         dataset = load_images(config.game.dataset, args.source, console)
         from metasg_jax.programs.device import enable_compilation_cache
@@ -80,6 +99,19 @@ def run(argv: list[str], console: Console) -> int:
         dry_run_program(config, dataset, console)
         return 0
     name = f"{args.dataset}-{preset}"
+    mesh, several = None, False
+    if sizes is not None:
+        import jax
+
+        from metasg_jax.programs.mesh import make_mesh
+        from metasg_jax.programs.processes import join
+
+        join(args.join_within)
+        mesh, several = make_mesh(sizes), jax.process_count() > 1
+        if jax.process_index():
+            console = Console(quiet=True)
+        if several and args.out is None:
+            raise ConfigError("out: with many processes, a directory that all of them see")
     if args.out is not None:
         directory = args.out
         if not args.resume and directory.is_dir() and any(directory.iterdir()):
@@ -88,6 +120,10 @@ def run(argv: list[str], console: Console) -> int:
         directory = newest(DEFAULT_ROOT, name)
     else:
         directory = new_directory(DEFAULT_ROOT, name)
+    if several:  # to whom the directory may no longer be empty
+        from metasg_jax.programs.processes import wait_for_all
+
+        wait_for_all()
     dataset = load_images(config.game.dataset, args.source, console)
 
     from metasg_jax.programs import budget
@@ -107,13 +143,16 @@ def run(argv: list[str], console: Console) -> int:
         )
     console.print(
         f"pre-training on {args.dataset}, preset {preset}: {', then '.join(parts)}, "
-        f"into {directory}"
+        f"into {directory}{'' if mesh is None else f', on {mesh.size} devices ({args.mesh})'}"
     )
     note = NOTHING_LEARNED if preset == "smoke" else ""
     if note:
         console.print(note)
-    state = pretrain_program(config, dataset, directory, args.resume, console)
+    state = pretrain_program(config, dataset, directory, args.resume, console, mesh=mesh)
     judging = args.judging
+    if several:  # one device judges: the others need not wait for it
+        console.print(f"judge it by `metasg evaluate --run {directory}`")
+        judging = dataclasses.replace(judging, eval_seeds=0)
     if judging.eval_seeds and config.trusts_clients:
         from metasg_jax.programs.judge import CONTROLS, judge_program
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from metasg_jax.attacks.plan import LocalPlan
+from metasg_jax.fl.axes import over
 from metasg_jax.numerics import largest_divisor, matmul
 from metasg_jax.types import Key, Model
 
@@ -56,6 +57,7 @@ def local_updates(
     """Trains every client from the global model and returns what it would send.
 
     The first step shares the global weights between clients, so its forward pass is one product.
+    Devices of the mesh's axis ``clients`` train a part of them each.
 
     Args:
         model: static; may bound how many images train at once (``model.images_at_once``).
@@ -68,13 +70,17 @@ def local_updates(
     Returns:
         f32[n, d], row i is ``w_global - w_i``.
     """
-    n = x.shape[0]
-    width = clients_at_once(model, n, x.shape[2])
-    if width == n:
-        return _train(model, w_global, x, y, plan, precision)
-    parts = jax.tree.map(lambda a: a.reshape(n // width, width, *a.shape[1:]), (x, y, plan))
     train = functools.partial(_train, model, w_global, precision=precision)
-    return jax.lax.map(lambda part: train(*part), parts).reshape(n, -1)
+
+    def in_parts(rows):
+        n = len(rows[0])
+        width = clients_at_once(model, n, x.shape[2])
+        if width == n:
+            return train(*rows)
+        parts = jax.tree.map(lambda a: a.reshape(n // width, width, *a.shape[1:]), rows)
+        return jax.lax.map(lambda part: train(*part), parts).reshape(n, -1)
+
+    return over("clients", in_parts, (x, y, plan))
 
 
 def clients_at_once(model: Model, n: int, batch_size: int) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from metasg_jax.fl.axes import over_rollouts
 from metasg_jax.numerics import largest_divisor
 from metasg_jax.struct import Struct, field
 from metasg_jax.types import Game, Info, Key, Params, Policy
@@ -297,27 +298,34 @@ def rollout_groups(
 def map_groups(member, key: Key, num_groups: int, group_size: int, at_once: int = 0):
     """``member(key_environment, key_policies)`` for each member of each group, in :func:`parts`.
 
+    Devices of the mesh's axis ``rollouts`` play a block of the batch each.
+
     Args:
         member: returns a pytree; the members of a group get the same first key.
         key: consumed.
         num_groups: static.
         group_size: static.
-        at_once: static.
+        at_once: static, on a device.
 
     Returns:
         member's results with leading axes [num_groups, group_size].
     """
-    groups, members = parts(num_groups, group_size, at_once)
 
-    # keys by fold_in of counters, innermost: a loop may not use up a key from outside
-    def group(i):
-        def each(j):
-            key_environment, key_policies = jax.random.split(jax.random.fold_in(key, i))
-            return member(key_environment, jax.random.fold_in(key_policies, j))
+    def block(first_group, first_member, num_groups, group_size):
+        groups, members = parts(num_groups, group_size, at_once)
 
-        return map_at_once(each, group_size, members)
+        # keys by fold_in of counters, innermost: a loop may not use up a key from outside
+        def group(i):
+            def each(j):
+                key_group = jax.random.fold_in(key, first_group + i)
+                key_environment, key_policies = jax.random.split(key_group)
+                return member(key_environment, jax.random.fold_in(key_policies, first_member + j))
 
-    return map_at_once(group, num_groups, groups)
+            return map_at_once(each, group_size, members)
+
+        return map_at_once(group, num_groups, groups)
+
+    return over_rollouts(block, num_groups, group_size)
 
 
 def parts(num_groups: int, group_size: int, at_once: int) -> tuple[int, int]:

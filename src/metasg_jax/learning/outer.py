@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from metasg_jax.config import MetaConfig
+from metasg_jax.fl.axes import over
 from metasg_jax.game.rollout import Trajectory
 from metasg_jax.learning.state import MetaSGState, outer_optimizer
 from metasg_jax.types import Info, Key, Params
@@ -29,7 +30,8 @@ def scan_types(game, play, weights: jax.Array, *inputs, skip_absent: bool, index
     """Calls ``play(xi, *inputs of the place)`` for each type, one after another.
 
     The scan's counter is never batched, not even under vmap over seeds, so that the attack's
-    ``switch`` and the ``cond`` on adaptive types stay real branches.
+    ``switch`` and the ``cond`` on adaptive types stay real branches. Devices of the mesh's axis
+    ``types`` scan over a part of them each.
 
     Args:
         game: whose prior is enumerated.
@@ -56,7 +58,8 @@ def scan_types(game, play, weights: jax.Array, *inputs, skip_absent: bool, index
 
     counter = jnp.arange(weights.shape[0], dtype=jnp.int32)
     index = counter if index is None else index
-    return jax.lax.scan(body, None, (index, weights, inputs))[1]
+    scanned = (index, weights, inputs)
+    return over("types", lambda part: jax.lax.scan(body, None, part)[1], scanned)
 
 
 def weighted_mean(weights: jax.Array, tree: Params) -> Params:

@@ -32,8 +32,8 @@ def enable_compilation_cache() -> None:
 
 
 def free_memory() -> int:
-    """Bytes that the first device has free: of the machine's or container's memory on a CPU."""
-    stats = jax.devices()[0].memory_stats()
+    """Bytes that this process's first device has free: on a CPU, of the machine or container."""
+    stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
     try:

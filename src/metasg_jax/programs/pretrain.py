@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from rich.console import Console
 from tensorboardX import SummaryWriter
 
@@ -18,7 +19,6 @@ from metasg_jax.data.simulated import Simulated
 from metasg_jax.defender.files import CARD, find, read_card, read_defender, save_defender
 from metasg_jax.errors import CheckpointError, ConfigError, NonFinitePolicyError
 from metasg_jax.evaluation.plots import learning_curve
-from metasg_jax.files import require_writable
 from metasg_jax.game.bsmg import FLGame
 from metasg_jax.game.make import make_game
 from metasg_jax.game.shapes import WIDTH, of_one_shape
@@ -32,7 +32,8 @@ from metasg_jax.learning.state import (
 from metasg_jax.policies import SetPolicy
 from metasg_jax.programs import budget, run_directory
 from metasg_jax.programs.console import progress
-from metasg_jax.programs.lock import alone
+from metasg_jax.programs.mesh import pretrain_on, whole
+from metasg_jax.programs.processes import agreed, held
 from metasg_jax.programs.simulated_images import own_images
 from metasg_jax.programs.teach import teach_program
 
@@ -44,6 +45,7 @@ def pretrain_program(
     resume: bool,
     console: Console,
     prepare: Callable[[MetaSGState, Any], MetaSGState] | None = None,
+    mesh: Mesh | None = None,
 ) -> MetaSGState:
     """Pre-trains into ``directory``, a checkpoint every chunk.
 
@@ -56,6 +58,9 @@ def pretrain_program(
         resume: whether to go on from its newest checkpoint.
         console: for progress.
         prepare: (state, game) -> state, what a fresh run begins with instead of a fresh state.
+        mesh: of the devices that share the meta-steps, see :mod:`metasg_jax.programs.mesh`; one
+            device by default. It is no setting of the run: what begins on one mesh may go on on
+            another, and differs by rounding. All its processes call this, with equal arguments.
 
     Raises:
         ConfigError: before anything is played, for settings out of range, or where ``directory``
@@ -72,9 +77,9 @@ def pretrain_program(
             f"{config.game.post_defense!r}: neither has knobs, so there is nothing to learn; "
             "client_trust has, or clipped_trimmed_mean"
         )
-    require_writable(directory)
-    with alone(directory):
-        return pretrain_alone(config, dataset, directory, resume, console, prepare)
+    with held(directory) as own:
+        checkpoints = directory / "checkpoints"
+        return pretrain_alone(config, dataset, own, resume, console, prepare, mesh, checkpoints)
 
 
 def pretrain_alone(
@@ -84,9 +89,14 @@ def pretrain_alone(
     resume: bool,
     console: Console,
     prepare: Callable[[MetaSGState, Any], MetaSGState] | None = None,
+    mesh: Mesh | None = None,
+    checkpoints: Path | None = None,
 ) -> MetaSGState:
-    """:func:`pretrain_program` once ``directory`` is known to be writable, and held."""
-    checkpoints = directory / "checkpoints"
+    """:func:`pretrain_program` once ``directory`` is known to be writable, and held.
+
+    With many processes it is this one's own, and ``checkpoints`` that of all of them.
+    """
+    checkpoints = checkpoints or directory / "checkpoints"
     begun = resume and checkpoint.latest_step(checkpoints) is not None
     if begun:
         _require_settings(config, checkpoints)
@@ -96,7 +106,10 @@ def pretrain_alone(
         # chosen once, when the run began: another choice would round otherwise
         chosen = checkpoint.load_config(checkpoints).meta.rollouts_at_once
         config = dataclasses.replace(config, meta=config.meta.replace(rollouts_at_once=chosen))
-    config = budget.resolve_chunk(config, game)
+    chosen = agreed(budget.resolve_chunk(config, game).meta.rollouts_at_once)
+    config = dataclasses.replace(config, meta=config.meta.replace(rollouts_at_once=chosen))
+    run = pretrain if mesh is None else pretrain_on(mesh)
+    games = games if mesh is None else whole(games, mesh)
     owner = checkpoint.mark(checkpoint.lasting(config))
     key_init, key_steps = jax.random.split(jax.random.key(config.seed))
     key_respond = jax.random.fold_in(jax.random.key(config.seed), 2_000_003)
@@ -136,7 +149,7 @@ def pretrain_alone(
                 if first % every == 0:
                     state = _respond(key_respond, state, game, config, console)
             begin = time.perf_counter()
-            state, info = _steps(key_steps, state, games, config.meta, first, count)
+            state, info = _steps(run, key_steps, state, games, config.meta, first, count)
             info = jax.tree.map(np.asarray, jax.block_until_ready(info))
             seconds = time.perf_counter() - begin
             new = _metric_rows(info, first, seconds / count, per_step)
@@ -226,13 +239,13 @@ def training_games(
     return of_one_shape([make_game(each, config.fl, dataset, simulated) for each in configs], WIDTH)
 
 
-def _steps(key, state, games, meta, first: int, count: int):
+def _steps(run, key, state, games, meta, first: int, count: int):
     """Meta-steps ``first`` to ``first + count - 1``: all in one program where there is one game."""
     if len(games) == 1:
-        return pretrain(key, state, games[0], meta, count)
+        return run(key, state, games[0], meta, count)
     infos = []
     for step in range(first, first + count):
-        state, info = pretrain(key, state, games[step % len(games)], meta, 1)
+        state, info = run(key, state, games[step % len(games)], meta, 1)
         infos.append(info)
     return state, jax.tree.map(lambda *leaves: np.concatenate(leaves), *infos)
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from metasg_jax.config import MetaConfig
+from metasg_jax.fl.axes import over_rollouts
 from metasg_jax.game.rollout import Player, Trajectory, map_at_once, rollout
 from metasg_jax.learning.estimators.score import discounted_return
 from metasg_jax.types import Key, Params
@@ -49,8 +50,12 @@ def evolution(
         phi = optax.tree.scale(jnp.where(leads, 0.0, slope_a), noise_a)
         return theta, phi, played
 
-    at_once = config.rollouts_at_once // 2 if config.rollouts_at_once > 0 else num_pairs
-    theta, phi, played = map_at_once(pair, num_pairs, max(1, min(at_once, num_pairs)))
-    theta, phi = jax.tree.map(lambda leaf: leaf.mean(axis=0), (theta, phi))
+    def block(first, _, pairs, alone):
+        at_once = config.rollouts_at_once // 2 if config.rollouts_at_once > 0 else pairs
+        each = map_at_once(lambda i: pair(first + i), pairs, max(1, min(at_once, pairs)))
+        return jax.tree.map(lambda leaf: leaf[:, None], each)
+
+    theta, phi, played = over_rollouts(block, num_pairs, 1)
+    theta, phi = jax.tree.map(lambda leaf: leaf.mean(axis=(0, 1)), (theta, phi))
     batch = (config.num_groups, config.group_size)
-    return theta, phi, jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[2:]), played)
+    return theta, phi, jax.tree.map(lambda leaf: leaf.reshape(*batch, *leaf.shape[3:]), played)
