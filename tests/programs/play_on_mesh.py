@@ -6,20 +6,20 @@ from pathlib import Path
 import jax
 import numpy as np
 
-jax.config.update("jax_num_cpu_devices", 2)
-
 from metasg_jax import checkpoint
 from metasg_jax.config import RunConfig
 from metasg_jax.errors import ConfigError
 from metasg_jax.learning import init_state
 from metasg_jax.programs.mesh import make_mesh, parse_mesh, pretrain_on, whole
 from metasg_jax.programs.processes import agreed, held, join, require_same
-from tests.programs.test_mesh import CONFIG, GAME
 
 
 def main(out: Path) -> None:
     """Trains, saves, checks what the processes agree on, and prints the digest of the state."""
-    join(within=60)
+    jax.config.update("jax_num_cpu_devices", 2)
+    join(within=120)
+    from tests.programs.test_mesh import CONFIG, GAME  # arrays: JAX's backend starts
+
     mesh = make_mesh(parse_mesh("types=2,rollouts=2"))
     assert len(jax.devices()) == 4 and len(jax.local_devices()) == 2
     with held(out) as own:

@@ -87,15 +87,15 @@ def make_mesh(sizes: dict[str, int]) -> Mesh:
     Raises:
         ConfigError: where there are fewer; or more, and another process would get none of them.
     """
-    asked, there = math.prod(sizes.values()), jax.devices()
+    asked, there, processes = math.prod(sizes.values()), jax.devices(), jax.process_count()
     shown = ",".join(f"{name}={size}" for name, size in sizes.items())
-    if jax.process_count() > 1:
-        allowed = (
-            f"{len(there)} devices, all that {jax.process_count()} processes have, not {asked}"
-        )
-        require(asked == len(there), "mesh", shown, allowed)
-    allowed = f"at most the {len(there)} devices that there are, not {asked}"
-    require(asked <= len(there), "mesh", shown, allowed)
+    allowed = "at most" if processes == 1 else f"with {processes} processes exactly"
+    require(
+        asked == len(there) or (asked < len(there) and processes == 1),
+        "mesh",
+        shown,
+        f"{asked} devices are asked for, allowed are {allowed} the {len(there)} that there are",
+    )
     return jax.make_mesh(
         tuple(sizes.values()), AXES, (AxisType.Auto,) * len(AXES), devices=there[:asked]
     )

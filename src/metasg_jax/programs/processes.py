@@ -151,18 +151,17 @@ def held(out: Path) -> Iterator[Path]:
         return
     with contextlib.ExitStack() as stack:
         error: Exception | None = None
-        began = True
         if jax.process_index() == 0:
             own = out
             try:
                 require_writable(out)
                 stack.enter_context(alone(out))
             except (ConfigError, CheckpointError) as problem:
-                error, began = problem, False
+                error = problem
         else:
             own = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         _require_all(
-            error is None, error or CheckpointError("process 0 could not begin: see there")
+            error is None, error or CheckpointError("process 0 could not begin: it says why")
         )
         seen = any((out / name).exists() for name in _HELD)
         _require_all(
