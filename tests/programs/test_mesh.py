@@ -1,10 +1,12 @@
 """Meta-steps on many devices: the numbers of one; what can't be shared out is refused by name."""
 
-import dataclasses
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -15,7 +17,7 @@ import pytest
 from metasg_jax import checkpoint, cli
 from metasg_jax.config import GameConfig, MetaConfig, RunConfig
 from metasg_jax.errors import CheckpointError, ConfigError, JoinError
-from metasg_jax.fl.axes import AXES, over, over_rollouts
+from metasg_jax.fl.axes import over, over_rollouts
 from metasg_jax.learning import init_state, pretrain
 from metasg_jax.programs import processes
 from metasg_jax.programs.mesh import check_mesh, make_mesh, parse_mesh, pretrain_on
@@ -179,10 +181,14 @@ def test_the_teacher_is_on_one_device():
 
 @pytest.mark.parametrize(
     ("mesh", "status", "message"),
-    [("type=2", 2, "each of types, rollouts, clients"), ("types=3", 2, "mesh.types = 3")],
+    [
+        ("type=2", 2, "each of types, rollouts, clients"),
+        ("types=3", 2, "mesh.types = 3"),
+        ("types=4 --join-within=inf", 2, "join_within = inf: above 0"),
+    ],
 )
 def test_the_command_refuses_before_it_begins(mesh, status, message, tmp_path, capsys):
-    argv = ["pretrain", "--preset=smoke", "--stages", "meta", f"--mesh={mesh}"]
+    argv = ["pretrain", "--preset=smoke", "--stages", "meta", *f"--mesh={mesh}".split()]
     assert cli.main([*argv, f"--out={tmp_path / 'run'}"]) == status
     assert message in capsys.readouterr().err and not (tmp_path / "run").exists()
 
@@ -237,22 +243,23 @@ def test_who_never_joins_is_named(count, rank, message, port, monkeypatch):
 
 def test_who_joined_hears_who_did_not(port, monkeypatch):
     """And whoever else knocks at the port is not counted."""
-    import threading
-
     heard = []
 
     def other():
-        import time
+        heard.append(processes._call(f"127.0.0.1:{port}", 1, time.monotonic() + 20))
 
-        heard.append(processes._call(f"127.0.0.1:{port}", 1, time.monotonic() + 5))
+    def stranger():
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as line:
+            line.sendall(b"GET / HTTP/1.1")
 
     thread = threading.Thread(target=other)
     thread.start()
+    threading.Timer(0.7, stranger).start()
     for name, value in launcher(3, 0, port).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(JoinError, match="process 2 of 3 did not join"):
         processes.join(2)
-    thread.join(10)
+    thread.join(20)
     assert heard == [[2]]
 
 
@@ -260,6 +267,7 @@ def test_who_joined_hears_who_did_not(port, monkeypatch):
     ("environment", "message"),
     [
         ({"JAX_NUM_PROCESSES": "2"}, "all three"),
+        ({"JAX_COORDINATOR_ADDRESS": "here:1"}, "all three"),
         ({**launcher(2, 2, 1)}, "the last from 0, below the second"),
         ({**launcher(2, 0, 1), "JAX_PROCESS_ID": "one"}, "JAX_PROCESS_ID = 'one'"),
         ({**launcher(2, 0, 1), "JAX_COORDINATOR_ADDRESS": "here"}, "host:port"),
@@ -277,4 +285,18 @@ def test_a_program_of_one_process_joins_nobody(monkeypatch):
     monkeypatch.setenv("JAX_NUM_PROCESSES", "1")
     monkeypatch.setenv("JAX_PROCESS_ID", "0")
     processes.join(0.1)
-    assert dataclasses.asdict(CONFIG) and tuple(parse_mesh("types=1")) == AXES
+
+
+def test_a_launcher_that_jax_knows(monkeypatch):
+    """SLURM says who is who; each task then has the device of its own number."""
+    slurm = {
+        "JOB_ID": "7",
+        "STEP_NODELIST": "node[03-04]",
+        "NTASKS": "8",
+        "PROCID": "5",
+        "LOCALID": "1",
+    }
+    for name, value in slurm.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    address, *rest = processes._environment(10)
+    assert address.startswith("node03:") and rest == [8, 5, [1]]

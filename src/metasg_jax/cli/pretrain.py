@@ -10,6 +10,7 @@ from rich.console import Console
 
 from metasg_jax.cli.common import QUICK, Judging, Source, load_images
 from metasg_jax.config import RunConfig
+from metasg_jax.config.checks import require
 from metasg_jax.data import DATASETS
 from metasg_jax.errors import ConfigError
 from metasg_jax.presets import DEFAULT_PRESET, PRESETS
@@ -80,6 +81,8 @@ def _sizes(args: Pretrain) -> dict[str, int] | None:
         return None
     from metasg_jax.programs.mesh import check_mesh, parse_mesh
 
+    within = args.join_within
+    require(0 < within <= 86_400, "join_within", within, "above 0, at most 86,400 (a day)")
     sizes = parse_mesh(args.mesh)
     check_mesh(sizes, args.config)
     return sizes

@@ -3,7 +3,7 @@
 A program that is mapped over a mesh with the axes ``AXES`` (``jax.shard_map``, all arguments whole
 on every device) shares out three kinds of work: types, rollouts of a batch, clients' training. What
 is gathered is whole on every device and in the order of one device, so that all else is computed by
-each of them alike. Elsewhere an axis has one device, and nothing here adds an operation.
+each of them alike. Elsewhere an axis has one device, and all of the work is its own.
 """
 
 import math
