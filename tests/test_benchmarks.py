@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarks import accelerator, report
+from benchmarks import accelerator, collectives, report
 from benchmarks.cases import SUITES, cases
 from benchmarks.floor import training_flops
 from benchmarks.measure import Measurement
@@ -156,3 +156,20 @@ def test_a_file_of_tables_keeps_what_was_not_measured_again(tmp_path):
         "x",
     ] in rows
     assert [row[3:] for row in rows if row[0] == "rules"] == [["machine", "second"], ["ours", "3"]]
+
+
+def test_bytes_of_gathers_are_read_from_a_compiled_program():
+    """Of three trips of a loop, each a gather of f32[8, 2] of which half comes from elsewhere."""
+    from metasg_jax.fl.axes import over
+    from metasg_jax.programs.mesh import make_mesh, parse_mesh
+
+    def loop(rows):
+        def step(rows, _):
+            return over("clients", jnp.sin, rows), None
+
+        return jax.lax.scan(step, rows, length=3)[0]
+
+    mesh, whole = make_mesh(parse_mesh("types=4,clients=2")), jax.P()
+    mapped = jax.shard_map(loop, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
+    program = jax.jit(mapped).lower(jnp.ones((8, 2))).compile().as_text()
+    assert collectives.received(program) == 3 * 8 * 2 * 4 // 2
