@@ -23,6 +23,7 @@ def run(argv: list[str], console: Console) -> int:
     tyro.cli(List, args=argv, prog="metasg list")
     from metasg_jax.aggregators import AGGREGATORS
     from metasg_jax.attacks import BACKDOOR, UNTARGETED
+    from metasg_jax.compressors import COMPRESSORS
     from metasg_jax.evaluation.tables import rich_table
     from metasg_jax.game.observations import OBSERVATIONS
     from metasg_jax.learning.pretrain import ALGORITHMS
@@ -40,6 +41,7 @@ def run(argv: list[str], console: Console) -> int:
         "untargeted attacks": UNTARGETED,
         "backdoor attacks": BACKDOOR,
         "responders": {name: inspect.getdoc(kind) or "" for name, kind in RESPONDERS.items()},
+        "compressors": COMPRESSORS,
         "rules": AGGREGATORS,
         "pre-aggregators": PRE_AGGREGATORS,
         "post-training defences": POST_DEFENSES,

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from metasg_jax.compressors import make_compressor
 from metasg_jax.config.checks import require, require_count
 from metasg_jax.config.fields import static
 from metasg_jax.limits import is_positive
@@ -37,6 +38,9 @@ class FLConfig(Struct):
     augment: Literal["none", "crop_flip"] = static("none")
     """What local training does to its images each time: nothing, or random crops (an eighth of a
     side) and mirror images. It pays where clients see their images many times."""
+    compression: str = static("none")
+    """How clients send updates where bandwidth is limited, ``name[:field=value]``: none, top_k,
+    random_k, int8 or sign; what a client has to leave out it sends later (error feedback)."""
     local_lr: float = 0.3
     """Learning rate of the clients."""
     server_lr: float = 1.0
@@ -49,7 +53,7 @@ class FLConfig(Struct):
     are the same ones again. Traced."""
 
     def check(self) -> None:
-        """Raises ConfigError where a value is out of range."""
+        """Raises ConfigError where a value is out of range, UnknownNameError for a compressor."""
         for name in ("num_clients", "num_sampled", "batch_size", "local_steps", "horizon"):
             require_count(name, getattr(self, name))
         require(
@@ -65,6 +69,7 @@ class FLConfig(Struct):
         ):
             value = getattr(self, name)
             require(value in allowed, name, value, f"one of {', '.join(allowed)}")
+        make_compressor(self.compression)  # raises
         for name in ("local_lr", "server_lr"):
             value = getattr(self, name)
             require(is_positive(value), name, value, "above 0 and finite, in float32 too")

@@ -30,6 +30,9 @@ def collect(
 ) -> tuple[Received, tuple[Any, ...]]:
     """What the server receives when the clients that are called train under attack.
 
+    Rows are as the clients would like to send them; what compression makes of them is
+    :func:`metasg_jax.fl.wire.transmit`.
+
     Args:
         key: consumed.
         federation: the clients, their images, and how they train.

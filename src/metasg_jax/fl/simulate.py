@@ -11,6 +11,7 @@ from metasg_jax.fl.data import ClientData
 from metasg_jax.fl.federation import Attackers, Call, Federation, Squad
 from metasg_jax.fl.round import aggregate, collect
 from metasg_jax.fl.sampling import sample_clients
+from metasg_jax.fl.wire import init_unsent, transmit
 from metasg_jax.struct import Struct
 from metasg_jax.types import Aggregator, Key, Model
 
@@ -24,6 +25,7 @@ class SimulationState(Struct):
         rule_state: of the rule.
         attack_states: of each squad.
         rejected: f32[], rows so far that the rule left out as not finite.
+        unsent: f32[N, d], what compression has kept back of each client's updates; () without.
     """
 
     w: jax.Array
@@ -31,6 +33,7 @@ class SimulationState(Struct):
     rule_state: Any
     attack_states: tuple[Any, ...]
     rejected: jax.Array
+    unsent: Any
 
 
 def start(
@@ -45,6 +48,7 @@ def start(
         rule_state=rule.init(n, d),
         attack_states=tuple(squad.table.init(n, d) for squad in squads),
         rejected=jnp.zeros((), jnp.float32),
+        unsent=init_unsent(fl, d),
     )
 
 
@@ -100,8 +104,10 @@ def simulate(
             rule,
             rule.needs_root,
         )
+        received, unsent = transmit(key_collect, fl, state.unsent, received)
         w, rule_state, info = aggregate(key_rule, rule, state.rule_state, received, fl.server_lr)
         rejected = state.rejected + info.get("rejected", 0)
-        return SimulationState(w, state.round + 1, rule_state, attack_states, rejected), None
+        state = SimulationState(w, state.round + 1, rule_state, attack_states, rejected, unsent)
+        return state, None
 
     return jax.lax.scan(play, state, None, length=num_rounds)[0]

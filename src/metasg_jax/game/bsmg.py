@@ -16,6 +16,7 @@ from metasg_jax.fl.data import ClientData, to_unit
 from metasg_jax.fl.federation import Attackers, Call, Federation
 from metasg_jax.fl.round import aggregate, collect
 from metasg_jax.fl.sampling import sample_clients
+from metasg_jax.fl.wire import init_unsent, transmit
 from metasg_jax.game.observations import ATTACKER_OBSERVATION_SIZE, attacker_observation
 from metasg_jax.game.reward import (
     attacker_ceiling,
@@ -43,6 +44,7 @@ class GameState(Struct):
         previous_action: f32[A], the defender's.
         rule_state: of the server's rule.
         attack_states: of the backdoor's and the untargeted attack.
+        unsent: f32[N, d], what compression has kept back of each client's updates; () without.
     """
 
     w: jax.Array
@@ -54,6 +56,7 @@ class GameState(Struct):
     previous_action: jax.Array
     rule_state: Any
     attack_states: tuple[Any, ...]
+    unsent: Any
 
 
 class Step(Struct):
@@ -180,6 +183,7 @@ class FLGame(Struct):
             previous_action=jnp.zeros((self.action_size,), jnp.float32),
             rule_state=self.rule.init(n, d),
             attack_states=(self.prior.backdoor.init(n, d), self.prior.untargeted.init(n, d)),
+            unsent=init_unsent(self.fl, d),
         )
 
     def observe_attacker(self, state: GameState, xi: AttackType) -> jax.Array:
@@ -221,7 +225,8 @@ class FLGame(Struct):
             self.rule,
             self.needs_root,
         )
-        return received, state.replace(attack_states=attack_states)
+        received, unsent = transmit(key, self.fl, state.unsent, received)
+        return received, state.replace(attack_states=attack_states, unsent=unsent)
 
     def observe(self, state: GameState, received: Received) -> tuple[jax.Array, GameState]:
         """What the defender sees of what was received: (observation, state with its memory)."""
