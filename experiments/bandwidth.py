@@ -7,6 +7,7 @@ worlds 400 to 403, which no other page uses. ``v1`` was taught without compressi
 """
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from trust import federation, keep_playing, play
 
-from metasg_jax.config import RunConfig
+from metasg_jax.config import FLConfig, RunConfig
 from metasg_jax.data import load
-from metasg_jax.evaluation.contestants import parse_contestant
+from metasg_jax.evaluation.contestants import Contestant, parse_contestant
 from metasg_jax.evaluation.judge import trust_game
 from metasg_jax.evaluation.tables import markdown_table
 from metasg_jax.evaluation.worlds import world
@@ -33,6 +34,7 @@ CONTESTANTS = (
     "v1", "told", "root_only", "mean", "median / fine_tune", "fltrust / fine_tune",
     "multi_krum / fine_tune",
 )  # fmt: skip
+SHIPPED = parse_contestant("v1", FLConfig().num_sampled)
 
 
 def main() -> None:
@@ -53,12 +55,20 @@ def play_study(compression: str, found: dict) -> dict:
     """JSON of all contestants under one compressor; who stands in ``found`` is not played again."""
     config = federation(0.5, ATTACKS, compression=compression)
     dataset = load(config.game.dataset)
-    played = play(config, dataset, list(CONTESTANTS), WORLDS, found)
+    played = play(config, dataset, list(CONTESTANTS), WORLDS, found, contestant=contestant)
     if played == found:
         return found
     ranks, size = ranks_of(config, dataset)
     sent, received = bytes_a_round(config.fl, size)
     return {**played, "bytes_sent": sent, "bytes_received": received, "ranks": ranks}
+
+
+def contestant(name: str) -> Contestant:
+    """The contestant of that name; ``told`` does not ask its policy, so it takes that of ``v1``:
+    the two share a program.
+    """
+    who = parse_contestant(name, FLConfig().num_sampled)
+    return dataclasses.replace(who, player=SHIPPED.player) if name == "told" else who
 
 
 def ranks_of(config: RunConfig, dataset) -> tuple[dict, int]:
@@ -67,11 +77,12 @@ def ranks_of(config: RunConfig, dataset) -> tuple[dict, int]:
     That is the share of pairs of an honest and a hostile row, of all rounds of a world, in which it
     trusts the honest one more: 1 is a perfect order, 0.5 none. One number a world.
     """
-    player = parse_contestant("v1", config.fl.num_sampled).player
     ranks, size = {name: [] for name in ATTACKS[1:]}, 0
     for number in WORLDS:
         game = of_shared_shape(world(trust_game(config), dataset, number))
-        trust, malicious, w = map(np.asarray, trust_of_rows(jax.random.key(number), game, player))
+        trust, malicious, w = map(
+            np.asarray, trust_of_rows(jax.random.key(number), game, SHIPPED.player)
+        )
         size = w.shape[-1]
         for k, name in enumerate(ATTACKS[1:], 1):
             honest, hostile = trust[k][~malicious[k]], trust[k][malicious[k]]

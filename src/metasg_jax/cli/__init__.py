@@ -23,6 +23,7 @@ from metasg_jax.cli import (
     list,
     pretrain,
     simulate,
+    sweep,
 )
 from metasg_jax.cli.list import first_line
 from metasg_jax.cli.pretrain import parse_pretrain
@@ -62,6 +63,7 @@ COMMANDS = {
     "certify": Command(certify.Certify, certify.run, _AGAIN),
     "simulate": Command(simulate.Simulate, simulate.run_simulate),
     "matrix": Command(simulate.Matrix, simulate.run_matrix, _AGAIN),
+    "sweep": Command(sweep.Sweep, sweep.run, _AGAIN),
     "attack": Command(attack.Attack, attack.run, _FLAG),
     "exploit": Command(exploit.Exploit, exploit.run, _AGAIN),
     "adapt": Command(adapt.Adapt, adapt.run, _FLAG),

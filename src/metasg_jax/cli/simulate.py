@@ -78,7 +78,7 @@ def run_simulate(argv: list[str], console: Console) -> int:
         default=Simulate(config.game, config.fl, dataset=config.game.dataset),
         prog="metasg simulate",
     )
-    plan = _plan(args, config, (args.attack,), (args.defense,), args.post)
+    plan = plan_of(args, config, (args.attack,), (args.defense,), args.post)
 
     from metasg_jax.programs import simulate
     from metasg_jax.programs.device import enable_compilation_cache
@@ -98,7 +98,7 @@ def run_matrix(argv: list[str], console: Console) -> int:
         default=Matrix(config.game, config.fl, dataset=config.game.dataset),
         prog="metasg matrix",
     )
-    plan = _plan(args, config, args.attacks, args.defenses, args.posts)
+    plan = plan_of(args, config, args.attacks, args.defenses, args.posts)
 
     from metasg_jax.programs import simulate
     from metasg_jax.programs.device import enable_compilation_cache
@@ -111,7 +111,7 @@ def run_matrix(argv: list[str], console: Console) -> int:
     return 0
 
 
-def _plan(args, config: RunConfig, attacks, rules, posts):
+def plan_of(args, config: RunConfig, attacks, rules, posts):
     """The plan of `simulate` or `matrix`; refuses settings that have a flag of their own there."""
     elsewhere = {
         "game.types": (args.game.types, config.game.types, "--attack"),

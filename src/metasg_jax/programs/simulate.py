@@ -75,17 +75,18 @@ class Plan:
 
     def worlds(self, dataset: Dataset) -> list[FLGame]:
         """A game a seed, all of one shape, with the attacks as types."""
-        configs = [
-            dataclasses.replace(
-                self.game,
-                types=self.attacks,
-                rule="mean",
-                post_defense="none",
-                seed=self.game.seed + seed,
-            )
-            for seed in range(self.seeds)
-        ]
-        return of_one_shape([make_game(config, self.fl, dataset) for config in configs])
+        return of_one_shape([self.world(dataset, seed) for seed in range(self.seeds)])
+
+    def world(self, dataset: Dataset, seed: int) -> FLGame:
+        """The game of one seed, with the attacks as types."""
+        config = dataclasses.replace(
+            self.game,
+            types=self.attacks,
+            rule="mean",
+            post_defense="none",
+            seed=self.game.seed + seed,
+        )
+        return make_game(config, self.fl, dataset)
 
     def make_rules(self, game: FLGame) -> dict:
         """The rules by name: all of them, so that a bad one is refused at the start."""
