@@ -9,6 +9,7 @@ import pytest
 import metasg_jax
 from metasg_jax.aggregators import AGGREGATORS
 from metasg_jax.attacks import BACKDOOR, UNTARGETED
+from metasg_jax.compressors import COMPRESSORS
 from metasg_jax.data import DATASETS, PARTITIONS, TRIGGERS
 from metasg_jax.game import OBSERVATIONS, parse_type
 from metasg_jax.models import MODELS
@@ -30,6 +31,7 @@ REGISTRIES = {
     "untargeted attacks": UNTARGETED,
     "backdoor attacks": BACKDOOR,
     "responders": RESPONDERS,
+    "compressors": COMPRESSORS,
     "rules": AGGREGATORS,
     "pre-aggregators": PRE_AGGREGATORS,
     "post-training defences": POST_DEFENSES,

@@ -31,6 +31,20 @@ def enable_compilation_cache() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
+# Each program maps memory, and Linux allows a process some 65,000 mappings; LLVM crashes there.
+_MOST_MAPPINGS = 45_000
+
+
+def forget_many_programs() -> None:
+    """Forgets compiled programs where these come near what Linux allows a process to map."""
+    try:
+        mappings = Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:  # not Linux
+        return
+    if mappings > _MOST_MAPPINGS:
+        jax.clear_caches()
+
+
 def free_memory() -> int:
     """Bytes that this process's first device has free: on a CPU, of the machine or container."""
     stats = jax.local_devices()[0].memory_stats()

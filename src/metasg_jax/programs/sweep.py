@@ -3,9 +3,8 @@
 A run's file is named by all that it depends on. So the same command goes on where one was stopped,
 and a larger sweep, or another one in the same directory, plays only what no sweep there has played.
 
-Runs are played one after another: those that differ in seeds and in traced numbers share a compiled
-program. To batch them would hold the images of all worlds at once, and gains nothing on a CPU,
-where one run keeps the cores busy.
+Runs are played one after another, a world at a time in memory; those that differ in seeds and in
+traced numbers share a compiled program.
 """
 
 import dataclasses
@@ -33,6 +32,7 @@ from metasg_jax.evaluation.statistics import mean_se
 from metasg_jax.evaluation.tables import markdown_table, rich_table, with_error
 from metasg_jax.game.shapes import of_shared_shape
 from metasg_jax.programs.console import progress
+from metasg_jax.programs.device import forget_many_programs
 from metasg_jax.programs.lock import alone
 from metasg_jax.programs.simulate import Plan
 from metasg_jax.registry import unknown_name
@@ -247,6 +247,7 @@ def _play(points, paths: dict[Run, Path], done: dict, dataset: Dataset, console:
     with progress(console, "{task.fields[note]}") as bar:
         task = bar.add_task("runs", total=total, completed=number, note="")
         for (point, seed), same in itertools.groupby(todo, lambda group: group[0][:2]):
+            forget_many_programs()
             values, plan = points[point]
             world = of_shared_shape(plan.world(dataset, seed))
             rules, posts = plan.make_rules(world), plan.make_posts()
