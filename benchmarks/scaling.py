@@ -70,12 +70,12 @@ def _rounds(
     model = make_model("mlp", (28, 28, 1), inputs.NUM_CLASSES, s["hidden"])
     rule = make_rule("mean", fl.num_sampled, inputs.SHARE)
     prior = make_prior([spec], (jnp.zeros((28, 28, 1)), jnp.zeros((28, 28, 1))), 0)
-    squads = () if attacker == "none" else prior.squads(prior[0])
-    state = start(jax.random.key(0), model, fl, rule, squads)
+    colluders = () if attacker == "none" else prior.colluders(prior[0])
+    state = start(jax.random.key(0), model, fl, rule, colluders)
     key = jax.random.key(1)
     return Contestant(
         lambda: jax.block_until_ready(
-            simulate(key, state, model, fl, data, rule, squads, num_rounds=_ROUNDS)
+            simulate(key, state, model, fl, data, rule, colluders, num_rounds=_ROUNDS)
         ),
         factor=1 / _ROUNDS,
         compiles=True,

@@ -128,11 +128,11 @@ def make(args: Inversion, dataset, large: bool, level: float, seed: int):
 def train(game, config, rule_name: str, index: int, seed: int) -> Deployed:
     """The global model after all rounds."""
     rule = make_rule(rule_name, game.fl.num_sampled, config.assumed_share)
-    squads = game.prior.squads(game.prior[index])
+    colluders = game.prior.colluders(game.prior[index])
     key_model, key_rounds = jax.random.split(jax.random.key(seed))
-    state = start(key_model, game.model, game.fl, rule, squads)
+    state = start(key_model, game.model, game.fl, rule, colluders)
     state = simulate(
-        key_rounds, state, game.model, game.fl, game.data, rule, squads, num_rounds=game.horizon
+        key_rounds, state, game.model, game.fl, game.data, rule, colluders, num_rounds=game.horizon
     )
     return undefended(game.model, game.model.unravel(state.w))
 

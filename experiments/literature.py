@@ -199,7 +199,7 @@ def worlds_of(name: str, attacks: tuple[str, ...], seeds: range, dataset) -> lis
 
 _judge = jax.jit(matrix.judge)
 _begin = jax.jit(matrix.begin)
-_play = jax.jit(matrix.play, static_argnames="num_rounds")
+_play = jax.jit(matrix.play_rounds, static_argnames="num_rounds")
 
 
 def play_cell(cell: Cell, world, attacks: tuple[str, ...], seed: int, rounds: int):
@@ -237,12 +237,12 @@ def along(world: str, attack: str, rule: str, seeds: range, rounds: int, dataset
 @jax.jit
 def _probe(key, game, state):
     key_sample, key_collect, key_rule = jax.random.split(key, 3)
-    squads = game.prior.squads(game.prior[0])
-    actions = tuple(jnp.zeros((max(1, squad.table.action_size),)) for squad in squads)
+    colluders = game.prior.colluders(game.prior[0])
+    actions = tuple(jnp.zeros((max(1, group.table.action_size),)) for group in colluders)
     ids = sample_clients(key_sample, game.fl.num_clients, game.fl.num_sampled)
     received, _ = collect(
         key_collect, Federation(game.model, game.fl, game.data), Call(state.w, ids, state.round),
-        Attackers(squads, state.attack_states, actions), game.rule, True,
+        Attackers(colluders, state.attack_states, actions), game.rule, True,
     )  # fmt: skip
     return received, game.rule(key_rule, state.rule_state, received)[2]
 

@@ -64,11 +64,11 @@ def cell(args: Precision, dataset, rule_name: str, attack: str, seed: int, preci
     game = make_game(config, fl, dataset)
     rule = make_rule(rule_name, fl.num_sampled, config.assumed_share)
     xi = game.prior[0]
-    squads = game.prior.squads(xi)
+    colluders = game.prior.colluders(xi)
     key_model, key_rounds = jax.random.split(jax.random.key(seed))
-    state = start(key_model, game.model, fl, rule, squads)
+    state = start(key_model, game.model, fl, rule, colluders)
     state = simulate(
-        key_rounds, state, game.model, fl, game.data, rule, squads, num_rounds=args.rounds
+        key_rounds, state, game.model, fl, game.data, rule, colluders, num_rounds=args.rounds
     )
     finite = bool(jnp.isfinite(state.w).all())
     deployed = undefended(game.model, game.model.unravel(state.w))

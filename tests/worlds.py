@@ -9,7 +9,7 @@ import numpy as np
 from metasg_jax.aggregators import Mean
 from metasg_jax.attacks import BACKDOOR, UNTARGETED, AttackContext, attack_table, honest_plan
 from metasg_jax.config import FLConfig
-from metasg_jax.fl import Attackers, Call, ClientData, Federation, Squad, collect
+from metasg_jax.fl import Attackers, Call, ClientData, Colluders, Federation, collect
 from metasg_jax.models import make_model
 
 NUM_CLIENTS, N, PER_CLIENT, IMAGE, CLASSES = 8, 6, 8, (4, 4, 1), 3
@@ -43,41 +43,41 @@ def start():
         return np.asarray(MODEL.ravel(MODEL.init(jax.random.key(7))))
 
 
-def squad(attacks, which=0, first=0, count=2) -> Squad:
+def group(attacks, which=0, first=0, count=2) -> Colluders:
     """Clients ``first .. first + count - 1`` follow ``attacks[which]``."""
     table, kinds, slots = attack_table(attacks)
     numbers = [jnp.int32(v) for v in (kinds[which], slots[which], first, count, 0, TARGET)]
-    return Squad(table, *numbers[:5], MASK, PATTERN, numbers[5])
+    return Colluders(table, *numbers[:5], MASK, PATTERN, numbers[5])
 
 
 @functools.partial(jax.jit, static_argnames="needs_root")
-def _collect(seed, fl, data, w, ids, squads, actions, needs_root):
-    states = tuple(squad.table.init(ids.shape[0], w.shape[0]) for squad in squads)
+def _collect(seed, fl, data, w, ids, groups, actions, needs_root):
+    states = tuple(group.table.init(ids.shape[0], w.shape[0]) for group in groups)
     return collect(
         jax.random.key(seed), Federation(MODEL, fl, data), Call(w, ids, jnp.int32(3)),
-        Attackers(squads, states, actions), Mean(), needs_root,
+        Attackers(groups, states, actions), Mean(), needs_root,
     )[0]  # fmt: skip
 
 
-def play(*squads, action=(0.0, 0.0, 0.0), ids=SAMPLED, data=None, seed=0, root=False, **fl):
+def play(*groups, action=(0.0, 0.0, 0.0), ids=SAMPLED, data=None, seed=0, root=False, **fl):
     """What the server receives in one round."""
     settings = {"num_sampled": len(ids), "batch_size": 4, "local_steps": 2, **fl}
     config = FLConfig(num_clients=NUM_CLIENTS, **settings)
     data = client_data() if data is None else data
-    actions = tuple(jnp.array(action) for _ in squads)
+    actions = tuple(jnp.array(action) for _ in groups)
     seed = jnp.asarray(seed, jnp.int32)
-    return _collect(seed, config, data, start(), ids, squads, actions, needs_root=root)
+    return _collect(seed, config, data, start(), ids, groups, actions, needs_root=root)
 
 
 def attack_alone(attack, active=True, first=0, count=2, **settings):
     """Rows f32[n, d] sent when clients ``first .. first + count - 1`` follow ``attack``.
 
-    The squad's table holds all attacks whatever is played, so that one program serves all tests;
+    The group's table holds all attacks whatever is played, so that one program serves all tests;
     ``active=False`` plays no attack by that same program.
     """
     attacks = [attack if type(attack) is make else make() for make in ATTACKS.values()]
     which = attacks.index(attack) if active else list(ATTACKS).index("none")
-    return np.asarray(play(squad(attacks, which, first, count), **settings).updates)
+    return np.asarray(play(group(attacks, which, first, count), **settings).updates)
 
 
 def context(seed=0, malicious=(0, 1), colluders=(0, 1), visible=None) -> AttackContext:

@@ -29,9 +29,9 @@ from tests.worlds import (
     attack_alone,
     client_data,
     context,
+    group,
     play,
     primitives,
-    squad,
 )
 
 MALICIOUS = ATTACKS.keys() - {"none"}
@@ -204,7 +204,7 @@ def test_one_branch_runs_under_vmap_unless_the_kind_is_batched():
 
 def test_a_vmapped_round_keeps_its_second_pass_conditional():
     """Honest types must not pay for the long training of the learned attack's row."""
-    one = squad([NoAttack(), RL()], which=0)
+    one = group([NoAttack(), RL()], which=0)
     batched = jax.vmap(lambda seed: play(one, seed=seed))
     names = primitives(jax.make_jaxpr(batched)(jnp.arange(2)).jaxpr)
     assert names.count("cond") == 4  # plan, second pass, craft, noise
@@ -236,14 +236,14 @@ def test_each_attack_of_a_table_is_itself():
 
 
 def test_any_untargeted_attack_mixes_with_any_backdoor():
-    """Both at once: each squad's rows change, nobody else's, and a
+    """Both at once: each group's rows change, nobody else's, and a
     backdoor's that knows nothing of the others as if it were alone."""
     untargeted = [make() for make in UNTARGETED.values()]
     backdoor = [make() for make in BACKDOOR.values()]
 
     def sent(u, b):
-        squads = squad(untargeted, u, first=0, count=2), squad(backdoor, b, first=2, count=2)
-        return np.asarray(play(*squads, action=ACTION).updates)
+        groups = group(untargeted, u, first=0, count=2), group(backdoor, b, first=2, count=2)
+        return np.asarray(play(*groups, action=ACTION).updates)
 
     honest = sent(0, 0)
     for b in range(1, len(backdoor)):

@@ -20,8 +20,8 @@ from tests.worlds import (
     attack_alone,
     client_data,
     context,
+    group,
     play,
-    squad,
     start,
 )
 
@@ -93,7 +93,7 @@ def test_eb_is_honest_training_boosted_the_other_way():
     """One step on the whole list of images: exactly minus boost times the honest row."""
     boost, settings = 4.0, {"local_steps": 1, "batch_size": PER_CLIENT}
     honest, sent = (
-        np.asarray(play(squad([NoAttack(), EB(boost)], which), **settings).updates)
+        np.asarray(play(group([NoAttack(), EB(boost)], which), **settings).updates)
         for which in (0, 1)
     )
     np.testing.assert_allclose(sent[:2], -boost * honest[:2], rtol=1e-5, atol=1e-7)
@@ -193,11 +193,11 @@ def test_rl_hides_behind_its_own_honest_updates_or_climbs():
 
 def test_colluders_of_the_other_attack_are_not_honest():
     """A mixed attack: ipm leaves the backdoor's row out of its mean, and either keeps its own."""
-    untargeted = squad([NoAttack(), IPM(2.0)], 1, first=0, count=2)
-    backdoor = squad([NoAttack(), BFL(boost=3.0)], 1, first=2, count=1)
+    untargeted = group([NoAttack(), IPM(2.0)], 1, first=0, count=2)
+    backdoor = group([NoAttack(), BFL(boost=3.0)], 1, first=2, count=1)
     sent = np.asarray(play(untargeted, backdoor).updates)
     np.testing.assert_allclose(
         sent[:2], np.tile(-2 * sent[3:].mean(axis=0), (2, 1)), rtol=1e-4, atol=1e-7
     )
-    quiet = np.asarray(play(squad([NoAttack(), IPM(2.0)], 0), backdoor).updates)
+    quiet = np.asarray(play(group([NoAttack(), IPM(2.0)], 0), backdoor).updates)
     np.testing.assert_array_equal(sent[2:], quiet[2:])

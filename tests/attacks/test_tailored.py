@@ -23,8 +23,8 @@ from tests.worlds import (
     N,
     client_data,
     context,
+    group,
     play,
-    squad,
     start,
 )
 
@@ -120,7 +120,7 @@ class Teller(AttackBase):
 
 def test_it_looks_at_images_of_its_own_clients_and_of_nobody_else():
     def told(data):
-        return np.asarray(play(squad([Teller()], count=2), data=data).updates)[0, :2]
+        return np.asarray(play(group([Teller()], count=2), data=data).updates)[0, :2]
 
     data, other = client_data(0), client_data(1)
     own = 2 * PER_CLIENT
@@ -147,7 +147,7 @@ def test_what_it_sees_is_the_cross_entropy_of_its_images():
     stamped = stamp(x, jnp.asarray(MASK), jnp.asarray(PATTERN))
     assert x.shape == (1, *IMAGE)
     expected = [loss(x, data.labels[5]), loss(stamped, TARGET)]
-    told = np.asarray(play(squad([Teller()], count=2), data=data).updates)[0, :2]
+    told = np.asarray(play(group([Teller()], count=2), data=data).updates)[0, :2]
     np.testing.assert_allclose(told, expected, rtol=1e-5)
 
 

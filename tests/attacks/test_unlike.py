@@ -42,12 +42,12 @@ def sent(text):
     xi = game.prior[1]
     ids = jnp.arange(game.fl.num_sampled, dtype=jnp.int32)
     state = game.reset(jax.random.key(0), xi)
-    squads = game.prior.squads(xi)
+    groups = game.prior.colluders(xi)
     actions = game.prior.split_action(jnp.zeros(game.prior.action_size))
     received, _ = jax.jit(  # op by op it takes longer than to compile
         lambda state: collect(
             jax.random.key(1), Federation(game.model, game.fl, game.data),
-            Call(state.w, ids, state.round), Attackers(squads, state.attack_states, actions),
+            Call(state.w, ids, state.round), Attackers(groups, state.attack_states, actions),
             game.rule, False,
         )
     )(state)  # fmt: skip

@@ -20,8 +20,8 @@ from tests.worlds import (
     D,
     N,
     client_data,
+    group,
     play,
-    squad,
     start,
 )
 
@@ -133,7 +133,7 @@ def test_jit_equals_eager():
 
 
 def test_vmap_over_keys_equals_a_loop():
-    attackers = squad([IPM(2.0)], 0, 0, 2)
+    attackers = group([IPM(2.0)], 0, 0, 2)
     batched = jax.vmap(lambda seed: play(attackers, seed=seed, local_steps=1).updates)(
         jnp.arange(3)
     )
@@ -158,8 +158,8 @@ def test_an_honest_round_lowers_the_loss():
     assert loss_of(w, images, labels) < loss_of(start(), images, labels) - 0.01
 
 
-def test_a_squad_is_a_range_of_client_ids():
-    one = squad([IPM()], 0, first=2, count=3)
+def test_colluders_are_a_range_of_client_ids():
+    one = group([IPM()], 0, first=2, count=3)
     members = one.members(np.array([5, 4, 0, 2, 7, 3], np.int32), np.int32(0))
     np.testing.assert_array_equal(members, [False, True, False, True, False, True])
 

@@ -56,7 +56,7 @@ def test_prior_by_default_is_uniform_and_indexable_by_a_tracer():
 
 def test_mixed_type_splits_clients_without_overlap():
     prior = make_prior([parse_type("ipm@0.3+bfl@0.2", 10)], TRIGGER, 2)
-    backdoor, untargeted = prior.squads(prior[0])
+    backdoor, untargeted = prior.colluders(prior[0])
     ids = jnp.arange(10)
     assert jnp.where(backdoor.members(ids, 0))[0].tolist() == [0, 1]
     assert jnp.where(untargeted.members(ids, 0))[0].tolist() == [2, 3, 4]
@@ -66,7 +66,7 @@ def test_an_attack_that_begins_late_has_no_clients_before():
     spec = parse_type("ipm:scale=2@0.3@7", 10)
     assert (spec.num_untargeted, spec.onset) == (3, 7)
     prior = make_prior([spec], TRIGGER, 2)
-    _, untargeted = prior.squads(prior[0])
+    _, untargeted = prior.colluders(prior[0])
     ids = jnp.arange(10)
     assert not untargeted.members(ids, 6).any() and untargeted.members(ids, 7).sum() == 3
     with pytest.raises(ConfigError, match="onset 'soon'"):

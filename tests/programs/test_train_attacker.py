@@ -12,7 +12,7 @@ from metasg_jax import checkpoint, cli
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
 from metasg_jax.errors import CheckpointError, ConfigError
 from metasg_jax.evaluation import attack_suite
-from metasg_jax.evaluation.attack_suite import is_rival
+from metasg_jax.evaluation.attack_suite import is_comparable
 from metasg_jax.files import read_json
 from metasg_jax.game import make_game
 from metasg_jax.learning.state import attacker_player, defender_player, init_state
@@ -131,17 +131,17 @@ def test_knobs_stay_where_a_defences_name_puts_them():
 
 
 def test_rivals_have_the_same_side_and_share():
-    assert attack_suite.rivals("rl@0.25", 8, ZOO) == ("ipm:scale=2@0.25",)
-    assert attack_suite.rivals("brl@0.5", 8, ZOO) == ("bfl@0.5",)
-    assert attack_suite.rivals("rl@0.25+brl@0.25", 8, ZOO) == ()
+    assert attack_suite.comparable_attacks("rl@0.25", 8, ZOO) == ("ipm:scale=2@0.25",)
+    assert attack_suite.comparable_attacks("brl@0.5", 8, ZOO) == ("bfl@0.5",)
+    assert attack_suite.comparable_attacks("rl@0.25+brl@0.25", 8, ZOO) == ()
 
 
 def test_rivals_are_the_fixed_attacks_with_the_same_clients():
     known = ("ipm:scale=2@0.25", "ipm:scale=2,knowledge=own@0.25", "sign_flip@0.25")
-    assert [is_rival(each, "rl@0.25", 8, own=True) for each in known] == [False, True, True]
+    assert [is_comparable(each, "rl@0.25", 8, own=True) for each in known] == [False, True, True]
     zoo = ("ipm@0.5", "ipm:scale=2@0.25", "bfl@0.25", "tailored@0.25", "rl@0.25", "none")
-    assert [each for each in zoo if is_rival(each, "rl@0.25", 8)] == ["ipm:scale=2@0.25"]
-    assert [each for each in zoo if is_rival(each, "brl@0.25", 8)] == ["bfl@0.25"]
+    assert [each for each in zoo if is_comparable(each, "rl@0.25", 8)] == ["ipm:scale=2@0.25"]
+    assert [each for each in zoo if is_comparable(each, "brl@0.25", 8)] == ["bfl@0.25"]
 
 
 def test_an_attack_without_knobs_is_refused():

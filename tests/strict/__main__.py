@@ -1,4 +1,4 @@
-"""``python -m tests.strict``: :mod:`tests.strict.play` under each switch, in a process of its own.
+"""``python -m tests.strict``: :mod:`tests.strict.checks` under each switch, in a process of its own.
 
 A switch of JAX holds for a process, and changes what each program of it is.
 """
@@ -9,7 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-# (switches, parts of tests.strict.play), the longest first. Without jit each operation is played by
+# (switches, parts of tests.strict.checks), the longest first. Without jit each operation is played by
 # itself, which takes as long as all the rest: in two processes, so that no core waits for it.
 JOBS = (
     ({"JAX_DISABLE_JIT": "1"}, ("meta_step",)),
@@ -29,7 +29,7 @@ def play(job: tuple[dict[str, str], tuple[str, ...]]) -> bool:
     switches, parts = job
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "tests.strict.play", *parts],
+        [sys.executable, "-m", "tests.strict.checks", *parts],
         env=os.environ | CHEAP | switches, capture_output=True, text=True,
     )  # fmt: skip
     says = "passed" if done.returncode == 0 else f"FAILED\n{done.stdout}{done.stderr[-4000:]}"

@@ -78,23 +78,23 @@ RULES = (
 POSTS = ("none", "neuron_clip", "guarded_prune", "prune+fine_tune")
 
 
-def rivals(attack: str, num_clients: int, zoo: Sequence[str]) -> tuple[str, ...]:
+def comparable_attacks(attack: str, num_clients: int, zoo: Sequence[str]) -> tuple[str, ...]:
     """The zoo's fixed attacks of the same kind, at the same share; none for a mixed type.
 
     Attacks tailored to the rule aren't among them: what they do is a check on its own.
 
     Example:
-        >>> rivals("brl@0.05", 100, FIXED)[:2]
+        >>> comparable_attacks("brl@0.05", 100, FIXED)[:2]
         ('bfl@0.05', 'bfl:replace_model=1@0.05')
     """
     if "+" in attack:
         return ()
     share = attack.rpartition("@")[2]
     named = (f"{text.partition('@')[0]}@{share}" for text in zoo if "+" not in text)
-    return tuple(each for each in dict.fromkeys(named) if is_rival(each, attack, num_clients))
+    return tuple(each for each in dict.fromkeys(named) if is_comparable(each, attack, num_clients))
 
 
-def is_rival(text: str, attack: str, num_clients: int, own: bool = False) -> bool:
+def is_comparable(text: str, attack: str, num_clients: int, own: bool = False) -> bool:
     """Whether a type is a fixed attack with the same clients on the same side as ``attack``.
 
     With ``own`` only those count that compute with the colluders' own updates.

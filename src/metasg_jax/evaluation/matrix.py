@@ -22,15 +22,15 @@ from metasg_jax.types import Key, PostDefense
 
 def begin(key: Key, game: FLGame, i: jax.Array | int) -> SimulationState:
     """A fresh model, and the states of the game's rule and of the attacks of type ``i``."""
-    return start(key, game.model, game.fl, game.rule, game.prior.squads(game.prior[i]))
+    return start(key, game.model, game.fl, game.rule, game.prior.colluders(game.prior[i]))
 
 
-def play(
+def play_rounds(
     key: Key, game: FLGame, state: SimulationState, i: jax.Array | int, num_rounds: int
 ) -> SimulationState:
     """Rounds of the game's rule against type ``i``; see :func:`metasg_jax.fl.simulate`."""
     return simulate(
-        key, state, game.model, game.fl, game.data, game.rule, game.prior.squads(game.prior[i]),
+        key, state, game.model, game.fl, game.data, game.rule, game.prior.colluders(game.prior[i]),
         num_rounds=num_rounds,
     )  # fmt: skip
 
@@ -74,7 +74,7 @@ def play_cell(
         Metrics with leaves [P].
     """
     key_model, key_rounds, key_post = jax.random.split(key, 3)
-    state = play(key_rounds, game, begin(key_model, game, i), i, num_rounds)
+    state = play_rounds(key_rounds, game, begin(key_model, game, i), i, num_rounds)
     return judge(key_post, game, state.w, i, posts)
 
 

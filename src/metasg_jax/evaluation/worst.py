@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metasg_jax.evaluation.attack_suite import is_rival
+from metasg_jax.evaluation.attack_suite import is_comparable
 from metasg_jax.evaluation.statistics import mean_se
 
 
@@ -117,26 +117,25 @@ def gate(
     num_clients: int,
     own: bool = False,
 ):
-    """An attacker beside the strongest of its rivals against the defence that it learned from.
+    """An attacker beside the strongest comparable attack on the defence that it learned from.
 
-    Rivals are the fixed attacks played there that
-    :func:`~metasg_jax.evaluation.attack_suite.is_rival` lets count, with ``own`` those that
-    know the colluders' own updates only.
+    Which fixed attacks are comparable :func:`~metasg_jax.evaluation.attack_suite.is_comparable`
+    says; with ``own`` only those are that know no more than the colluders' own updates.
 
     Returns:
-        (its final scores f64[S], the rival's :class:`Case`); None where either was not played.
+        (its final scores f64[S], the :class:`Case` of the comparable one); None without either.
     """
     played = {case.label: case for case in cases(rows, against)}
     mine = played.get(label_of(attack, attacker))
     others = [
         case for case in played.values()
-        if not case.learned and is_rival(case.label, attack, num_clients, own)
+        if not case.learned and is_comparable(case.label, attack, num_clients, own)
     ]  # fmt: skip
     if mine is None or not others:
         return None
     return mine.final, min(others, key=lambda case: case.final.mean())
 
 
-def as_strong(own, rival) -> bool:
-    """Whether an attacker leaves a defence no better than its rival does, by mean scores f64[S]."""
-    return bool(np.mean(own) <= np.mean(rival))
+def as_strong(own, other) -> bool:
+    """Whether an attacker leaves a defence no better than another does, by mean scores f64[S]."""
+    return bool(np.mean(own) <= np.mean(other))

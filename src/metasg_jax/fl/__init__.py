@@ -1,8 +1,9 @@
 """The federated-learning simulator: sampling, local training of all clients at once, one round."""
 
 from metasg_jax.fl.client import cross_entropy, local_updates, poison
+from metasg_jax.fl.colluders import Attackers, Colluders
 from metasg_jax.fl.data import ClientData, to_unit
-from metasg_jax.fl.federation import Attackers, Call, Federation, Squad
+from metasg_jax.fl.federation import Call, Federation
 from metasg_jax.fl.receive import next_model, receive
 from metasg_jax.fl.round import aggregate, collect
 from metasg_jax.fl.sampling import sample_clients, sample_positions
@@ -12,9 +13,9 @@ __all__ = [
     "Attackers",
     "Call",
     "ClientData",
+    "Colluders",
     "Federation",
     "SimulationState",
-    "Squad",
     "aggregate",
     "collect",
     "cross_entropy",

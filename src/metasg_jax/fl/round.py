@@ -14,8 +14,8 @@ from metasg_jax.attacks.plan import LocalPlan, honest_plan, merge_rows
 from metasg_jax.config import FLConfig
 from metasg_jax.fl.augment import crop_and_flip
 from metasg_jax.fl.client import local_updates, poison
-from metasg_jax.fl.colluders import look_at, second_pass
-from metasg_jax.fl.federation import Attackers, Call, Federation, Squad
+from metasg_jax.fl.colluders import Attackers, Colluders, look_at, second_pass
+from metasg_jax.fl.federation import Call, Federation
 from metasg_jax.fl.sampling import sample_positions
 from metasg_jax.types import Aggregator, Info, Key, Received
 
@@ -44,17 +44,17 @@ def collect(
     Returns:
         (received, the attacks' states).
     """
-    key_positions, key_poison, *keys = jax.random.split(key, 2 + len(attackers.squads))
+    key_positions, key_poison, *keys = jax.random.split(key, 2 + len(attackers.groups))
     weights = answer_weights(federation.fl, federation.data.sizes[call.client_ids])
-    honest, crews = _plan(keys, federation, call, attackers, rule, weights)
-    trained = _train((key_positions, key_poison), federation, call, honest, crews, needs_root)
+    honest, attacks = _plan(keys, federation, call, attackers, rule, weights)
+    trained = _train((key_positions, key_poison), federation, call, honest, attacks, needs_root)
     sent, states = trained.updates, []
-    for crew, action in zip(crews, attackers.actions, strict=True):
-        ctx = _look(crew, federation, call, trained)
-        key_craft = jax.random.fold_in(crew.key, 1)
-        table, kind, slot = crew.squad.table, crew.squad.kind, crew.squad.slot
-        rows, state = table.craft(kind, slot, key_craft, crew.state, ctx, action)
-        sent = merge_rows(crew.malicious, rows, sent)
+    for attack, action in zip(attacks, attackers.actions, strict=True):
+        ctx = _look(attack, federation, call, trained)
+        key_craft = jax.random.fold_in(attack.key, 1)
+        table, kind, slot = attack.colluders.table, attack.colluders.kind, attack.colluders.slot
+        rows, state = table.craft(kind, slot, key_craft, attack.state, ctx, action)
+        sent = merge_rows(attack.malicious, rows, sent)
         states.append(state)
     received = Received(
         updates=sent,
@@ -67,20 +67,20 @@ def collect(
     return received, tuple(states)
 
 
-class _Crew(NamedTuple):
-    """One squad in one round, once it has planned.
+class _PlannedAttack(NamedTuple):
+    """The attack of one group of colluders in one round, once it is planned.
 
     Attributes:
-        squad: who.
-        key: of all that it draws.
-        malicious: bool[n], its members among the clients that were called.
-        ctx: what it knew when it planned.
-        plan: how its clients train; rows of others are not read.
+        colluders: who.
+        key: of all that they draw.
+        malicious: bool[n], those of them that were called.
+        ctx: what they knew when they planned.
+        plan: how they train; rows of others are not read.
         apart: bool[], whether they train in a pass of their own.
-        state: of its attack.
+        state: of the attack.
     """
 
-    squad: Squad
+    colluders: Colluders
     key: Key
     malicious: jax.Array
     ctx: AttackContext
@@ -103,58 +103,60 @@ class _Trained(NamedTuple):
     root_update: jax.Array | None
 
 
-def _plan(keys, federation, call, attackers, rule, weights) -> tuple[LocalPlan, list[_Crew]]:
-    """(the plan of n honest clients, the squads with theirs)."""
-    honest = _honest(federation, len(call.client_ids), attackers.squads)
-    member = [squad.members(call.client_ids, call.round) for squad in attackers.squads]
+def _plan(
+    keys, federation: Federation, call: Call, attackers: Attackers, rule: Aggregator, weights
+) -> tuple[LocalPlan, list[_PlannedAttack]]:
+    """(the plan of n honest clients, each group of colluders with its own)."""
+    honest = _honest(federation, len(call.client_ids), attackers.groups)
+    member = [group.members(call.client_ids, call.round) for group in attackers.groups]
     colluders = sum(member, jnp.zeros(call.client_ids.shape, bool))
-    crews = []
-    for squad, malicious, state, action, key in zip(
-        attackers.squads, member, attackers.states, attackers.actions, keys, strict=True
+    attacks = []
+    for group, malicious, state, action, key in zip(
+        attackers.groups, member, attackers.states, attackers.actions, keys, strict=True
     ):
         ctx = AttackContext(
             malicious=malicious,
             colluders=colluders,
-            member=jnp.where(malicious, call.client_ids - squad.first, -1),
+            member=jnp.where(malicious, call.client_ids - group.first, -1),
             visible=None,
             weights=weights,
             w_global=call.w_global,
             plan=honest,
             round=call.round,
-            num_malicious=squad.count,
-            trigger_mask=squad.trigger_mask,
-            trigger_pattern=squad.trigger_pattern,
-            target=squad.target,
+            num_malicious=group.count,
+            trigger_mask=group.trigger_mask,
+            trigger_pattern=group.trigger_pattern,
+            target=group.target,
             rule=rule,
             num_clients=federation.fl.num_clients,
             server_lr=federation.fl.server_lr,
         )
         key_plan = jax.random.fold_in(key, 0)
-        plan, state = squad.table.plan(squad.kind, squad.slot, key_plan, state, ctx, action)
-        apart = squad.table.needs_second_pass(squad.kind)
-        crews.append(_Crew(squad, key, malicious, ctx, plan, apart, state))
-    return honest, crews
+        plan, state = group.table.plan(group.kind, group.slot, key_plan, state, ctx, action)
+        apart = group.table.needs_second_pass(group.kind)
+        attacks.append(_PlannedAttack(group, key, malicious, ctx, plan, apart, state))
+    return honest, attacks
 
 
-def _honest(federation: Federation, n: int, squads: tuple[Squad, ...]) -> LocalPlan:
-    """The plan of ``n`` honest clients, with room for what the squads may fill."""
+def _honest(federation: Federation, n: int, groups: tuple[Colluders, ...]) -> LocalPlan:
+    """The plan of ``n`` honest clients, with room for what colluders may fill."""
     fl, model = federation.fl, federation.model
-    uses = tuple({name for squad in squads for name in squad.table.uses})
+    uses = tuple({name for group in groups for name in group.table.uses})
     steps = part_of(fl.local_steps, fl.steps_share)
     image_shape = federation.data.images.shape[1:]
     return honest_plan(n, image_shape, model.num_classes, fl.local_lr, steps, uses)
 
 
-def _train(keys, federation, call, honest, crews, needs_root) -> _Trained:
+def _train(keys, federation, call, honest, attacks, needs_root) -> _Trained:
     """All clients at once, and the server as one more of them if ``needs_root``."""
     (key_positions, key_poison), n = keys, len(call.client_ids)
     model, fl, data = federation.model, federation.fl, federation.data
     plan, owners = honest, call.client_ids
-    for crew in crews:
-        plan = merge_rows(crew.malicious & ~crew.apart, crew.plan, plan)
+    for attack in attacks:
+        plan = merge_rows(attack.malicious & ~attack.apart, attack.plan, plan)
     if needs_root:
         owners = jnp.append(owners, data.sizes.shape[0] - 1)
-        server = _honest(federation, 1, tuple(crew.squad for crew in crews))
+        server = _honest(federation, 1, tuple(attack.colluders for attack in attacks))
         plan = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), plan, server)
     positions = sample_positions(key_positions, data.sizes[owners], fl.local_steps, fl.batch_size)
     positions = fewer_images(positions, fl.batch_share)
@@ -169,25 +171,28 @@ def _train(keys, federation, call, honest, crews, needs_root) -> _Trained:
         """What the n clients would have sent: their batches as they are, the honest plan."""
         return local_updates(model, call.w_global, images[:n], labels[:n], honest, fl.precision)
 
-    squads = [crew.squad for crew in crews]
-    twice = [s.table.trains_twice(s.kind) for s in squads if s.table.some_train_twice]
+    groups = [attack.colluders for attack in attacks]
+    twice = [s.table.trains_twice(s.kind) for s in groups if s.table.some_train_twice]
     as_honest = None
-    if twice:  # once for all squads
+    if twice:  # once for all groups
         as_honest = jax.lax.cond(jnp.stack(twice).any(), honestly, lambda: updates)
     return _Trained(updates, as_honest, trained[n] if needs_root else None)
 
 
-def _look(crew: _Crew, federation: Federation, call: Call, trained: _Trained) -> AttackContext:
-    """What a squad knows when it crafts: rows, its own second pass, and a way to judge them."""
+def _look(
+    attack: _PlannedAttack, federation: Federation, call: Call, trained: _Trained
+) -> AttackContext:
+    """What colluders know when they craft: rows, their second pass, and a way to judge them."""
     visible = trained.updates
-    if crew.squad.table.second_pass_steps:
+    if attack.colluders.table.second_pass_steps:
         row = second_pass(
-            crew.key, federation, call, crew.squad, crew.plan, crew.malicious, trained.updates
-        )
-        visible = jnp.where((crew.malicious & crew.apart)[:, None], row[None], trained.updates)
-    key_look = jax.random.fold_in(crew.key, 3)
-    look = look_at(key_look, federation, call.w_global, crew.squad)
-    return crew.ctx.replace(visible=visible, honest=trained.honest, look=look)
+            attack.key, federation, call, attack.colluders, attack.plan, attack.malicious,
+            trained.updates,
+        )  # fmt: skip
+        visible = jnp.where((attack.malicious & attack.apart)[:, None], row[None], trained.updates)
+    key_look = jax.random.fold_in(attack.key, 3)
+    look = look_at(key_look, federation, call.w_global, attack.colluders)
+    return attack.ctx.replace(visible=visible, honest=trained.honest, look=look)
 
 
 def part_of(count: int, share: jax.Array | float) -> jax.Array:

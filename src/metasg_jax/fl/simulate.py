@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.config import FLConfig
+from metasg_jax.fl.colluders import Attackers, Colluders
 from metasg_jax.fl.data import ClientData
-from metasg_jax.fl.federation import Attackers, Call, Federation, Squad
+from metasg_jax.fl.federation import Call, Federation
 from metasg_jax.fl.round import aggregate, collect
 from metasg_jax.fl.sampling import sample_clients
 from metasg_jax.fl.wire import init_unsent, transmit
@@ -23,7 +24,7 @@ class SimulationState(Struct):
         w: f32[d], the global model; may be non-finite after a successful attack.
         round: i32[].
         rule_state: of the rule.
-        attack_states: of each squad.
+        attack_states: of each group of colluders.
         rejected: f32[], rows so far that the rule left out as not finite.
         unsent: f32[N, d], what compression has kept back of each client's updates; () without.
     """
@@ -37,7 +38,7 @@ class SimulationState(Struct):
 
 
 def start(
-    key: Key, model: Model, fl: FLConfig, rule: Aggregator, squads: tuple[Squad, ...] = ()
+    key: Key, model: Model, fl: FLConfig, rule: Aggregator, colluders: tuple[Colluders, ...] = ()
 ) -> SimulationState:
     """A fresh model. ``key`` is consumed."""
     w = model.ravel(model.init(key))
@@ -46,7 +47,7 @@ def start(
         w=w,
         round=jnp.zeros((), jnp.int32),
         rule_state=rule.init(n, d),
-        attack_states=tuple(squad.table.init(n, d) for squad in squads),
+        attack_states=tuple(group.table.init(n, d) for group in colluders),
         rejected=jnp.zeros((), jnp.float32),
         unsent=init_unsent(fl, d),
     )
@@ -60,7 +61,7 @@ def simulate(
     fl: FLConfig,
     data: ClientData,
     rule: Aggregator,
-    squads: tuple[Squad, ...] = (),
+    colluders: tuple[Colluders, ...] = (),
     *,
     num_rounds: int,
 ) -> SimulationState:
@@ -76,7 +77,7 @@ def simulate(
         fl: counts static, learning rates traced.
         data: images of clients and server.
         rule: any rule; its floats are traced.
-        squads: attackers, see :meth:`metasg_jax.game.types.Prior.squads`.
+        colluders: the groups of attackers, see :meth:`metasg_jax.game.types.Prior.colluders`.
         num_rounds: static.
 
     Example:
@@ -90,7 +91,9 @@ def simulate(
         >>> int(run.round)
         2
     """
-    actions = tuple(jnp.zeros((max(1, squad.table.action_size),), jnp.float32) for squad in squads)
+    actions = tuple(
+        jnp.zeros((max(1, group.table.action_size),), jnp.float32) for group in colluders
+    )
 
     def play(state, _):
         key_sample, key_collect, key_rule = jax.random.split(
@@ -100,7 +103,7 @@ def simulate(
             key_collect,
             Federation(model, fl, data),
             Call(state.w, sample_clients(key_sample, fl.num_clients, fl.num_sampled), state.round),
-            Attackers(squads, state.attack_states, actions),
+            Attackers(colluders, state.attack_states, actions),
             rule,
             rule.needs_root,
         )

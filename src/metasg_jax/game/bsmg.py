@@ -12,8 +12,9 @@ import jax.numpy as jnp
 
 from metasg_jax.aggregators.presence import presence
 from metasg_jax.config import FLConfig
+from metasg_jax.fl.colluders import Attackers
 from metasg_jax.fl.data import ClientData, to_unit
-from metasg_jax.fl.federation import Attackers, Call, Federation
+from metasg_jax.fl.federation import Call, Federation
 from metasg_jax.fl.round import aggregate, collect
 from metasg_jax.fl.sampling import sample_clients
 from metasg_jax.fl.wire import init_unsent, transmit
@@ -221,7 +222,9 @@ class FLGame(Struct):
             key,
             Federation(self.model, self.fl, self.data),
             Call(state.w, state.client_ids, state.round),
-            Attackers(self.prior.squads(xi), state.attack_states, self.prior.split_action(action)),
+            Attackers(
+                self.prior.colluders(xi), state.attack_states, self.prior.split_action(action)
+            ),
             self.rule,
             self.needs_root,
         )

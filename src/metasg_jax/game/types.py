@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from metasg_jax.attacks import BACKDOOR, UNTARGETED, AttackTable, attack_table, check_attack
 from metasg_jax.attacks.none import NoAttack
 from metasg_jax.errors import ConfigError
-from metasg_jax.fl.federation import Squad
+from metasg_jax.fl.colluders import Colluders
 from metasg_jax.registry import number, parse_variant
 from metasg_jax.struct import Struct, field
 from metasg_jax.types import Attack
@@ -97,7 +97,7 @@ class Prior(TypeTable):
         """A_A: an attacker's action holds the untargeted knobs, then those of the backdoor."""
         return max(1, self.untargeted.action_size + self.backdoor.action_size)
 
-    def squads(self, xi: AttackType) -> tuple[Squad, Squad]:
+    def colluders(self, xi: AttackType) -> tuple[Colluders, Colluders]:
         """The backdoor's and the untargeted attack's clients of type ``xi``."""
         trigger = dict(
             onset=xi.onset,
@@ -107,9 +107,9 @@ class Prior(TypeTable):
         )
         kind, slot = xi.backdoor
         first = jnp.zeros((), jnp.int32)
-        backdoor = Squad(self.backdoor, kind, slot, first, xi.num_backdoor, **trigger)
+        backdoor = Colluders(self.backdoor, kind, slot, first, xi.num_backdoor, **trigger)
         kind, slot = xi.untargeted
-        untargeted = Squad(
+        untargeted = Colluders(
             self.untargeted, kind, slot, xi.num_backdoor, xi.num_untargeted, **trigger
         )
         return backdoor, untargeted
@@ -120,7 +120,7 @@ class Prior(TypeTable):
         return self.untargeted.sees_model(kinds[0]) & self.backdoor.sees_model(kinds[1])
 
     def split_action(self, action: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """An attacker's action f32[A] as (backdoor's, untargeted's), in the order of squads."""
+        """An attacker's action f32[A] as (backdoor's, untargeted's), as :meth:`colluders` are."""
         size = self.untargeted.action_size
         return action[size:], action[:size]
 

@@ -20,7 +20,7 @@ from metasg_jax.online.guard import Verdict, look_ahead
 from metasg_jax.online.imagined import Imagined
 from metasg_jax.online.mixture import Mixture
 from metasg_jax.online.planned import Planned
-from metasg_jax.online.play import RealRun, Truth, begin_run, play_block
+from metasg_jax.online.real_run import RealRun, Truth, begin_run, play_block
 from metasg_jax.online.run import (
     Block,
     Hidden,

@@ -15,7 +15,7 @@ from metasg_jax.game.rollout import Player
 from metasg_jax.online.belief import Belief
 from metasg_jax.online.guard import Trust, Verdict, hold, look_ahead, no_promise
 from metasg_jax.online.misfit import STRANGE, misfit
-from metasg_jax.online.play import RealRun, Truth, begin_run, play_block
+from metasg_jax.online.real_run import RealRun, Truth, begin_run, play_block
 from metasg_jax.online.view import OnlineView, OwnWorld
 from metasg_jax.types import Key
 

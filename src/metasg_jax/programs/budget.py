@@ -24,7 +24,7 @@ from metasg_jax.programs.device import free_memory
 from metasg_jax.types import Model
 
 # blocks of rows f32[rollouts, n, d] alive at a time, as XLA lays them out: trained, crafted by
-# either squad, and what the rule makes of them
+# either group of colluders, and what the rule makes of them
 _COPIES = 4
 # scalars of a round's info
 _INFO = 10

@@ -126,7 +126,7 @@ def simulate_program(plan: Plan, dataset: Dataset, out: Path | None, console: Co
     steps = _stretches(plan.rounds)
     begin, play, judge = (
         jax.jit(matrix.begin),
-        jax.jit(matrix.play, static_argnames="num_rounds"),
+        jax.jit(matrix.play_rounds, static_argnames="num_rounds"),
         jax.jit(matrix.judge),
     )
     rows, attack, rejected = [], plan.attacks[0], 0.0

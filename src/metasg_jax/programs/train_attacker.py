@@ -18,7 +18,7 @@ from metasg_jax import files
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig
 from metasg_jax.data import Dataset
 from metasg_jax.errors import ConfigError
-from metasg_jax.evaluation.attack_suite import FIXED, rivals
+from metasg_jax.evaluation.attack_suite import FIXED, comparable_attacks
 from metasg_jax.evaluation.recorded import play_policy
 from metasg_jax.evaluation.statistics import mean_se
 from metasg_jax.evaluation.tables import markdown_table, rich_table, with_error
@@ -158,8 +158,8 @@ def attack_program(
     With ``num_tries`` it first tries as many constant actions, and its policy begins at the best.
 
     The attacker counts (``passed``) if it leaves the defence no better than the strongest of
-    :func:`rivals` does: a weak attacker proves nothing. Without worlds nobody judges it, and
-    ``passed`` is None.
+    :func:`comparable_attacks` does: a weak attacker proves nothing. Without worlds nobody judges
+    it, and ``passed`` is None.
 
     Raises:
         ConfigError: where ``directory`` can't be written to.
@@ -217,7 +217,7 @@ def report(
 ) -> dict:
     """The attacker beside the zoo, as a table on the console and in attack.md, and the verdict."""
     attack = config.game.types[0]
-    names = ("none", attack, *rivals(attack, config.fl.num_clients, FIXED))
+    names = ("none", attack, *comparable_attacks(attack, config.fl.num_clients, FIXED))
     metrics = judge(state, config, dataset, range(num_worlds), names)
     rows = []
     for k, name in enumerate(names):
@@ -291,7 +291,7 @@ def judge(
     split = "validation" if stream == SELECTION else "test"
     rows = []
     for s in worlds:
-        key, game, defender, attackers = contest(state, config, dataset, s, names, stream)
+        key, game, defender, attackers = evaluation_world(state, config, dataset, s, names, stream)
         rows.append(play_policy(key, game, defender, attackers, split).metrics)
     return {
         name: np.stack([np.asarray(getattr(row, name), np.float64) for row in rows])
@@ -299,7 +299,7 @@ def judge(
     }
 
 
-def contest(
+def evaluation_world(
     state: MetaSGState, config: RunConfig, dataset: Dataset, s: int, names: tuple[str, ...], stream
 ) -> tuple[Key, Any, Player, Player]:
     """One world of :func:`judge`: (key, game, defender, attackers stacked over the types)."""

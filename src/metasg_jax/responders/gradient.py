@@ -49,9 +49,9 @@ class Gradient(Struct):
         looks = [
             look_at(
                 jax.random.fold_in(jax.random.wrap_key_data(raw, impl=kind), i),
-                federation, state.w, squad,
+                federation, state.w, group,
             )
-            for i, squad in enumerate(game.prior.squads(xi))
+            for i, group in enumerate(game.prior.colluders(xi))
         ]  # fmt: skip
 
         def gain(w):

@@ -1,6 +1,6 @@
 """Every rule, every attack and a meta-step, in a process whose switches of JAX are already set.
 
-``python -m tests.strict.play [PART ..]`` says nothing if all is well; the switches are those of
+``python -m tests.strict.checks [PART ..]`` says nothing if all is well; the switches are those of
 :mod:`tests.strict.__main__`.
 """
 
