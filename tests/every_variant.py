@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from tests.aggregators.test_contracts import RULES, call, whole_action
+from tests.aggregators.every_rule import RULES, call, whole_action
 from tests.attacks.test_contracts import ACTION, CRAFTS, half
 
 

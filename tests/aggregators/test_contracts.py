@@ -1,6 +1,5 @@
 """What every registered rule promises, alone and behind a pre-aggregator."""
 
-import functools
 import itertools
 
 import jax
@@ -9,69 +8,26 @@ import numpy as np
 import pytest
 
 from metasg_jax.aggregators import AGGREGATORS, ClippedTrimmedMean, Composed, FLTrust
-from metasg_jax.game.make import make_rule
-from metasg_jax.pre_aggregators import PRE_AGGREGATORS
-from tests.aggregators.head_model import rule_of
-from tests.rounds import honest_round, round_of, take, with_rows, with_weights
-
-N, D = 10, 7
-RISING = np.arange(1.0, N + 1)
-# each pre-aggregator once, and a steered rule behind one
-# five buckets are too few for Krum, if two are malicious
-BEHIND = dict.fromkeys(PRE_AGGREGATORS, "krum") | {"bucketing": "median"}
-COMPOSED = [*(f"{pre}+{rule}" for pre, rule in BEHIND.items()), "nnm+clipped_trimmed_mean"]
-RULES = {name: functools.partial(rule_of, name, D) for name in AGGREGATORS}
-RULES |= {name: functools.partial(make_rule, name, N, 0.2) for name in COMPOSED}
-# crfl bounds the model, not the update; client_trust without an action trusts everybody
-ROBUST = sorted(set(RULES) - {"mean", "crfl", "client_trust"})
-# what these do depends on a draw, and that on a row's place
-SHUFFLING = {"bucketing+median"}
-WEIGHTED = {name for name, rule in AGGREGATORS.items() if rule.weighted}
-NOISY = {name for name in RULES if hasattr(RULES[name](), "sigma")}
-STEERED = [name for name in RULES if RULES[name]().action_spec]
-
-# what costs most to compile twice; other contracts, and oracles, are asked of these every time
-DEAR = {
-    "deepsight", "bulyan", "mda", "geometric_median", "meamed", "multi_krum", "flame", "foolsgold",
-    "trusted_trimmed_mean", *(set(COMPOSED) - {"nnm+krum"}),
-}  # fmt: skip
-
-every_rule = pytest.mark.parametrize("name", RULES)
-every_rule_dear_ones_slowly = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in DEAR)) for n in RULES]
+from tests.aggregators.every_rule import (
+    NOISY,
+    RISING,
+    RULES,
+    STEERED,
+    WEIGHTED,
+    D,
+    N,
+    attacked,
+    call,
+    every_orderless_rule,
+    every_rule,
+    every_rule_dear_ones_slowly,
+    jitted,
+    rejected_by,
+    update_of,
+    whole_action,
+    without,
 )
-every_orderless_rule = pytest.mark.parametrize("name", [n for n in RULES if n not in SHUFFLING])
-
-
-def call(rule, got, action=None):
-    return rule(jax.random.key(1), rule.init(*got.updates.shape), got, action)
-
-
-@jax.jit
-def jitted(rule, got, action=None):
-    return call(rule, got, action)
-
-
-def update_of(rule, got, action=None):
-    return np.asarray(jitted(rule, got, action)[0])
-
-
-def rejected_by(rule, got):
-    count = jitted(rule, got)[2]["rejected"]
-    assert count.shape == () and jnp.issubdtype(count.dtype, jnp.integer)
-    return int(count)
-
-
-def attacked(size):
-    return with_rows(honest_round(), slice(2), size)
-
-
-def without(rule, rejected):
-    """The rule for the rows that are left: its Byzantine bound shrinks by the rejected ones."""
-    if isinstance(rule, Composed):
-        pre = tuple(without(part, rejected) for part in rule.pre)
-        return Composed(pre, without(rule.rule, rejected))
-    return rule.replace(f=max(rule.f - rejected, 0.0)) if hasattr(rule, "f") else rule
+from tests.rounds import honest_round, round_of, take, with_rows, with_weights
 
 
 def test_rules_differ_as_pytrees():
@@ -186,12 +142,6 @@ def actions_of(rule):
     return [None, *(whole_action(rule, corner) for corner in corners)]
 
 
-def whole_action(rule, knobs, n=10):
-    """Knobs, behind trust in every other row where the rule decides about each."""
-    trust = [(-1.0) ** i for i in range(n)] if rule.per_client else []
-    return jnp.array([*trust, *knobs])
-
-
 @every_rule
 @pytest.mark.parametrize("rows", ["all absent", "all zero", "most zero", "one present"])
 def test_degenerate_rounds_are_finite(name, rows):
@@ -209,139 +159,6 @@ def test_degenerate_rounds_are_finite(name, rows):
             continue  # the server's own update is asked for, and is there
         if rows == "all absent" or (rows == "all zero" and name not in NOISY):
             np.testing.assert_array_equal(update, 0.0)
-
-
-# 6.6e18 sqrt(7) is 1.75e19: the square is finite, the sum of two such squares is not
-@pytest.mark.parametrize("size", [1e6, -1e6, 1e9, 6.6e18])
-@pytest.mark.parametrize("name", ROBUST)
-def test_two_of_ten_rows_do_not_break_a_robust_rule(name, size):
-    update = update_of(RULES[name](), attacked(size))
-    honest = np.linalg.norm(honest_round().updates, axis=1)
-    assert np.linalg.norm(update) <= 1.01 * honest.max()
-
-
-@pytest.mark.parametrize("size", [1e6, -1e6, 6.6e18])
-@pytest.mark.parametrize("name", ["median", "trimmed_mean", "meamed", "bulyan"])
-def test_order_statistics_stay_within_the_honest_range(name, size):
-    update = update_of(RULES[name](), attacked(size))
-    honest, slack = honest_round().updates[2:], 1e-6
-    assert (update >= honest.min(axis=0) - slack).all()
-    assert (update <= honest.max(axis=0) + slack).all()
-
-
-def test_the_mean_breaks():
-    """The control of the two tests above."""
-    assert np.linalg.norm(update_of(AGGREGATORS["mean"](), attacked(1e6))) > 1e5
-
-
-def near(times, coordinates=False):
-    """At most ``times`` the diameter of the honest rows away from their mean.
-
-    Where a rule works on one coordinate at a time, that holds of each, hence sqrt(d) in all.
-    """
-
-    def bound(rule, honest, got):
-        diameter = np.linalg.norm(honest[:, None] - honest[None], axis=2).max()
-        return honest.mean(axis=0), times * diameter * (np.sqrt(D) if coordinates else 1.0)
-
-    return bound
-
-
-def within(radius):
-    """At most that long, with ``radius(rule, the honest rows' largest norm, round)``."""
-
-    def bound(rule, honest, got):
-        return np.zeros(D), radius(rule, np.linalg.norm(honest, axis=1).max(), got)
-
-    return bound
-
-
-def noise(sigma):
-    """A normal vector's norm; 4 deviations of it above sqrt(d)."""
-    return sigma * (np.sqrt(D) + 4)
-
-
-# What a rule keeps to if two of its ten rows are malicious (Bulyan, one); none for the mean.
-# A row that Krum chooses has five of its six nearest among the honest, and no larger score than
-# one of these: 6 diameters^2. So it is sqrt(6 / 5) diameters from an honest row, 2.1 from the mean.
-BOUNDS = {
-    "median": near(1, coordinates=True),
-    "trimmed_mean": near(1, coordinates=True),
-    # the values nearest to the median: as near as the honest ones
-    "meamed": near(2, coordinates=True),
-    "bulyan": near(2, coordinates=True),
-    "krum": near(2.1),
-    "multi_krum": near(2.1),
-    "mda": near(2),
-    # 2 (n - f) / (n - 2f) times the largest distance of an honest row: Cohen et al. 2016, lemma 24
-    "geometric_median": near(2.7),
-    "clipped_trimmed_mean": within(lambda rule, honest, got: np.sqrt(D) * honest),
-    "trusted_trimmed_mean": within(
-        lambda rule, honest, got: 0.5 * np.sqrt(D) * honest + 0.5 * np.linalg.norm(got.root_update)
-    ),
-    "clipped_median": within(lambda rule, honest, got: np.sqrt(D) * rule.max_norm),
-    "norm_bound": within(lambda rule, honest, got: rule.max_norm),
-    "weak_dp": within(lambda rule, honest, got: rule.max_norm + noise(rule.sigma)),
-    # of the model, here the same as of the update: the global model is 0
-    "crfl": within(lambda rule, honest, got: rule.max_norm + noise(rule.sigma)),
-    # from the last result, here 0
-    "centered_clip": within(lambda rule, honest, got: rule.iterations * rule.max_norm),
-    "fltrust": within(lambda rule, honest, got: np.linalg.norm(got.root_update)),
-    "sign_majority": within(lambda rule, honest, got: rule.scale * np.sqrt(D)),
-    # only because malicious rows are alike here: a far row that is like no other is bounded by none
-    "foolsgold": within(lambda rule, honest, got: honest),
-    # the median of all norms is at most the honest maximum
-    "flame": within(lambda rule, honest, got: honest * (1 + noise(rule.noise))),
-    "deepsight": within(lambda rule, honest, got: honest),
-    # a mixed honest row is a diameter from the row itself: three between two of them, one more
-    "nnm+krum": near(2.1 * 3 + 1),
-    "clipping+krum": within(lambda rule, honest, got: rule.pre[0].max_norm),
-    "bucketing+median": near(1, coordinates=True),
-    "nnm+clipped_trimmed_mean": within(lambda rule, honest, got: 3 * np.sqrt(D) * honest),
-}
-HOSTILE = {
-    "nan": np.nan,
-    "inf": np.inf,
-    "-inf": -np.inf,
-    "1e38": 1e38,
-    "zeros": 0.0,
-    "identical": 1e6 * np.array([1.0, -1.0, 2.0, -2.0, 0.5, 1.5, -3.0]),
-    "identical and near": -3.0,
-    "copies of an honest row": honest_round().updates[7],
-}
-
-
-def hostile_round(rule, kind):
-    """(the round, its honest rows): the first rows are malicious, as many as are tolerated."""
-    malicious, got = int(getattr(rule, "f", 2)), honest_round()
-    return with_rows(got, slice(malicious), HOSTILE[kind]), got.updates[malicious:]
-
-
-@pytest.mark.parametrize("kind", HOSTILE)
-@pytest.mark.parametrize("name", BOUNDS)
-def test_hostile_rows_move_a_rule_within_its_bound(name, kind):
-    rule = RULES[name]()
-    got, honest = hostile_round(rule, kind)
-    centre, radius = BOUNDS[name](rule, honest, got)
-    assert np.linalg.norm(update_of(rule, got) - centre) <= radius * (1 + 1e-3)
-
-
-def test_every_rule_but_the_mean_has_a_bound():
-    """And ``client_trust``, which is the mean until somebody says whom to trust."""
-    assert set(BOUNDS) == set(RULES) - {"mean", "client_trust"}
-
-
-def test_no_bound_holds_for_the_mean():
-    """The control: two finite rows are enough, and two that aren't finite do nothing."""
-    mean = RULES["mean"]()
-    for name, bound in BOUNDS.items():
-        rule = RULES[name]()
-        got, honest = hostile_round(rule, "identical")
-        centre, radius = bound(rule, honest, got)
-        assert np.linalg.norm(update_of(mean, got) - centre) > 100 * radius, name
-    for kind in ("nan", "inf", "-inf", "1e38"):
-        got, honest = hostile_round(mean, kind)
-        np.testing.assert_allclose(update_of(mean, got), honest.mean(axis=0), rtol=1e-5)
 
 
 @every_rule

@@ -13,7 +13,7 @@ from metasg_jax.aggregators.norms import clip_factors
 from metasg_jax.aggregators.order import MAX_NETWORK, median_window, order_statistics
 from metasg_jax.numerics import ratio, row_norms
 from tests.aggregators import oracles
-from tests.aggregators.test_contracts import RULES, D, N, jitted, without
+from tests.aggregators.every_rule import RULES, D, N, jitted, without
 from tests.rounds import honest_round, round_of, with_rows, with_weights
 
 RNG = np.random.default_rng(5)
