@@ -12,20 +12,20 @@
 # ---
 
 # %% [markdown]
-# # metasg_jax: quickstart
+# # Quickstart: attack a federation, and defend it
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/metasg-jax/metasg_jax/blob/main/notebooks/quickstart.ipynb)
 #
-# A server trains a classifier by federated learning (FL). Some of its clients may be malicious, and
-# the server does not know in which way. This notebook
+# In federated learning a server trains a classifier without seeing its clients' images: each round
+# it sends out the model, some clients train it on images of their own, and the server averages what
+# they send back. Some clients may be malicious. Here a fifth of them is:
 #
-# 1. builds that game on the digits that come with scikit-learn (no download),
-# 2. calls `meta_sl_step` ten times: Algorithm 2, meta-Stackelberg learning,
-# 3. plots the defender's return,
-# 4. sets the learned defender beside fixed ones on a fresh federation.
+# - a tenth pushes the model back (`ipm`, inner-product manipulation),
+# - another tenth plants a backdoor (`bfl`): images with a small square are to be taken for a 0.
 #
-# Ten short meta-steps show how the pieces fit. They are too few to learn a good defence:
-# `make pretrain` runs longer.
+# The notebook trains the same federation twice, once with the plain mean and once with the
+# defender `v1`, which comes with the package. It takes less than three minutes on a CPU, and
+# downloads nothing: the images are the digits of scikit-learn.
 
 # %%
 import importlib.util
@@ -37,132 +37,143 @@ if importlib.util.find_spec("metasg_jax") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", source], check=True)
 
 # %%
-import dataclasses
 import os
 
 import jax
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from metasg_jax import (
-    FLConfig,
-    GameConfig,
-    RunConfig,
-    evaluate,
-    init_state,
-    make_game,
-    meta_sl_step,
-)
-from metasg_jax.data import cache, load
-from metasg_jax.presets.cpu import LEARNER
-
-# Compiling takes longer than playing: keep compiled programs for the next time.
-jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+from metasg_jax import FLConfig, GameConfig, load_defender, make_game
+from metasg_jax.aggregators import Mean
+from metasg_jax.fl import Attackers, Call, Federation, collect, sample_clients, to_unit
 
 SMOKE = os.environ.get("METASG_SMOKE") == "1"  # smaller still, for the tests
 
 # %% [markdown]
-# ## The game
+# ## A federation under attack
 #
-# The defender (the leader) fixes a policy; the attacker (the follower) has a private type. A type
-# is a string: `attack:knob=value@share of all clients`. Here there are three, equally likely:
-#
-# - `none`: every client is honest;
-# - `rl@0.2`: a fifth of the clients follows an attacker that learns, too; it responds to the
-#   defender's policy in every meta-step;
-# - `bfl:boost=5@0.1`: a tenth of the clients plants a backdoor and multiplies its updates by 5.
-#
-# Each round, the defender sees statistics of the updates that it received and turns three knobs in
-# [-1, 1]: `clip` (norm bound), `trim` (share trimmed at each side) and `range` (neuron clipping of
-# the deployed copy). Its reward is minus the loss on the server's own images, minus the
-# backdoor's success.
+# Fifty clients, ten of which answer in each round. `level=0.5`: half of what a client holds is of
+# one class of its own. The server has 40 labelled images, which the defender will look at. An
+# attack is a string, `name:knob=value@share of the clients`; `+` joins two.
 
 # %%
-config = RunConfig(
-    game=GameConfig(
-        dataset="digits",
-        hidden=(32,),
-        num_root=50 if SMOKE else 100,
-        num_validation=200,
-        num_test=50 if SMOKE else 0,
-        types=("none", "rl:max_steps=4@0.2", "bfl:boost=5@0.1"),
+ATTACK = "ipm:scale=2@0.1+bfl:boost=3@0.1"
+game = make_game(
+    GameConfig(
+        dataset="digits", hidden=(32,), level=0.5, num_root=40, num_validation=200, types=(ATTACK,)
     ),
-    fl=FLConfig(
-        num_clients=20, num_sampled=5 if SMOKE else 10, batch_size=16, horizon=2 if SMOKE else 20
-    ),
-    # the learner of the preset `cpu`, with two rollouts a batch
-    meta=dataclasses.replace(LEARNER, group_size=2),
+    FLConfig(num_clients=50, num_sampled=10, batch_size=16, horizon=4 if SMOKE else 60),
+)  # fmt: skip
+federation = Federation(game.model, game.fl, game.data)
+attack = game.prior[0]
+colluders = game.prior.colluders(attack)
+for name, group in zip(("backdoor", "pushes back"), colluders, strict=True):
+    first, last = int(group.first), int(group.first + group.count - 1)
+    print(f"{name}: clients {first} to {last}")
+
+# %% [markdown]
+# `collect` plays the clients of one round, honest and malicious ones: they train on their own
+# images, attackers change what they send, and the server receives a row for each client, the
+# difference between the model that it sent out and the one that came back.
+
+
+# %%
+@jax.jit
+def clients_answer(key, w, round, attack_states):
+    """(ids of the clients, their models f32[n, d], the attackers' states)."""
+    key_sample, key_collect = jax.random.split(key)
+    ids = sample_clients(key_sample, game.fl.num_clients, game.fl.num_sampled)
+    actions = (jnp.zeros(1), jnp.zeros(1))  # read by attackers that learn; these two do not
+    attackers = Attackers(colluders, attack_states, actions)
+    received, attack_states = collect(
+        key_collect, federation, Call(w, ids, round), attackers, Mean(), needs_root=False
+    )
+    return ids, w - received.updates, attack_states
+
+
+@jax.jit
+def measured(w):
+    """(accuracy, how many of the stamped images of other classes are taken for the target)."""
+    x, y = to_unit(game.test_x), game.test_y
+    mask = attack.trigger_mask
+    stamped = (1 - mask) * x + mask * attack.trigger_pattern
+    guess, fooled = (game.model.apply(game.model.unravel(w), z).argmax(-1) for z in (x, stamped))
+    others = y != attack.target
+    return jnp.mean(guess == y), jnp.sum((fooled == attack.target) & others) / others.sum()
+
+
+# %% [markdown]
+# ## Defend it
+#
+# `load_defender` is what a server of yours would call. It gets a function that computes logits, and
+# the server's images; each round it gets the clients' models, and returns the next model with a
+# report. `report["trust"]` says for each client how likely it is to be worth keeping.
+
+# %%
+defender = load_defender(
+    "v1", apply=game.model.apply, root=(to_unit(game.root_x), np.asarray(game.root_y))
 )
-dataset = load("digits")
-game = make_game(config.game, config.fl, dataset)
-print("types:", ", ".join(game.prior.names))
-print("the defender's knobs:", ", ".join(game.action_names))
-print("numbers it observes:", game.observation_spec)
+
+
+def train(defended: bool):
+    """(accuracy and backdoor success by round, trust of each client by round)."""
+    model = game.model.init(jax.random.key(1))
+    n, d = game.fl.num_sampled, game.model.num_params
+    attack_states = tuple(group.table.init(n, d) for group in colluders)
+    state, curve = defender.init(model), []
+    trust = np.full((game.fl.num_clients, game.fl.horizon), np.nan)
+    for t in range(game.fl.horizon):
+        key = jax.random.fold_in(jax.random.key(2), t)
+        ids, rows, attack_states = clients_answer(
+            key, game.model.ravel(model), jnp.int32(t), attack_states
+        )
+        ids = [int(i) for i in ids]
+        if defended:
+            clients = [jax.device_get(game.model.unravel(row)) for row in rows]
+            model, state, report = defender.aggregate(state, model, clients, client_ids=ids)
+            trust[ids, t] = [report["trust"][i] for i in ids]
+        else:
+            model = game.model.unravel(rows.mean(axis=0))
+        curve.append([float(value) for value in measured(game.model.ravel(model))])
+    return np.array(curve), trust
+
+
+undefended, _ = train(defended=False)
+defended, trust = train(defended=True)
+for name, curve in (("plain mean", undefended), ("v1", defended)):
+    print(f"{name:10s}  accuracy {curve[-1, 0]:.3f}  backdoor success {curve[-1, 1]:.3f}")
 
 # %% [markdown]
-# ## Ten meta-steps
+# ## What it did
 #
-# One call does, for each type: adapt the meta policy to the type, let an adaptive attacker respond
-# to the adapted policy, play both; then move the meta policy. `meta_sl_step` is a jitted pure
-# function: state in, state out. The first call compiles. Every step plays new models, clients and
-# batches, so the return goes up and down even where the policy does not change.
+# On the right, a dot is a client that answered in that round: blue is trust, red distrust. Above
+# the line are the malicious clients; nobody told the defender which ones they are.
 
 # %%
-key_init, key_steps = jax.random.split(jax.random.key(0))
-state = init_state(key_init, game, config.meta)
-history = []
-for step in range(10):
-    state, info = meta_sl_step(jax.random.fold_in(key_steps, step), state, game, config.meta)
-    history.append(jax.tree.map(np.asarray, info))
-    print(f"meta-step {step + 1:2d}  mean reward per round {history[-1]['return_D']:+.3f}")
-
-# %%
-steps = np.arange(1, len(history) + 1)
-figure, axis = plt.subplots(figsize=(6, 3.4))
-for k, name in enumerate(game.prior.names):
-    axis.plot(steps, [h["type/return_D"][k] for h in history], lw=1, label=name)
-axis.plot(steps, [h["return_D"] for h in history], color="black", lw=2.4, label="over the prior")
-axis.set_xlabel("meta-step")
-axis.set_ylabel("defender's reward per round")
-axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-axis.grid(alpha=0.25)
-
-# %% [markdown]
-# ## Judging it
-#
-# `evaluate` plays every defender on the same fresh worlds: another partition, another trigger and
-# target, models from scratch, test images. `learned` plays the mode of the policy above and
-# `untrained` that of a fresh policy; `centre` holds every knob at 0; `random` draws the knobs
-# uniformly each round; `mean`, `median` and `krum` are fixed rules. The score is test accuracy,
-# minus the backdoor's success rate where the type has a backdoor.
-#
-# The grid `(0, 0, 0)` leaves out the search for the best fixed action. A claim that a defence is
-# good needs that search, longer episodes, and many more worlds than are played here. The curves
-# below show accuracy alone: a defence can be accurate and let the backdoor in.
-
-# %%
-results, _ = evaluate(state, config, dataset, num_seeds=1 if SMOKE else 3, grid=(0, 0, 0))
-
-means = results.score.mean(axis=1)
-print(f"{'score':10s}", *(f"{name:>20s}" for name in results.types), f"{'mean':>8s}")
-for name, row in zip(results.names, means, strict=True):
-    print(f"{name:10s}", *(f"{value:20.3f}" for value in row), f"{row.mean():8.3f}")
-
-# %%
-figure, axis = plt.subplots(figsize=(6, 3.4))
-for j, name in enumerate(results.names):
-    accuracy = results.curve[j].mean(axis=0)  # over worlds: [type, point]
-    axis.plot(results.rounds, results.probabilities @ accuracy, label=name)
-axis.set_xlabel("round")
-axis.set_ylabel("test accuracy, mean over types")
-axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-axis.grid(alpha=0.25)
+figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
+for name, curve, style in (("plain mean", undefended, "--"), ("v1", defended, "-")):
+    left.plot(curve[:, 0], style, color="tab:blue", label=f"{name}: accuracy")
+    left.plot(curve[:, 1], style, color="tab:red", label=f"{name}: backdoor success")
+left.set_xlabel("round")
+left.set_ylim(-0.02, 1.02)
+left.grid(alpha=0.25)
+left.legend(frameon=False, fontsize=8, loc="center right")
+client, round = np.nonzero(~np.isnan(trust))
+dots = right.scatter(round, client, c=trust[client, round], cmap="RdBu", vmin=0, vmax=1, s=12)
+right.axhline(sum(int(group.count) for group in colluders) - 0.5, color="black", lw=1)
+right.invert_yaxis()
+right.set_xlabel("round")
+right.set_ylabel("client")
+figure.colorbar(dots, label="trust")
+figure.tight_layout()
 
 # %% [markdown]
 # ## From here
 #
-# - other attacks, rules and data sets: change the strings of `GameConfig`;
-# - a run that saves checkpoints and tables: `make pretrain`;
-# - what each module does: `docs/architecture.md`;
-# - before you change code: `CONTRIBUTING.md`.
+# - change `ATTACK`: the names are in [running it](../docs/running.md), or printed by `metasg list`;
+# - what the defender looks at: [trust](../docs/concepts/trust.md); how well it does, and where it
+#   fails: [results](../docs/results/trust.md);
+# - your own server: [deploy a defender](../docs/howto/deploy.md);
+# - the other notebooks: [your own attack and rule](own_attack_and_rule.ipynb),
+#   [train a defender on a GPU](train_on_gpu.ipynb), [Figure 2](figure_2.ipynb).

@@ -24,8 +24,10 @@ def outputs(script):
     return [out for cell in book.cells if cell.cell_type == "code" for out in cell.outputs]
 
 
-def test_there_is_a_quickstart():
-    assert "quickstart" in [path.stem for path in SCRIPTS]
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_entrances_lead_to_each(page):
+    linked = re.findall(r"\(\S*notebooks/(\w+)\.ipynb\)", (ROOT / page).read_text())
+    assert sorted(linked) == [path.stem for path in SCRIPTS]
 
 
 @every_notebook
