@@ -36,11 +36,12 @@ def play(chosen: Iterable[Injection]) -> tuple[dict[str, Counter], list[str]]:
 
 
 def table(counts: dict[str, Counter]) -> str:
-    """Outcomes by group, in Markdown."""
+    """Outcomes by group, in Markdown; without columns of what never happened."""
     total = sum(counts.values(), Counter())
-    lines = [["what is injected", "times", *OUTCOMES], ["---"] + ["---:"] * 5]
+    seen = [each for each in OUTCOMES if each == "handled" or total[each]]
+    lines = [["what is injected", "times", *seen], ["---"] + ["---:"] * (len(seen) + 1)]
     for group, found in [*counts.items(), ("all", total)]:
-        lines.append([group, *map(str, (found.total(), *(found[each] for each in OUTCOMES)))])
+        lines.append([group, *map(str, (found.total(), *(found[each] for each in seen)))])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
