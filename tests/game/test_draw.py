@@ -47,6 +47,7 @@ def test_types_are_in_their_ranges(seed):
         assert 5 <= spec.num_untargeted + spec.num_backdoor <= 40 and 0 <= spec.onset < 30
         check_attack(spec.untargeted)
         check_attack(spec.backdoor)
+    assert specs[-1].name == "mixed" and specs[-1].num_untargeted and specs[-1].num_backdoor
 
 
 def test_the_blended_game_is_the_same_federation_with_attacks_that_can_be_diluted():

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig, TeachConfig
-from metasg_jax.errors import CheckpointError
+from metasg_jax.errors import CheckpointError, ConfigError
 from metasg_jax.game.make import make_game
 from metasg_jax.learning.state import init_state
 from metasg_jax.presets.cpu import TRUST
@@ -28,11 +28,12 @@ CONFIG = RunConfig(
 DATASET = tiny_dataset(side=6)
 
 
-def run(directory, resume=False):
+def run(directory, resume=False, **teacher):
     game = make_game(CONFIG.game, CONFIG.fl, DATASET)
     state = init_state(jax.random.key(0), game, CONFIG.meta)
     datasets, quiet = {CONFIG.game.dataset: DATASET}, Console(quiet=True)
-    return teach.teach_program([CONFIG], datasets, state, game, directory, resume, quiet)
+    kind = dataclasses.replace(CONFIG, teach=CONFIG.teach.replace(**teacher))
+    return teach.teach_program([kind], datasets, state, game, directory, resume, quiet)
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +78,27 @@ def test_a_damaged_lesson_is_named(whole, tmp_path):
 
 
 def test_lessons_of_fewer_rounds(whole, tmp_path):
-    short = dataclasses.replace(
-        CONFIG, teach=CONFIG.teach.replace(worlds=1, own_play=0, passes=0, horizon=1)
-    )
-    game = make_game(CONFIG.game, CONFIG.fl, DATASET)
-    state = init_state(jax.random.key(0), game, CONFIG.meta)
-    datasets, quiet = {CONFIG.game.dataset: DATASET}, Console(quiet=True)
-    teach.teach_program([short], datasets, state, game, tmp_path, False, quiet)
+    run(tmp_path, worlds=1, own_play=0, passes=0, horizon=1)
     long, got = (teach.read_lessons(d / "lessons" / "0000.npz") for d in (whole[0], tmp_path))
     assert 2 * len(got) == len(long)
+
+
+def test_own_play_also_meets_who_responds(whole, tmp_path):
+    run(tmp_path, worlds=0, own_play=1, responder="looking / kept")
+    fixed, got = (
+        teach.read_lessons(d / "lessons" / name)
+        for d, name in ((whole[0], "0002.npz"), (tmp_path, "0000.npz"))
+    )
+    assert len(got) > len(fixed) and set(np.unique(got.harm[: len(fixed)])) <= {0, 1}
+    diluted = got.harm[len(fixed) :]
+    assert ((diluted >= 0) & (diluted <= 1)).all() and diluted.any()
+
+
+@pytest.mark.parametrize("name", ["gradient", "looking / keeps"])
+def test_a_responder_that_does_not_look_is_refused(name, tmp_path):
+    with pytest.raises(ConfigError, match="responder"):
+        run(tmp_path, responder=name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_learner_begins_with_a_defender(whole):
