@@ -98,13 +98,13 @@ LONG = kind("mnist", 2, (64,), 100, 10, 1, 64, 0.2, 120)
 LONG_FASHION = kind("fashion_mnist", 2, (64,), 100, 10, 1, 64, 0.2, 120)
 
 
-def answered(kinds, responder="looking"):
-    """The same kinds with attackers who respond; where a look through the learner is dear, none."""
+def answered(kinds, responders=("looking",)):
+    """The same kinds, met in turn by who responds; not where a look through the learner is dear."""
     return [
-        dataclasses.replace(k, teach=k.teach.replace(responder=responder))
+        dataclasses.replace(k, teach=k.teach.replace(responder=responders[i % len(responders)]))
         if k.game.model != "cnn"
         else k
-        for k in kinds
+        for i, k in enumerate(kinds)
     ]
 
 
@@ -117,6 +117,16 @@ RECIPES = {
             SMALL, FASHION, DIGITS, CNN, SMALL, FASHION,
         )),
         SHORT,
+    ),
+    "kept": (
+        answered(
+            (
+                SMALL, FASHION, DIGITS, SMALL, LONG, FASHION, ALL_FEW,
+                SMALL, FASHION, DIGITS, LONG_FASHION, ALL_MLP, SMALL,
+            ),
+            ("looking / kept", "looking"),
+        ),
+        SHORT.replace(own_play=26),
     ),
     "long": (answered((LONG, LONG_FASHION)), SHORT.replace(own_play=8, passes=1, steps=500)),
 }  # fmt: skip
