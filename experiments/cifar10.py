@@ -1,7 +1,7 @@
 """CIFAR-10: the defender of ``make pretrain DATASET=cifar10`` beside every control.
 
 ``python experiments/cifar10.py --defender runs/cifar10-cpu`` plays ten final worlds, which no other
-page uses (from number 300), and writes ``docs/results/cifar10.json``; who is there is not played
+page uses (from number 310), and writes ``docs/results/cifar10.json``; who is there is not played
 again. Static rules choose their help on a selection world. ``--figure`` plays the course over the
 rounds of Figure 2(b) of the paper: 5 % of the clients plant a backdoor, 10 % push the model back.
 """
@@ -24,7 +24,7 @@ from metasg_jax.evaluation.worlds import FINAL, world
 from metasg_jax.presets.cpu import get_config
 from metasg_jax.programs.device import enable_compilation_cache
 
-OUT, FIRST, WORLDS = Path("docs/results/cifar10.json"), 300, 10
+OUT, FIRST, WORLDS = Path("docs/results/cifar10.json"), 310, 10
 RULES = ("fltrust", "median", "trimmed_mean", "multi_krum")
 
 

@@ -110,7 +110,7 @@ def answered(kinds, responders=("looking",)):
 
 RECIPES = {
     "shapes": (KINDS, TEACHER),
-    "present": (PRESENT, TEACHER.replace(worlds=0, own_play=28)),
+    "present": (PRESENT, TEACHER.replace(worlds=0, own_play=14, passes=1)),
     "short": (
         answered((
             SMALL, FASHION, DIGITS, WHOLE, SMALL, FASHION, DIGITS, TWENTY,
@@ -143,6 +143,7 @@ def main() -> None:
     parser.add_argument("--join", type=Path, nargs="+", help="runs whose lessons are put together")
     parser.add_argument("--begin", default="", help="a defender to go on from")
     parser.add_argument("--recipe", choices=RECIPES, default="shapes")
+    parser.add_argument("--own-play", type=int, help="worlds of own play, if not the recipe's")
     parser.add_argument("--leave-out", choices=("own_play", "breadth", "context"))
     parser.add_argument("--real", action="store_true", help="clients hold real images")
     args = parser.parse_args()
@@ -154,6 +155,8 @@ def main() -> None:
     if args.leave_out == "context":
         meta = MetaConfig(policy=SetPolicy(SMALL.fl.num_sampled, KNOBS, body="alone"))
     teacher = teacher.replace(responder=kinds[0].teach.responder)
+    if args.own_play is not None:
+        teacher = teacher.replace(own_play=args.own_play)
     first = dataclasses.replace(kinds[0], seed=args.seed, teach=teacher, meta=meta)
     datasets = {name: load(name) for name in {k.game.dataset for k in kinds}}
     game = make_game(first.game, first.fl, datasets[first.game.dataset])
