@@ -18,9 +18,8 @@ and ``v3``, which has met all of it, of lessons by ``v1`` and by a first fit on 
     --seed 3 --out runs/s3, --seed 4 --out runs/s4, metasg pretrain --dataset cifar10 (runs/c)
     --seed 5 --begin v1 --recipe present --out runs/p5
     --begin v1 --join runs/s3 runs/s4 runs/c runs/p5 --fit broad --out runs/a
-    --seed 6 --begin runs/a --recipe present --own-play 7 --out runs/p6
     --seed 7 --begin runs/a --recipe kept --out runs/k7
-    --join runs/s3 runs/s4 runs/c runs/p5 runs/p6 runs/k7 --fit broad --out runs/v3
+    --join runs/s3 runs/s4 runs/c runs/p5 runs/k7 --fit broad --out runs/v3
 
 (in ``runs/a`` a malicious client counted four times, whole from half of the poison on).
 
@@ -109,7 +108,7 @@ FITS = {
         earned_weights=(0.5, 0.2, 0.3),
     ),
     "broad": TEACHER.replace(
-        whole_harm=0.1, malicious_weight=12.0, steps=10_000, trim_premium=0.03, trims=SHORT.trims
+        whole_harm=0.1, malicious_weight=12.0, steps=8000, trim_premium=0.03, trims=SHORT.trims
     ),
 }  # fmt: skip
 """The fits of ``v1``, ``v2`` and ``v3``: their weights were chosen on selection worlds, of 2, 6, 20
@@ -164,7 +163,6 @@ def main() -> None:
     parser.add_argument("--fit", choices=FITS, default="first", help="with --join")
     parser.add_argument("--begin", default="", help="a defender to go on from")
     parser.add_argument("--recipe", choices=RECIPES, default="shapes")
-    parser.add_argument("--own-play", type=int, help="worlds of own play, if not the recipe's")
     parser.add_argument("--leave-out", choices=("own_play", "breadth", "context"))
     parser.add_argument("--real", action="store_true", help="clients hold real images")
     args = parser.parse_args()
@@ -176,8 +174,6 @@ def main() -> None:
     if args.leave_out == "context":
         meta = MetaConfig(policy=SetPolicy(SMALL.fl.num_sampled, KNOBS, body="alone"))
     teacher = teacher.replace(responder=kinds[0].teach.responder)
-    if args.own_play is not None:
-        teacher = teacher.replace(own_play=args.own_play)
     first = dataclasses.replace(kinds[0], seed=args.seed, teach=teacher, meta=meta)
     datasets = {name: load(name) for name in {k.game.dataset for k in kinds}}
     game = make_game(first.game, first.fl, datasets[first.game.dataset])
