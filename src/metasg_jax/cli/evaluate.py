@@ -85,7 +85,7 @@ def run(argv: list[str], console: Console) -> int:
         config = dataclasses.replace(config, game=game)
     if config.trusts_clients:
         judge.judge_program(
-            (str(directory), *judge.CONTROLS), config, dataset, args.out or directory,
+            (str(directory), *judge.beside(config)), config, dataset, args.out or directory,
             judging.eval_seeds, judging.selection_seeds, console, "learned", args.responder,
         )  # fmt: skip
         return 0

@@ -157,10 +157,10 @@ def run(argv: list[str], console: Console) -> int:
         console.print(f"judge it by `metasg evaluate --run {directory}`")
         judging = dataclasses.replace(judging, eval_seeds=0)
     if judging.eval_seeds and config.trusts_clients:
-        from metasg_jax.programs.judge import CONTROLS, judge_program
+        from metasg_jax.programs.judge import beside, judge_program
 
         judge_program(
-            (str(directory), *CONTROLS), config, dataset, directory,
+            (str(directory), *beside(config)), config, dataset, directory,
             judging.eval_seeds, judging.selection_seeds, console, "learned",
         )  # fmt: skip
     elif judging.eval_seeds:

@@ -26,14 +26,7 @@ def dry_run_program(config: RunConfig, dataset: Dataset, console: Console) -> No
         console.print(f"as if clients were real: {config.clients} ones cost the same to play")
     game = make_game(config.game, config.fl, dataset)
     if "teach" in config.stages:
-        teacher, kinds = config.teach, len(draw_types(np.random.default_rng(0), 10, 2))
-        played = teacher.worlds + teacher.own_play * len(teacher.trims)
-        rounds = played * kinds * (teacher.horizon or config.fl.horizon)
-        console.print(
-            f"the teacher: {rounds:,} FL rounds on "
-            f"{teacher.worlds + teacher.own_play} worlds, {teacher.steps * (teacher.passes + 1):,} "
-            "steps of Adam"
-        )
+        console.print(_cost_of_teacher(config, game))
         if "meta" not in config.stages:
             console.print("nothing was written; leave out --dry-run to run")
             return
@@ -67,6 +60,22 @@ def dry_run_program(config: RunConfig, dataset: Dataset, console: Console) -> No
         rich_table(f"time, from {probed.rounds} rounds of each type", ["what", "time"], rows)
     )
     console.print("nothing was written; leave out --dry-run to run")
+
+
+def _cost_of_teacher(config: RunConfig, game) -> str:
+    """Rounds, steps and time of lessons, by a short probe against the run's own types."""
+    teacher, kinds = config.teach, len(draw_types(np.random.default_rng(0), 10, 2))
+    worlds = teacher.worlds + teacher.own_play
+    played = teacher.worlds + teacher.own_play * len(teacher.trims)
+    rounds = played * kinds * (teacher.horizon or config.fl.horizon)
+    alone = dataclasses.replace(config, meta=config.meta.replace(group_size=1, num_groups=1))
+    probed = probe(game, alone)
+    wall = rounds * float(np.mean(probed.seconds))
+    return (
+        f"the teacher: {rounds:,} FL rounds on {worlds} worlds, about {_duration(wall)}; "
+        f"{teacher.steps * (teacher.passes + 1):,} steps of Adam; compiling (the probe alone took "
+        f"{probed.compile_seconds:.0f} s) and judging come on top"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

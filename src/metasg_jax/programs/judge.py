@@ -29,13 +29,17 @@ CONTROLS = (
     "root_only",
     "best_fixed",
     "mean",
-    "median",
     "median / fine_tune",
-    "fltrust",
     "fltrust / fine_tune",
-    "multi_krum",
+    "multi_krum / fine_tune",
 )
 """Who stands beside a learned defence by default; ``told`` is the perfect filter."""
+
+
+def beside(config: RunConfig) -> tuple[str, ...]:
+    """The controls of a run; the defender that it began with is one of them."""
+    return (config.begin, *CONTROLS) if config.begin else CONTROLS
+
 
 GRID = tuple((clip, trim) for clip in (None, 1.5, 1.0, 0.5) for trim in (0.0, 0.15, 0.3, 0.44))
 """Clips, in median norms, and trims of the search for the best fixed knobs."""

@@ -78,7 +78,7 @@ class TrustedFedAvg(FedAvg):
         *,
         root: tuple[Any, Any] | None = None,
         apply: Callable[[Params, Any], Any] | None = None,
-        defender: str | Path | Defender = "v1",
+        defender: str | Path | Defender = "v3",
         train_root: RootSGD | RootTraining | None = None,
         like: Params | None = None,
         buffer_names: Sequence[str] = buffers.BUFFERS,
