@@ -6,18 +6,14 @@ one policy on the lessons of several such runs: ``v1`` is that of seeds 0 to 2. 
 worlds hold augmented copies of the server's own root images, drawn anew for each world.
 
 ``--recipe`` names the kinds of worlds and the teacher: ``shapes`` is the first; ``present`` goes on
-by own play in federations whose clients all answer each round, and in colour; ``short`` and
-``long`` meet attackers who look through the learner each round and dilute what they send. ``v2`` is
+by own play in federations whose clients all answer each round, and in colour; in ``kept`` attackers
+look through the learner each round and dilute what they send. ``v3``, which has met all of it, is
+of lessons by ``v1`` and by a first fit on them (``runs/a``),
 
-    --seed 0 --begin v1 --recipe short --out runs/r0
-    --seed 1 --begin runs/r0/defender --recipe long --out runs/r1
-    --begin v1 --recipe short --join runs/r0 runs/r1 --fit strict --out runs/v2
-
-and ``v3``, which has met all of it, of lessons by ``v1`` and by a first fit on them (``runs/a``),
-
-    --seed 3 --out runs/s3, --seed 4 --out runs/s4, metasg pretrain --dataset cifar10 (runs/c)
+    --seed 3 --out runs/s3 and --seed 4 --out runs/s4
+    metasg pretrain --dataset cifar10 --begin v1 --teach.own-play 12 --teach.passes 3 --out runs/c
     --seed 5 --begin v1 --recipe present --out runs/p5
-    --begin v1 --join runs/s3 runs/s4 runs/c runs/p5 --fit broad --out runs/a
+    --join runs/s3 runs/s4 runs/c runs/p5 --fit broad --out runs/a
     --seed 7 --begin runs/a --recipe kept --out runs/k7
     --join runs/s3 runs/s4 runs/c runs/p5 runs/k7 --fit broad --out runs/v3
 
@@ -99,20 +95,15 @@ PRESENT = (
 )  # fmt: skip
 """Silos: few clients, who all answer each round and work long; in colour; some of the old."""
 
-SHORT = TEACHER.replace(worlds=0, own_play=28, trims=(-1.0, -0.33, 0.11), lr=1e-3)
-"""Against attackers who respond; trims of 0, 15 and 25 % a side."""
+MORE_TRIMS = (-1.0, -0.33, 0.11)
+"""0, 15 and 25 % a side."""
 FITS = {
     "first": TEACHER.replace(steps=6000),
-    "strict": SHORT.replace(
-        whole_harm=0.1, malicious_weight=20.0, steps=3000, trim_premium=0.04,
-        earned_weights=(0.5, 0.2, 0.3),
-    ),
     "broad": TEACHER.replace(
-        whole_harm=0.1, malicious_weight=12.0, steps=8000, trim_premium=0.03, trims=SHORT.trims
+        whole_harm=0.1, malicious_weight=12.0, steps=8000, trim_premium=0.03, trims=MORE_TRIMS
     ),
-}  # fmt: skip
-"""The fits of ``v1``, ``v2`` and ``v3``: their weights were chosen on selection worlds, of 2, 6, 20
-and 60, and of 4 and 12. All but the strict one, which goes on from a policy, fit a fresh one."""
+}
+"""The fits of ``v1`` and ``v3``, whose weight was chosen on selection worlds, of 4 and 12."""
 LONG = kind("mnist", 2, (64,), 100, 10, 1, 64, 0.2, 120)
 LONG_FASHION = kind("fashion_mnist", 2, (64,), 100, 10, 1, 64, 0.2, 120)
 
@@ -130,13 +121,6 @@ def answered(kinds, responders=("looking",)):
 RECIPES = {
     "shapes": (KINDS, TEACHER),
     "present": (PRESENT, TEACHER.replace(worlds=0, own_play=14, passes=1)),
-    "short": (
-        answered((
-            SMALL, FASHION, DIGITS, WHOLE, SMALL, FASHION, DIGITS, TWENTY,
-            SMALL, FASHION, DIGITS, CNN, SMALL, FASHION,
-        )),
-        SHORT,
-    ),
     "kept": (
         answered(
             (
@@ -145,9 +129,8 @@ RECIPES = {
             ),
             ("looking / kept", "looking"),
         ),
-        SHORT.replace(own_play=26),
+        TEACHER.replace(worlds=0, own_play=26, trims=MORE_TRIMS, lr=1e-3),
     ),
-    "long": (answered((LONG, LONG_FASHION)), SHORT.replace(own_play=8, passes=1, steps=500)),
 }  # fmt: skip
 """Kinds of worlds and the teacher. A diluted backdoor takes its time, and what trimming costs is
 made up for in time: hence the long ones."""
@@ -181,18 +164,13 @@ def main() -> None:
     state = begin_with(args.begin, state)
     if args.join:
         first = dataclasses.replace(first, teach=FITS[args.fit])
-        join(args.join, args.out, first, game, state, args.fit != "strict", args.leave_out)
+        join(args.join, args.out, first, game, state, args.leave_out)
         return
     teach_program([first, *kinds[1:]], datasets, state, game, args.out, args.resume, Console())
 
 
-def join(
-    runs: list[Path], out: Path, config: RunConfig, game, state, fresh: bool, without=None
-) -> None:
-    """Fits a policy on the lessons of several runs and writes it to ``out``.
-
-    A policy that is not fresh was taught before, and keeps its normaliser.
-    """
+def join(runs: list[Path], out: Path, config: RunConfig, game, state, without=None) -> None:
+    """Fits a fresh policy on the lessons of several runs and writes it to ``out``."""
     paths = [path for run in runs for path in sorted((run / "lessons").glob("*.npz"))]
     if without == "own_play":
         paths = [p for p in paths if int(p.stem) < TEACHER.worlds]
@@ -200,7 +178,7 @@ def join(
         paths = [p for p in paths if KINDS[int(p.stem) % len(KINDS)] is SMALL]
     lessons = [of_trims(read_lessons(path), config.teach.trims) for path in paths]
     policy = policies(game, config.meta)[0]
-    state = learn_from(state, lessons, policy, config, 0 if fresh else 1, Console())
+    state = learn_from(state, lessons, policy, config, 0, Console())
     player = defender_player(state, game, config.meta, greedy=True)
     save_defender(out, player, card_of((*KINDS, *PRESENT), lessons))
 

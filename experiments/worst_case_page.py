@@ -10,7 +10,7 @@ from metasg_jax.evaluation.statistics import t_interval
 from metasg_jax.evaluation.tables import markdown_table
 
 LEVELS = (0.1, 0.5, 0.9)
-SHOWN = ("v1", "v2", "v2 / fine_tune", "told")
+SHOWN = ("v1", "v3 / fine_tune", "v3 / threshold=0.9 / fine_tune", "told")
 NOBODY: dict = {"rows": []}
 ATTACKERS = ("zoo", "blend", "kept", "sleepers", "learned", "gradient")
 
@@ -116,7 +116,7 @@ def table_of_attackers(found: dict) -> str:
 
 def decides(name: str) -> bool:
     """Whether it decides about each client."""
-    return name.partition(" ")[0] in ("v1", "v2", "told") or name.startswith("runs/")
+    return name.partition(" ")[0] in ("v1", "v3", "told") or name.startswith("runs/")
 
 
 def table_of_knowledge(found: dict) -> str:
