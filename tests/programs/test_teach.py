@@ -14,6 +14,7 @@ from metasg_jax.game.make import make_game
 from metasg_jax.learning.state import init_state
 from metasg_jax.presets.cpu import TRUST
 from metasg_jax.programs import teach
+from metasg_jax.programs.dry_run import dry_run_program
 from metasg_jax.programs.pretrain import begin_with
 from metasg_jax.testing import tiny_dataset
 
@@ -99,6 +100,13 @@ def test_a_responder_that_does_not_look_is_refused(name, tmp_path):
     with pytest.raises(ConfigError, match="responder"):
         run(tmp_path, responder=name)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_says_how_long_lessons_take(capsys):
+    dry_run_program(CONFIG, DATASET, Console(width=200))
+    shown = capsys.readouterr().out
+    # 2 told worlds and 2 of own play with one trim, 16 types, 2 rounds
+    assert "the teacher: 128 FL rounds on 4 worlds, about" in shown and "20 steps of Adam" in shown
 
 
 def test_a_learner_begins_with_a_defender(whole):

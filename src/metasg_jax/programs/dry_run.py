@@ -64,13 +64,13 @@ def dry_run_program(config: RunConfig, dataset: Dataset, console: Console) -> No
 
 def _cost_of_teacher(config: RunConfig, game) -> str:
     """Rounds, steps and time of lessons, by a short probe against the run's own types."""
-    teacher, kinds = config.teach, len(draw_types(np.random.default_rng(0), 10, 2))
+    teacher, meta = config.teach, config.meta
+    kinds = len(draw_types(np.random.default_rng(0), 10, 2))
     worlds = teacher.worlds + teacher.own_play
     played = teacher.worlds + teacher.own_play * len(teacher.trims)
     rounds = played * kinds * (teacher.horizon or config.fl.horizon)
-    alone = dataclasses.replace(config, meta=config.meta.replace(group_size=1, num_groups=1))
-    probed = probe(game, alone)
-    wall = rounds * float(np.mean(probed.seconds))
+    probed = probe(game, config)
+    wall = rounds * float(np.mean(probed.seconds)) / (meta.group_size * meta.num_groups)
     return (
         f"the teacher: {rounds:,} FL rounds on {worlds} worlds, about {_duration(wall)}; "
         f"{teacher.steps * (teacher.passes + 1):,} steps of Adam; compiling (the probe alone took "
