@@ -29,7 +29,7 @@ PERFECT = parse_contestant("told", 10).knobs
 TYPES = ("ipm:scale=5@0.2", "bfl@0.2")
 LINES = {
     "perfect filter": ("tab:green", "--", 1.6),
-    "v1": ("black", "-", 2.6),
+    "v3": ("black", "-", 2.6),
     "FLTrust": ("tab:orange", "-", 1.6),
     "mean": ("tab:red", "-", 1.6),
 }
@@ -80,12 +80,12 @@ def main() -> None:
     enable_compilation_cache()
     config = federation(0.5, TYPES)
     dataset = load("mnist")
-    v1 = parse_contestant("v1", config.fl.num_sampled).player
+    v3 = parse_contestant("v3", config.fl.num_sampled).player
     found = {name: [] for name in LINES}
     for s in range(FIRST, FIRST + WORLDS):
         base = world(trust_game(config), dataset, s, FINAL)
         for name in LINES:
-            game, player = base, v1
+            game, player = base, v3
             if name in ("mean", "FLTrust"):
                 game, player = by_rule(base, name.lower(), config.game.assumed_share)
             each = [course(game, player, name == "perfect filter", k, s) for k in range(2)]

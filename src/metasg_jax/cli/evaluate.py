@@ -19,12 +19,12 @@ class Evaluate:
     """Judge defences on fresh worlds: a run, shipped defenders, rules, and what they are held to.
 
     Named contestants play in the world that --dataset, --game and --fl describe: `metasg evaluate
-    v1 told root_only 'median / fine_tune' --dataset mnist --game.level 0.9`. Without any, a run is
+    v3 told root_only 'median / fine_tune' --dataset mnist --game.level 0.9`. Without any, a run is
     judged beside its controls in its own world.
     """
 
     contestants: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """v1, a directory, told (the perfect filter), root_only, best_fixed, constant:clip=0,trim=-0.5
+    """v3, a directory, told (the perfect filter), root_only, best_fixed, constant:clip=0,trim=-0.5
     or a rule, each with options as in 'median / warm / lr=2 / fine_tune'."""
     run: Path | None = None
     """Directory of the run (default: the newest of the data set), or None with contestants."""

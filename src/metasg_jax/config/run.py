@@ -28,7 +28,7 @@ class RunConfig:
     """What pre-training does, in this order: the teacher (where the rule decides about each
     client), then meta-steps of meta.algorithm."""
     begin: str = ""
-    """What the learner begins with: a shipped defender (v1), or the directory of one or of a run.
+    """What the learner begins with: a shipped defender (v3), or the directory of one or of a run.
     Empty: fresh weights."""
     levels: tuple[float, ...] = ()
     """Heterogeneities that the meta-steps take in turn, a partition each, in place of game.level:

@@ -1,4 +1,4 @@
-"""The defender that a server of one's own uses: ``load_defender("v1")``.
+"""The defender that a server of one's own uses: ``load_defender("v3")``.
 
 Weights and cards of those that are shipped lie in ``shipped/``, a directory each.
 """

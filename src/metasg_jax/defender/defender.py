@@ -372,7 +372,7 @@ def load_defender(
         ConfigError: for root images that don't fit, or a threshold out of range.
 
     Example:
-        >>> defender = load_defender("v1")
+        >>> defender = load_defender("v3")
         >>> model = {"w": np.zeros((4, 2), np.float32), "b": np.zeros(2, np.float32)}
         >>> state = defender.init(model)
         >>> clients = [jax.tree.map(lambda leaf: leaf + 0.1, model) for _ in range(3)]

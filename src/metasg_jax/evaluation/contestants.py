@@ -2,9 +2,9 @@
 
 ::
 
-    v1                          a shipped defender, or the directory of one or of a run
-    v1 / shuffled               its decisions, dealt to the round's clients at random
-    v1 / threshold=0.9          it keeps whom it believes more than so
+    v3                          a shipped defender, or the directory of one or of a run
+    v3 / shuffled               its decisions, dealt to the round's clients at random
+    v3 / threshold=0.9          it keeps whom it believes more than so
     untrained                   the same network with the weights it begins with
     told                        the perfect filter: it is told who is malicious
     root_only                   the model trained on the server's images alone
