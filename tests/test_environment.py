@@ -101,6 +101,7 @@ def test_a_terminal_without_the_characters_costs_no_result(tmp_path, encoding):
     assert (tmp_path / "a.md").read_bytes().decode("utf-8") == "– ±"
 
 
+@pytest.mark.slow
 def test_the_users_own_compilation_cache_is_respected(tmp_path):
     code = (
         "import jax\n"

@@ -32,6 +32,7 @@ def played(switch):
     return play_policy(KEY, GAME, PLAYER, ATTACKERS, switch=switch)
 
 
+@pytest.mark.slow
 def test_a_switch_after_the_end_changes_the_judge_only():
     plain, late = played(None), played(cycle(K, 1, H))
     np.testing.assert_array_equal(plain.observation, late.observation)
