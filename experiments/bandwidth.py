@@ -119,7 +119,7 @@ def table(found: dict) -> str:
     """A row a compressor: bytes, scores, and whom ``v1`` keeps and how it ranks."""
     header = ["compressor", "KB sent a round", *CONTESTANTS, "`v1` keeps honest / hostile", "order"]
     body = []
-    for name in COMPRESSIONS:
+    for name in filter(found.__contains__, COMPRESSIONS):
         study = found[name]
         rows = {row["contestant"]: row for row in study["rows"]}
         kept = np.array(rows["v1"]["kept"], float)  # of worlds, types, (honest, hostile)
