@@ -1,6 +1,6 @@
-"""CIFAR-10: the defender of ``make pretrain DATASET=cifar10`` beside every control.
+"""CIFAR-10: the shipped defender, or that of a run, beside every control.
 
-``python experiments/cifar10.py --defender runs/cifar10-cpu`` plays ten final worlds, which no other
+``python experiments/cifar10.py --defender v3`` plays ten final worlds, which no other
 page uses (from number 310), and writes ``docs/results/cifar10.json``; who is there is not played
 again. Static rules choose their help on a selection world. ``--figure`` plays the course over the
 rounds of Figure 2(b) of the paper: 5 % of the clients plant a backdoor, 10 % push the model back.
