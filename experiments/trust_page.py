@@ -8,6 +8,7 @@ import numpy as np
 from metasg_jax.evaluation.statistics import crossed_interval, t_interval
 from metasg_jax.evaluation.tables import markdown_table
 
+SHIPPED = ("v3", "v1")
 TARGETS = {"card": 0.01, "never-met": 0.02}
 """How far from the perfect filter a study's mean may be; 0.05 for all others."""
 
@@ -34,9 +35,14 @@ def row_of(result: dict, name: str) -> np.ndarray:
 
 
 def defenders(result: dict) -> list[str]:
-    """The first contestant, and all that are runs of ours."""
+    """The first contestant, and all others that decide about each client: shipped ones and runs."""
     names = [r["contestant"] for r in result["rows"]]
-    return [name for name in names if name == names[0] or name.startswith("runs/")]
+    return [n for n in names if n in (names[0], *SHIPPED) or n.startswith("runs/")]
+
+
+def runs_in(result: dict) -> list[str]:
+    """Defenders that are runs of ours."""
+    return [name for name in defenders(result) if name.startswith("runs/")]
 
 
 def regret(result: dict, name: str) -> tuple[float, float]:
@@ -46,7 +52,7 @@ def regret(result: dict, name: str) -> tuple[float, float]:
 
 def regret_of_seeds(result: dict) -> tuple[float, float] | None:
     """The same for the training seeds beside the first defender, over seeds and worlds."""
-    names = defenders(result)[1:]
+    names = runs_in(result)
     if len(names) < 2:
         return None
     return crossed_interval(
@@ -79,11 +85,11 @@ def card(found: dict) -> str:
             labels.setdefault(label, {})[q] = text
         seeds = found.get(f"seeds-{q}")
         if seeds and (several := regret_of_seeds(seeds)):
-            label = f"its recipe, {len(defenders(seeds)) - 1} seeds with a third of the worlds"
+            label = f"its recipe, {len(runs_in(seeds))} seeds with a third of the worlds"
             labels.setdefault(label, {})[q] = f"regret {pm(several)}"
-        lead = "`v1` minus the best static rule, paired"
+        lead = f"`{names[0]}` minus the best static rule, paired"
         labels.setdefault(lead, {})[q] = pm(lead_of(result))
-    shown = sorted(labels, key=lambda label: label.startswith("`v1` minus"))
+    shown = sorted(labels, key=lambda label: " minus " in label)
     rows = [[label, *(labels[label].get(q, "") for q in results)] for label in shown]
     worlds = ", ".join(f"{len(r['worlds'])} at {q}" for q, r in results.items())
     table = markdown_table(["score (regret)", *(f"q = {q}" for q in results)], rows)
@@ -116,16 +122,17 @@ def others(found: dict) -> str:
         worst = int(gap.argmax())
         target = next((t for key, t in TARGETS.items() if name.startswith(key)), 0.05)
         met = "target" if mean <= target else "**missed:**"
+        ours = (*defenders(result), "told")
         best = max(
-            (r["mean"] for r in result["rows"] if r["contestant"] not in (first, "told")
-             and not r["contestant"].startswith("runs/")), default=np.nan,
-        )  # fmt: skip
+            (r["mean"] for r in result["rows"] if r["contestant"] not in ours), default=np.nan
+        )
         rows.append(
-            [f"{name} ({len(result['worlds'])})", f"{each.mean():.3f}",
+            [f"{name} ({len(result['worlds'])})", first, f"{each.mean():.3f}",
              f"{row_of(result, 'told').mean():.3f}", f"{pm((mean, half))} ({met} {target})",
              f"{result['types'][worst]} {gap[worst]:+.3f}", f"{best:.3f}"]
         )  # fmt: skip
-    header = ["study (worlds)", "`v1`", "perfect filter", "regret", "worst type", "best beside it"]
+    header = ["study (worlds)", "defender", "its score", "perfect filter", "regret", "worst type",
+              "best beside it"]  # fmt: skip
     return markdown_table(header, rows)
 
 
@@ -167,6 +174,6 @@ def by_type(found: dict) -> str:
                 [r["kept"] for r in result["rows"] if r["contestant"] in names], float
             )[:, :, k].mean((0, 1))  # fmt: skip
             rows.append([kind, f"{own:.3f}", f"{told:.3f}", f"{kept[0]:.2f}", f"{kept[1]:.2f}"])
-        header = [name, "`v1`", "perfect filter", "honest kept", "malicious kept"]
+        header = [name, f"`{names[0]}`", "perfect filter", "honest kept", "malicious kept"]
         parts.append(markdown_table(header, rows))
     return "\n".join(parts)
