@@ -86,7 +86,7 @@ def test_a_view_holds_what_a_server_has_and_nothing_else(made):
         "before", "server", "observation", "raw", "log_prob", "action", "loss", "success",
     }  # fmt: skip
     hidden = set(GameState.__dataclass_fields__) - set(ServerState.__dataclass_fields__)
-    assert hidden == {"client_ids", "attack_states"}
+    assert hidden == {"client_ids", "attack_states", "unsent"}
     other = real.replace(
         test_x=255 - real.test_x, validation_x=255 - real.validation_x,
         prior=real.prior.replace(types=real.prior.types.replace(

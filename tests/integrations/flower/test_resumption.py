@@ -106,7 +106,7 @@ def test_a_checkpoint_of_something_else_is_refused(blind, tmp_path):
     with pytest.raises(CheckpointError, match="of another model"):
         serve(blind, tmp_path, model=other)
     with pytest.raises(CheckpointError, match="other weights made it"):
-        serve("v2", tmp_path)
+        serve("v3", tmp_path)
 
 
 def test_what_a_client_remembers_of_itself_is_bounded():
