@@ -1,16 +1,17 @@
 """An off-the-shelf PPO as the defender that turns knobs, in the table of everybody else.
 
 Needs gymnax and rejax: ``pip install 'metasg-jax[gymnax]' rejax``. ``python
-experiments/others_learners.py`` trains PPO of rejax on a game of the embedded digits, chooses the
-best constant knobs on selection worlds, plays all on final worlds and writes
-``docs/results/other_learners.json``. ``--own`` trains this library's learner for as many rounds,
-beside it; ``--table`` prints what was played.
+experiments/others_learners.py`` trains PPO of rejax and this library's own learner for as many
+rounds on a game of the embedded digits, three seeds each, chooses the best constant knobs on
+selection worlds, plays all on final worlds and writes ``docs/results/other_learners.json``.
+``--table`` prints what was played; training seeds are averaged.
 """
 
 import argparse
 import dataclasses
 import itertools
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from metasg_jax.data import load
 from metasg_jax.evaluation.contestants import Contestant, parse_contestant
 from metasg_jax.evaluation.episodes import score_actions
 from metasg_jax.evaluation.judge import judge
+from metasg_jax.evaluation.statistics import t_interval
 from metasg_jax.evaluation.tables import markdown_table
 from metasg_jax.evaluation.worlds import SELECTION, world
 from metasg_jax.game.make import make_game
@@ -46,6 +48,7 @@ ROUNDS = 48_000
 FIRST, WORLDS = 400, 6
 """Final worlds that no other page uses."""
 RULES = ("mean", "median", "fltrust", "fltrust / fine_tune")
+PPO_NAME = "PPO of rejax"
 ENVIRONMENTS, UPDATES = 8, 10
 """Of PPO: games side by side, and updates between two lines of progress."""
 PPO_SETTINGS: dict[str, Any] = dict(
@@ -61,8 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of each training")
     parser.add_argument("--worlds", type=int, default=WORLDS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings")
-    parser.add_argument("--own", action="store_true", help="the library's learner too")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the trainings")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--table", action="store_true", help="print what was played, in Markdown")
     args = parser.parse_args()
@@ -81,12 +83,10 @@ def main() -> None:
         "cpu_seconds": {"best fixed knobs": round(cost)}, "ppo": PPO_SETTINGS,
     }  # fmt: skip
     for seed in args.seeds:
-        name = f"PPO of rejax, seed {seed}"
+        name = f"{PPO_NAME}, seed {seed}"
         (begun, trained), cost = timed(lambda s=seed: train_ppo(game, args.rounds, s))
         steered |= {f"{name}, untrained": begun, name: trained}
         about["cpu_seconds"][name] = round(cost)
-        if not args.own:
-            continue
         name = f"meta-Stackelberg, seed {seed}"
         steered[name], cost = timed(lambda s=seed: train_own(game, config, args.rounds, s))
         about["cpu_seconds"][name] = round(cost)
@@ -225,23 +225,21 @@ def say(what, done, total):
 
 
 def table(found: dict) -> str:
-    """Mean score, regret to the perfect filter, worst type, a contestant a row; best first."""
-    header = ["defence", "score", "±", "regret to the perfect filter", "±", "worst type", "there"]
-    best_first = sorted(found["rows"], key=lambda row: -row["mean"])
+    """Mean score, PPO's minus it, and the score of each type; best first, with 95 % intervals over
+    worlds.
+    """
+    of_seeds: dict[str, list] = {}
+    for row in found["rows"]:
+        of_seeds.setdefault(re.sub(r", seed \d+", "", row["contestant"]), []).append(row["score"])
+    scores = {name: np.mean(each, axis=0) for name, each in of_seeds.items()}  # [S, K]
+    mean = {name: score.mean(axis=1) for name, score in scores.items()}
+    header = ["defence", "score", "±", "PPO minus it", "±", *found["types"]]
     rows = []
-    for row in best_first:
-        regret = row["regret"], row["regret_interval"]
-        rows.append(
-            [row["contestant"], rounded(row["mean"]), rounded(row["interval"]),
-             *(rounded(v) for v in (("", "") if row["contestant"] == "told" else regret)),
-             f"`{row['worst_type']}`", rounded(row["worst"])]
-        )  # fmt: skip
+    for name in sorted(mean, key=lambda name: -mean[name].mean()):
+        gap = ("", "") if name == PPO_NAME else t_interval(mean[PPO_NAME] - mean[name])
+        numbers = (*t_interval(mean[name]), *gap, *scores[name].mean(axis=0))
+        rows.append([name, *(f"{v:.3f}" if v != "" else "" for v in numbers)])
     return markdown_table(header, rows)
-
-
-def rounded(value) -> str:
-    """Three digits; empty for what is not there, as the interval of one world."""
-    return f"{value:.3f}" if isinstance(value, float) else ""
 
 
 if __name__ == "__main__":
