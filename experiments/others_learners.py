@@ -44,13 +44,13 @@ RULE = "trusted_trimmed_mean"
 TYPES = ("none", "ipm:scale=5@0.2", "bfl@0.2", "ipm:scale=2@0.1+bfl:boost=3@0.05")
 """Those of the preset for CIFAR-10: few kinds, which gymnax's vmap runs all in each round."""
 ROUNDS = 48_000
-"""Of federated learning in which each learner is trained."""
+"""Rounds of federated learning in which each learner is trained."""
 FIRST, WORLDS = 400, 6
 """Final worlds that no other page uses."""
 RULES = ("mean", "median", "fltrust", "fltrust / fine_tune")
 PPO_NAME = "PPO of rejax"
 ENVIRONMENTS, UPDATES = 8, 10
-"""Of PPO: games side by side, and updates between two lines of progress."""
+"""PPO's games side by side, and updates between two lines of progress."""
 PPO_SETTINGS: dict[str, Any] = dict(
     num_envs=ENVIRONMENTS, num_minibatches=4, num_epochs=8, learning_rate=1e-3, gamma=0.9,
     gae_lambda=0.95, ent_coef=0.0, max_grad_norm=0.5, normalize_observations=True,

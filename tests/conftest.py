@@ -2,7 +2,6 @@
 
 import gc
 import os
-from pathlib import Path
 
 # Tests run on the CPU unless JAX_PLATFORMS says otherwise: several workers would fight over a GPU.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -40,19 +39,13 @@ def pytest_configure(config):
     )
 
 
-# Each compiled program maps memory, and Linux allows a process some 65,000 mappings; LLVM crashes
-# at the limit. So a worker forgets its programs before it gets there.
-_MOST_MAPPINGS = 45_000
-
-
 @pytest.fixture(autouse=True, scope="module")
 def few_programs():
     """After a module: forgets what was compiled, where that is much."""
+    from metasg_jax.programs.device import forget_many_programs  # once all above is set
+
     yield
-    maps = Path("/proc/self/maps")  # on Linux
-    if maps.is_file() and maps.read_bytes().count(b"\n") > _MOST_MAPPINGS:
-        jax.clear_caches()
-        gc.collect()
+    forget_many_programs()
 
 
 @pytest.fixture

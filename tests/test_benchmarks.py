@@ -159,7 +159,7 @@ def test_a_file_of_tables_keeps_what_was_not_measured_again(tmp_path):
 
 
 def test_bytes_of_gathers_are_read_from_a_compiled_program():
-    """Of three trips of a loop, each a gather of f32[8, 2] of which half comes from elsewhere."""
+    """Three trips of a loop, each a gather of f32[8, 2] of which half comes from elsewhere."""
     from metasg_jax.fl.axes import over
     from metasg_jax.programs.mesh import make_mesh, parse_mesh
 

@@ -71,13 +71,7 @@ class Matrix:
 
 def run_simulate(argv: list[str], console: Console) -> int:
     """The command ``simulate``; returns the exit status."""
-    config = preset_of(argv)
-    args = tyro.cli(
-        Simulate,
-        args=argv,
-        default=Simulate(config.game, config.fl, dataset=config.game.dataset),
-        prog="metasg simulate",
-    )
+    args, config = parse(Simulate, "simulate", argv)
     plan = plan_of(args, config, (args.attack,), (args.defense,), args.post)
 
     from metasg_jax.programs import simulate
@@ -91,13 +85,7 @@ def run_simulate(argv: list[str], console: Console) -> int:
 
 def run_matrix(argv: list[str], console: Console) -> int:
     """The command ``matrix``; returns the exit status."""
-    config = preset_of(argv)
-    args = tyro.cli(
-        Matrix,
-        args=argv,
-        default=Matrix(config.game, config.fl, dataset=config.game.dataset),
-        prog="metasg matrix",
-    )
+    args, config = parse(Matrix, "matrix", argv)
     plan = plan_of(args, config, args.attacks, args.defenses, args.posts)
 
     from metasg_jax.programs import simulate
@@ -111,8 +99,15 @@ def run_matrix(argv: list[str], console: Console) -> int:
     return 0
 
 
+def parse(command, name: str, argv: list[str]):
+    """(arguments, preset) of a command that plays fixed defences; the preset is the data set's."""
+    config = preset_of(argv)
+    default = command(config.game, config.fl, dataset=config.game.dataset)
+    return tyro.cli(command, args=argv, default=default, prog=f"metasg {name}"), config
+
+
 def plan_of(args, config: RunConfig, attacks, rules, posts):
-    """The plan of `simulate` or `matrix`; refuses settings that have a flag of their own there."""
+    """The plan of such a command; refuses settings that have a flag of their own there."""
     elsewhere = {
         "game.types": (args.game.types, config.game.types, "--attack"),
         "game.rule": (args.game.rule, config.game.rule, "--defense"),

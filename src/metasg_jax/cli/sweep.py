@@ -8,8 +8,8 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from metasg_jax.cli.common import Source, load_images, preset_of
-from metasg_jax.cli.simulate import plan_of
+from metasg_jax.cli.common import Source, load_images
+from metasg_jax.cli.simulate import parse, plan_of
 from metasg_jax.config import FLConfig, GameConfig
 from metasg_jax.programs.run_directory import DEFAULT_ROOT
 
@@ -53,13 +53,7 @@ class Sweep:
 
 def run(argv: list[str], console: Console) -> int:
     """The command; returns the exit status."""
-    config = preset_of(argv)
-    args = tyro.cli(
-        Sweep,
-        args=argv,
-        default=Sweep(config.game, config.fl, dataset=config.game.dataset),
-        prog="metasg sweep",
-    )
+    args, config = parse(Sweep, "sweep", argv)
     plan = plan_of(args, config, args.attacks, args.defenses, args.posts)
 
     from metasg_jax.programs import sweep

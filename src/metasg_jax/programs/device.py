@@ -1,5 +1,6 @@
 """The machine that a program runs on: memory that is free, compiled programs that are kept."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def forget_many_programs() -> None:
         return
     if mappings > _MOST_MAPPINGS:
         jax.clear_caches()
+        gc.collect()
 
 
 def free_memory() -> int:
