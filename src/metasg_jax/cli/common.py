@@ -19,7 +19,8 @@ class Source:
     source: str = "auto"
     """auto: prepared directory, cache, then TFDS; tfds; mirror: npm or apt-get packages."""
     data_dir: str | None = None
-    """A directory prepared by TensorFlow Datasets (default: TFDS_DATA_DIR, if set)."""
+    """A directory prepared by TensorFlow Datasets (default: TFDS_DATA_DIR, if set), or packed by
+    metasg data --pack."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from metasg_jax.data import cache, digits, mirror, prepare, prepared
+from metasg_jax.data import cache, digits, mirror, packed, prepare, prepared
 from metasg_jax.data.catalog import DATASETS, Description, check
 from metasg_jax.data.content import canonical, digest
 from metasg_jax.data.dataset import Dataset, pool, require_arrays
@@ -60,14 +60,15 @@ def load(
     6       npm or apt-get               -     -       yes
     ======  ===========================  ====  ======  ======
 
-    A directory that the user names (steps 1 and 3) must hold the data set: it is an error, not
-    skipped, when it does not. Whatever is read is written to the cache. A damaged cache is
-    reported and made again.
+    A ``data_dir`` may also hold a part of the set (:func:`metasg_jax.data.packed.pack`), which is
+    taken as it is. A directory that the user names (steps 1 and 3) must hold the data set: it is
+    an error, not skipped, when it does not. Whatever is fetched is written to the cache. A damaged
+    cache is reported and made again.
 
     Args:
         name: One of ``DATASETS``.
         source: One of ``SOURCES``.
-        data_dir: A directory prepared by TFDS.
+        data_dir: A directory prepared by TFDS, or packed.
         cache_dir: Default: METASG_CACHE_DIR, else ~/.cache/metasg_jax.
         say: Is given one sentence about each thing that takes long or went wrong; None is silent
             and shows no progress either.
@@ -95,6 +96,13 @@ def load(
         check(dataset, "scikit-learn")
         return dataset
     tell = say or (lambda sentence: None)
+    if data_dir is not None and packed.holds(name, data_dir):
+        part = packed.read(name, data_dir)
+        tell(
+            f"{name}: {len(part.train_y)} train and {len(part.test_y)} test images, "
+            f"packed in {data_dir}"
+        )
+        return part
     folder = cache.directory(cache_dir)
     if data_dir is None and source != "tfds":
         cached, damage = cache.read(name, folder, expected.sha256)
