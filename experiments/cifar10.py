@@ -3,7 +3,8 @@
 ``python experiments/cifar10.py --defender v3`` plays ten final worlds, which no other
 page uses (from number 310), and writes ``docs/results/cifar10.json``; who is there is not played
 again. Static rules choose their help on a selection world. ``--figure`` plays the course over the
-rounds of Figure 2(b) of the paper: 5 % of the clients plant a backdoor, 10 % push the model back.
+rounds of Figure 2(b) of the paper: 5 % of the clients plant a backdoor, 10 % push the model back;
+each defender that is named is one training seed. It goes on where it was stopped.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from picture import EVERY, by_rule, course
+from picture import by_rule, course
 from trust import best_help, keep_playing, play
 
 from metasg_jax.data import load
@@ -26,6 +27,8 @@ from metasg_jax.programs.device import enable_compilation_cache
 
 OUT, FIRST, WORLDS = Path("docs/results/cifar10.json"), 310, 10
 RULES = ("fltrust", "median", "trimmed_mean", "multi_krum")
+FIGURE, POINT = Path("docs/results/cifar10_figure2b.json"), 10  # rounds between two points
+MIXTURE = "ipm:scale=2@0.1+bfl:boost=3@0.05"
 
 
 def main() -> None:
@@ -45,7 +48,8 @@ def main() -> None:
     config = get_config("cifar10")
     dataset = load("cifar10")
     if args.figure:
-        draw_figure(config, dataset, args.defender[0])
+        found = json.loads(FIGURE.read_text()) if FIGURE.is_file() else {}
+        draw_figure(play_figure(config, dataset, args, found))
         return
     keep_playing(OUT, lambda found: studied(config, dataset, args, found))
 
@@ -71,35 +75,57 @@ def studied(config, dataset, args, found: dict) -> dict:
     return played if played == found else {**played, "helped": helped}
 
 
-def draw_figure(config, dataset, defender: str) -> None:
-    """Accuracy and attack success over the rounds, of four worlds, by who aggregates."""
-    found: dict[str, list] = {}
-    mixture = config.game.types.index("ipm:scale=2@0.1+bfl:boost=3@0.05")
-    player = parse_contestant(defender, config.fl.num_sampled).player
-    for s in range(FIRST, FIRST + 4):
+def play_figure(config, dataset, args, found: dict) -> dict:
+    """JSON of Figure 2(b): accuracy and attack success over the rounds, by line and world.
+
+    Each of ``args.defender`` is a training seed. What was played before is not played again.
+    """
+    mixture = config.game.types.index(MIXTURE)
+    learned = [parse_contestant(name, config.fl.num_sampled).player for name in args.defender]
+    for s in range(FIRST, FIRST + args.worlds):
         base = world(trust_game(config), dataset, s, FINAL)
-        bounded, still = by_rule(base, "fltrust", config.game.assumed_share, "neuron_clip")
+        share = config.game.assumed_share
         lines = {
-            "no attack": (base, player, True, 0),
-            "perfect filter": (base, player, True, mixture),
-            "learned": (base, player, False, mixture),
-            "FLTrust, neuron clipping": (bounded, still, False, mixture),
-        }
+            "no attack": (base, learned[0], True, 0),
+            "perfect filter": (base, learned[0], True, mixture),
+            "FLTrust, neuron clipping": (
+                *by_rule(base, "fltrust", share, "neuron_clip"), False, mixture,
+            ),
+            "multi-Krum, fine-tuned": (
+                *by_rule(base, "multi_krum", share, "fine_tune"), False, mixture,
+            ),
+        }  # fmt: skip
+        for name, player in zip(args.defender, learned, strict=True):
+            lines[f"learned: {name}"] = (base, player, False, mixture)
         for name, (game, who, told, k) in lines.items():
-            found.setdefault(name, []).append(course(game, who, told, k, s))
-            print(s, name, found[name][-1][-1].round(3), flush=True)
+            worlds = found.setdefault(name, {})
+            if str(s) in worlds:
+                continue
+            worlds[str(s)] = course(game, who, told, k, s, POINT).round(4).tolist()
+            print(s, name, worlds[str(s)][-1], flush=True)
+            FIGURE.write_text(json.dumps(found, indent=None) + "\n")
+    return found
+
+
+def draw_figure(found: dict) -> None:
+    """Means over worlds; learned ones over training seeds too, with their range shaded."""
+    curves = {name: np.mean(list(worlds.values()), axis=0) for name, worlds in found.items()}
+    learned = np.array([curves.pop(n) for n in list(curves) if n.startswith("learned")])
     figure = Figure(figsize=(9.2, 3.5))
     for axis, which, title in zip(
         figure.subplots(1, 2), (0, 1), ("accuracy", "success of the backdoor"), strict=True
     ):
-        for name, values in found.items():
-            line = np.mean(values, axis=0)[:, which]
-            axis.plot(EVERY * np.arange(1, len(line) + 1), line, label=name)
+        for name, line in curves.items():
+            axis.plot(POINT * np.arange(1, len(line) + 1), line[:, which], label=name)
+        rounds = POINT * np.arange(1, learned.shape[1] + 1)
+        each = learned[..., which]
+        axis.plot(rounds, each.mean(axis=0), color="black", lw=2.4, label="learned")
+        axis.fill_between(rounds, each.min(axis=0), each.max(axis=0), color="black", alpha=0.15)
         axis.set(title=title, xlabel="round", ylim=(-0.02, 1.02))
         axis.grid(alpha=0.25)
-        axis.legend(frameon=False)
+    figure.axes[1].legend(frameon=False)
     figure.tight_layout()
-    save(figure, OUT.with_suffix(".png"))
+    save(figure, FIGURE.with_suffix(".png"))
 
 
 if __name__ == "__main__":

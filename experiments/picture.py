@@ -35,8 +35,8 @@ LINES = {
 }
 
 
-@functools.partial(jax.jit, static_argnames="told")
-def part(key, game, player, xi, state, told: bool):
+@functools.partial(jax.jit, static_argnames=("told", "rounds"))
+def part(key, game, player, xi, state, told: bool, rounds: int):
     """Some rounds: (state, accuracy, attack success)."""
 
     def perfect(state, xi, action):
@@ -44,7 +44,7 @@ def part(key, game, player, xi, state, told: bool):
         return jnp.concatenate([trust, jnp.asarray(PERFECT, jnp.float32)])
 
     state, _ = rollout(
-        key, key, game, xi, player, nobody(game), state=state, num_rounds=EVERY,
+        key, key, game, xi, player, nobody(game), state=state, num_rounds=rounds,
         override=perfect if told else None,
     )  # fmt: skip
     deployed, _ = game.deploy(key, state.w)
@@ -53,14 +53,14 @@ def part(key, game, player, xi, state, told: bool):
     return state, found.accuracy, found.asr
 
 
-def course(game, player, told: bool, k: int, seed: int) -> np.ndarray:
-    """F64[rounds / EVERY, 2] of one world and type."""
+def course(game, player, told: bool, k: int, seed: int, every: int = EVERY) -> np.ndarray:
+    """F64[rounds / every, 2] of one world and type."""
     key = jax.random.key(seed)
     state = jax.jit(lambda key, game: game.reset(key, game.prior[k]))(key, game)
     found = []
-    for t in range(game.horizon // EVERY):
+    for t in range(game.horizon // every):
         state, *measured = part(
-            jax.random.fold_in(key, t), game, player, game.prior[k], state, told
+            jax.random.fold_in(key, t), game, player, game.prior[k], state, told, every
         )
         found.append([float(m) for m in measured])
     return np.array(found)

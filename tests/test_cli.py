@@ -177,6 +177,7 @@ def test_dry_run_prints_the_cost_and_writes_nothing(tmp_path, monkeypatch, capsy
     assert "memory_gib = 1e-06: one rollout at a time needs" in error
 
 
+@pytest.mark.slow
 def test_the_chosen_chunk_is_kept_when_the_run_goes_on(tmp_path, monkeypatch):
     """Chosen when the run began; with less memory later on it is still the same program."""
     from rich.console import Console

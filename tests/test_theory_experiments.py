@@ -80,6 +80,7 @@ def test_exact_runs_reach_definition_4_1_and_not_more():
     assert 1e-4 < value < 1e-2
 
 
+@pytest.mark.slow
 def test_danskin_holds_at_dial_0_and_fails_by_the_known_error():
     for row in danskin_rows(np.array([0.0, 0.2]), etas=(0.0,)):
         assert row["error"] == pytest.approx(row["analytic"], abs=2e-6)

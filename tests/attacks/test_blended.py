@@ -15,6 +15,7 @@ def side(mix, acting):
     return (2 * mix - 1, 2 * acting - 1, 0.0, 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("blended", "whole"), PAIRS, ids=["bfl", "ipm"])
 def test_a_mixture_lies_between_honest_and_crafted(blended, whole):
     honest = attack_alone(blended, active=False)

@@ -321,6 +321,7 @@ def test_a_single_colluder_with_own_knowledge_sends_its_honest_update(attack):
     np.testing.assert_allclose(sent[1], ctx.visible[1], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_brl_at_one_setting_is_the_projected_attack_with_a_wide_ball():
     """Half of the batch stamped, the honest learning rate, three steps, twice the update.
 

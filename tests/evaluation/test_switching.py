@@ -39,6 +39,7 @@ def test_a_switch_after_the_end_changes_the_judge_only():
     np.testing.assert_array_equal(plain.metrics.accuracy, late.metrics.accuracy)
 
 
+@pytest.mark.slow
 def test_a_switch_at_once_is_the_second_type():
     plain, early = played(None), played(cycle(K, 1, 0))
     np.testing.assert_allclose(early.metrics.score, np.roll(plain.metrics.score, -1), atol=1e-6)

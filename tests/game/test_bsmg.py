@@ -111,6 +111,7 @@ def test_a_group_shares_the_environment_and_differs_in_noise(game):
     assert (played.defender.raw_obs[0, 0, 0] == played.defender.raw_obs[0, 1, 0]).all()
 
 
+@pytest.mark.slow
 def test_episode_may_be_played_in_parts_from_a_state(game):
     whole, _ = play(game, 1, (0, 0, 0), num_rounds=1)
     assert int(whole.round) == 1

@@ -94,6 +94,7 @@ def test_a_step_is_the_step_of_gymnax(env):
         state = ours[1]
 
 
+@pytest.mark.slow
 def test_many_at_once_are_each_by_itself(env, batched):
     params, keys = env.default_params, jax.random.split(jax.random.key(4), 6)
     actions = jax.vmap(env.action_space(params).sample)(keys)
@@ -158,6 +159,7 @@ def test_other_numbers_are_not_compiled_again(env):
     assert rewards[0] != rewards[1] and sizes[0] == sizes[1]
 
 
+@pytest.mark.slow
 def test_wrappers_of_gymnax_take_it(env, batched):
     params = env.default_params
     wrapped = LogWrapper(env)

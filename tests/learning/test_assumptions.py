@@ -150,6 +150,7 @@ def test_what_is_not_resolved_is_not_a_constant():
     assert mu.value > 10  # large or unknown: it says nothing
 
 
+@pytest.mark.slow
 def test_leader_and_follower_give_their_curvatures():
     """J_A = -e'Me/2 + ..: L22 and mu lie within the eigenvalues of M; strictly competitive."""
     game = leader_follower()

@@ -81,6 +81,7 @@ def test_seeds_and_chunks_leave_them(game, state, update, at_once):
     assert branches(jax.vmap(alone, in_axes=(0, None)), keys, state) == expected
 
 
+@pytest.mark.slow
 def test_sampled_types_keep_their_branches(game, state):
     """One branch more: a type that was not drawn costs nothing. The draw belongs to a seed."""
     conds, selects = branches(step(game, CONFIG), jax.random.key(1), state)
@@ -89,6 +90,7 @@ def test_sampled_types_keep_their_branches(game, state):
     assert sampled - conds == {2: 1} and same_selects == selects
 
 
+@pytest.mark.slow
 def test_a_batched_type_would_have_been_noticed(game, state):
     """The control: with one type a lane the attack's switches are gone and selects came."""
 

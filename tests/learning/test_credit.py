@@ -51,6 +51,7 @@ def played():
     return player, obs, keeps, np.asarray(rewards), np.asarray(credits)
 
 
+@pytest.mark.slow
 def test_credits_are_what_the_other_decision_would_have_paid(played):
     *_, keeps, rewards, credits = played
     paid = {tuple(keep): reward for keep, reward in zip(keeps, rewards, strict=True)}

@@ -102,6 +102,7 @@ def draw(game, config, theta, phi, objective, exact_adaptation=False, side=0, fu
     return values.mean(), values.std() / np.sqrt(values.size)
 
 
+@pytest.mark.slow
 def test_the_numbers_of_errata_11():
     game = bandit()
     assert exact_gradient(game, CONFIG, 0.3, 0.0) == pytest.approx(0.188105, abs=2e-6)
@@ -129,6 +130,7 @@ def at_once(*places):
     return pytest.mark.parametrize(("game", "settings"), cases)
 
 
+@pytest.mark.slow
 @at_once(4, 6)  # several rounds, and a game with an attacker
 def test_sampled_adaptation(game, settings):
     config = CONFIG.replace(**settings)
@@ -138,6 +140,7 @@ def test_sampled_adaptation(game, settings):
     assert error < 0.15 * abs(want)
 
 
+@pytest.mark.slow
 @at_once(6)
 def test_exact_adaptation(game, settings):
     config = CONFIG.replace(**settings)
@@ -206,6 +209,7 @@ def test_a_debiased_meta_step_follows_the_meta_gradient():
     assert abs(moved.mean() - want) < 0.1 * abs(want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outer", ["debiased", "debiased_exact"])
 def test_without_adaptation_all_branches_are_one(outer):
     game = matrix_game()

@@ -62,6 +62,7 @@ def test_episodes_have_the_shape_of_the_batch(name):
     assert played.defender.obs.shape == (2, 4, 4, 1)
 
 
+@pytest.mark.slow
 @every_gradient
 @pytest.mark.parametrize("at_once", [1, 4])
 def test_parts_change_nothing(name, at_once):
@@ -122,6 +123,7 @@ def derivative():
     return lambda bias, window=0: jax.tree.map(np.asarray, run(bias, window))
 
 
+@pytest.mark.slow
 def test_pathwise_is_the_derivative_of_the_simulator(derivative):
     """Against finite differences on the same draws; the step is short, for ReLU has kinks."""
     slopes = []
@@ -159,6 +161,7 @@ def test_a_short_window_forgets(derivative):
     assert np.abs(short - whole).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_window_of_the_whole_episode_is_no_window():
     whole, long, half = (
         estimate("pathwise", jax.random.key(1), config=CONFIG.replace(window=window))[0]

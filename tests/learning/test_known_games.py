@@ -100,6 +100,7 @@ def test_bandit(outer):
     assert (jax.nn.sigmoid(logits(theta)) > 0.95).all()
 
 
+@pytest.mark.slow
 @every_branch_one_at_once
 def test_matrix_game(outer):
     """V has a kink at the solution: play circles it, its mean comes to rest there."""
@@ -141,6 +142,7 @@ def test_two_types(outer):
     assert (values - answer.bse > 0.29).all()
 
 
+@pytest.mark.slow
 @every_branch
 def test_leader_follower(outer):
     """Adaptation moves where each branch stops; all these points are known."""
@@ -168,6 +170,7 @@ def test_leader_follower_without_adaptation(dial):
         np.testing.assert_allclose(means(phi)[:, k], response, atol=0.06)
 
 
+@pytest.mark.slow
 @every_branch_one_at_once
 def test_quadratic_fl(outer):
     game = quadratic_fl(horizon=1)

@@ -57,6 +57,7 @@ def test_an_empty_population_changes_no_meta_step(state):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_responses_join_and_are_met_again(state):
     """The found attacker changes what is learned; it stands still itself."""
     found, rows = add_responses(jax.random.key(2), state, GAME, CONFIG, tries=4)

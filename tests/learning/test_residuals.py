@@ -206,6 +206,7 @@ def test_the_adaptation_held_fixed_is_another_residual():
     assert abs(fixed.squared - full.squared) > 8 * fixed.squared_error
 
 
+@pytest.mark.slow
 def test_error_and_bound_cover_on_a_game():
     """200 certificates of 128 batches against the exact squared norm."""
     game, config = matrix_game(), FINITE.replace(group_size=2, baseline="group", adapt_lr=1.0)

@@ -39,6 +39,7 @@ def test_followers_find_their_best_response_in_closed_form(epochs):
     assert info["return_A"][-5:].mean() > info["return_A"][:5].mean()
 
 
+@pytest.mark.slow
 def test_only_adaptive_types_move_in_the_fl_game():
     game = tiny_game(types=("none", "ipm@0.25", "rl:max_steps=2@0.25", "brl:max_steps=2@0.25"))
     config = MetaConfig(

@@ -99,7 +99,9 @@ def test_a_view_holds_what_a_server_has_and_nothing_else(made):
     assert view.observation.shape[0] == BLOCK and truth.reward.shape == (BLOCK,)
 
 
-@pytest.mark.parametrize("name", PSI)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n == "frozen" else pytest.mark.slow) for n in PSI]
+)
 def test_every_psi_has_one_interface_and_is_handed_no_real_game(name, made, belief):
     own, meta, *_ = made
     psi = SMALL[name]
@@ -325,6 +327,7 @@ def test_for_a_stranger_the_meta_policy_plays(made, belief, monkeypatch):
     assert second.doubt == first.doubt == 0 and second.strange and not first.strange
 
 
+@pytest.mark.slow
 def test_a_policy_that_broke_its_promise_gives_way(made, belief, monkeypatch):
     """Every candidate is let in, and promises a loss of 0."""
     from metasg_jax.online import run
@@ -388,6 +391,7 @@ def test_a_run_with_a_guard_that_rejects_all_is_the_frozen_run(made, belief, mon
         assert np.array_equal(one.action, three.action) == alike
 
 
+@pytest.mark.slow
 def test_a_type_may_begin_late_or_change(made, belief):
     """The first block is that of no attack, the second another one."""
     own, meta, *_ = made

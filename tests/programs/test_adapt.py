@@ -70,6 +70,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(trained, tmp_path, monke
     assert again == result and lines(cut) == lines(whole)
 
 
+@pytest.mark.slow
 def test_the_servers_world_does_not_read_the_clients(trained, tmp_path):
     """Other images of clients change what the server sees, not what it made up."""
     _, state = trained
@@ -143,6 +144,7 @@ def actions(attackers, place, obs):
     return np.asarray(player.policy.mode(player.params, obs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "types", [("none", "bfl@0.25"), ("none", ADAPTIVE[2]), (ADAPTIVE[1], "ipm@0.25"), ADAPTIVE]
 )

@@ -49,6 +49,7 @@ def quiet(monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
 
 
+@pytest.mark.slow
 def test_a_run_is_certified_once(run, capsys, monkeypatch):
     command = ["certify", str(run), "--batches=8", "--points=1"]
     assert cli.main(command) == 0

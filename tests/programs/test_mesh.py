@@ -119,6 +119,7 @@ def test_checkpoints_of_one_mesh_are_read_on_another(tmp_path):
         assert all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves(loaded))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_on_another_mesh(tmp_path, alone):
     """A step on 8 devices, one on 4 from its checkpoint; one device makes both in one program."""
     config = RunConfig(meta=CONFIG)

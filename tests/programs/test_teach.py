@@ -48,6 +48,7 @@ def same(a, b):
         np.testing.assert_array_equal(left, right)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", ["a world of the first pass", "a world of own play", "a pass"])
 def test_a_run_that_was_cut_goes_on_to_the_same_weights(whole, cut, tmp_path):
     source, state = whole
@@ -78,12 +79,14 @@ def test_a_damaged_lesson_is_named(whole, tmp_path):
         run(directory, resume=True)
 
 
+@pytest.mark.slow
 def test_lessons_of_fewer_rounds(whole, tmp_path):
     run(tmp_path, worlds=1, own_play=0, passes=0, horizon=1)
     long, got = (teach.read_lessons(d / "lessons" / "0000.npz") for d in (whole[0], tmp_path))
     assert 2 * len(got) == len(long)
 
 
+@pytest.mark.slow
 def test_own_play_also_meets_who_responds(whole, tmp_path):
     run(tmp_path, worlds=0, own_play=1, responder="looking / kept")
     fixed, got = (

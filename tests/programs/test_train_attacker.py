@@ -52,6 +52,7 @@ def state_of(folder):
     return load_state(config, checkpoints, DATASET)
 
 
+@pytest.mark.slow
 def test_against_a_rule_it_learns_is_judged_and_goes_on(tmp_path):
     opponent = opponent_of("krum", "rl:max_steps=2@0.25")
     result = learn(opponent, tmp_path, steps=1)

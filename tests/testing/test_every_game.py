@@ -92,8 +92,13 @@ def test_gradients_of_exact_values_are_finite_differences(name):
     assert np.abs(got).max() > 1e-2
 
 
+AT_ONCE = ("bandit", "commitment")  # one that is played at once, one with a commitment
+
+
 @pytest.mark.parametrize("gradient", ESTIMATORS)
-@every_game
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in AT_ONCE else pytest.mark.slow) for n in GAMES]
+)
 def test_every_estimators_mean_is_the_exact_gradient(name, gradient):
     game = GAMES[name]()
     settings = config(perturbation=0.05)

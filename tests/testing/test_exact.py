@@ -95,6 +95,7 @@ def test_the_exact_objective_by_hand():
         np.testing.assert_allclose(got, -1 + 0.8 * sigmoid(x), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("groups", "size", "baseline"),
     [(3, 1, "none"), (3, 1, "leave_one_out"), (1, 3, "group"), (2, 2, "group"), (2, 2, "batch")],
@@ -119,6 +120,7 @@ def test_batches_up_to_order_stand_for_all_batches(groups, size, baseline):
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("game", "steps", "groups", "size", "baseline"),
     [

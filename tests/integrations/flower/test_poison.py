@@ -92,7 +92,12 @@ def test_before_its_onset_a_client_is_honest():
         np.testing.assert_allclose(round[4]["head.bias"], moved(4, factor)["head.bias"], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", able())
+AT_ONCE = ("none", "ipm", "label_flip", "bfl")  # of each kind one: the rest is slow
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in AT_ONCE else pytest.mark.slow) for n in able()]
+)
 def test_every_attack_that_a_client_can_run_alone_runs(name):
     def looking(message, context, own):
         number = number_of(context)

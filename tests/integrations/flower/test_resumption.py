@@ -53,7 +53,9 @@ def whole(blind, tmp_path_factory):
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("dies", range(1, ROUNDS + 1))
+@pytest.mark.parametrize(
+    "dies", [1, *(pytest.param(r, marks=pytest.mark.slow) for r in range(2, ROUNDS)), ROUNDS]
+)
 def test_killed_at_any_round_it_ends_where_it_would_have(blind, whole, tmp_path, dies, when):
     grid = DyingGrid(client_app(mods=[hostile()]), NODES, dies=dies, when=when)
     with pytest.raises(Killed):
