@@ -3,6 +3,7 @@
 python -m examples.flower.page        # docs/results/flower/*.json -> docs/results/flower.md
 """
 
+import itertools
 import json
 from pathlib import Path
 
@@ -13,20 +14,21 @@ FORMS = {
     "deployed": "A SuperLink and ten SuperNodes, each a process",
     "in process": "The same clients, mods and strategies in one process",
 }
+DATASETS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 FRAMEWORKS = {"jax": "JAX", "torch": "PyTorch"}
 
 
 def page(opening: str, results: list[dict]) -> str:
-    """Markdown: a section for each form and framework, a table for each attack."""
+    """Markdown: a section for each form, data set and framework, a table for each attack."""
     parts = [opening.strip()]
     rows = summary(results)
-    for form, title in FORMS.items():
-        for framework, called in FRAMEWORKS.items():
-            mine = [r for r in rows if (r["form"], r["framework"]) == (form, framework)]
-            if mine:
-                parts.append(f"## {title}: {called}")
-                for attack in dict.fromkeys(r["attack"] for r in mine):
-                    parts.append(_table(attack, [r for r in mine if r["attack"] == attack]))
+    for form, dataset, framework in itertools.product(FORMS, DATASETS, FRAMEWORKS):
+        where = {"form": form, "dataset": dataset, "framework": framework}
+        mine = [r for r in rows if all(r[k] == v for k, v in where.items())]
+        if mine:
+            parts.append(f"## {FORMS[form]}: {DATASETS[dataset]}, {FRAMEWORKS[framework]}")
+            for attack in dict.fromkeys(r["attack"] for r in mine):
+                parts.append(_table(attack, [r for r in mine if r["attack"] == attack]))
     return "\n\n".join(parts) + "\n"
 
 
