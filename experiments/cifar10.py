@@ -8,7 +8,9 @@ each defender that is named is one training seed. It goes on where it was stoppe
 """
 
 import argparse
+import dataclasses
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from matplotlib.figure import Figure
 from picture import by_rule, course
 from trust import best_help, keep_playing, play
 
+from metasg_jax.config import RunConfig
 from metasg_jax.data import load
 from metasg_jax.evaluation.contestants import parse_contestant
 from metasg_jax.evaluation.judge import trust_game
@@ -28,6 +31,7 @@ from metasg_jax.programs.device import enable_compilation_cache
 OUT, FIRST, WORLDS = Path("docs/results/cifar10.json"), 310, 10
 RULES = ("fltrust", "median", "trimmed_mean", "multi_krum")
 FIGURE, POINT = Path("docs/results/cifar10_figure2b.json"), 10  # rounds between two points
+RESNET = (64, 128, 256, 512)
 MIXTURE = "ipm:scale=2@0.1+bfl:boost=3@0.05"
 
 
@@ -37,6 +41,15 @@ def main() -> None:
     parser.add_argument("--defender", nargs="*", default=[], help="names or directories of runs")
     parser.add_argument("--worlds", type=int, default=WORLDS)
     parser.add_argument("--figure", action="store_true")
+    parser.add_argument(
+        "--model",
+        choices=["cnn", "resnet18"],
+        default="cnn",
+        help="of --figure; resnet18, on whole images, is for a GPU",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=np.inf, help="--figure begins no line after so many"
+    )
     parser.add_argument("--table", action="store_true", help="print what was played, in Markdown")
     args = parser.parse_args()
     if args.figure and not args.defender:
@@ -48,8 +61,8 @@ def main() -> None:
     config = get_config("cifar10")
     dataset = load("cifar10")
     if args.figure:
-        found = json.loads(FIGURE.read_text()) if FIGURE.is_file() else {}
-        draw_figure(play_figure(config, dataset, args, found))
+        path = FIGURE if args.model == "cnn" else FIGURE.with_stem(f"{FIGURE.stem}_{args.model}")
+        draw_figure(play_figure(stage(config, args.model), dataset, args, path), path)
         return
     keep_playing(OUT, lambda found: studied(config, dataset, args, found))
 
@@ -75,41 +88,54 @@ def studied(config, dataset, args, found: dict) -> dict:
     return played if played == found else {**played, "helped": helped}
 
 
-def play_figure(config, dataset, args, found: dict) -> dict:
-    """JSON of Figure 2(b): accuracy and attack success over the rounds, by line and world.
+def stage(config: RunConfig, model: str) -> RunConfig:
+    """The preset with another model: a ResNet sees whole images, in bfloat16."""
+    if model == "cnn":
+        return config
+    game = dataclasses.replace(config.game, model=model, hidden=RESNET, pool=1)
+    fl = dataclasses.replace(config.fl, precision="bfloat16")
+    return dataclasses.replace(config, game=game, fl=fl)
 
-    Each of ``args.defender`` is a training seed. What was played before is not played again.
+
+def play_figure(config: RunConfig, dataset, args, path: Path) -> dict:
+    """Figure 2(b): accuracy and attack success over the rounds, by line and world.
+
+    Each of ``args.defender`` is a training seed. Written to ``path`` as it comes; what is there is
+    not played again.
     """
-    mixture = config.game.types.index(MIXTURE)
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    started = time.monotonic()
+    mixture, share = config.game.types.index(MIXTURE), config.game.assumed_share
     learned = [parse_contestant(name, config.fl.num_sampled).player for name in args.defender]
     for s in range(FIRST, FIRST + args.worlds):
         base = world(trust_game(config), dataset, s, FINAL)
-        share = config.game.assumed_share
+        clipped = by_rule(base, "fltrust", share, "neuron_clip")
+        tuned = by_rule(base, "multi_krum", share, "fine_tune")
         lines = {
             "no attack": (base, learned[0], True, 0),
             "perfect filter": (base, learned[0], True, mixture),
-            "FLTrust, neuron clipping": (
-                *by_rule(base, "fltrust", share, "neuron_clip"), False, mixture,
-            ),
-            "multi-Krum, fine-tuned": (
-                *by_rule(base, "multi_krum", share, "fine_tune"), False, mixture,
-            ),
+            "FLTrust, neuron clipping": (*clipped, False, mixture),
+            "multi-Krum, fine-tuned": (*tuned, False, mixture),
+        } | {
+            f"learned: {name}": (base, player, False, mixture)
+            for name, player in zip(args.defender, learned, strict=True)
         }  # fmt: skip
-        for name, player in zip(args.defender, learned, strict=True):
-            lines[f"learned: {name}"] = (base, player, False, mixture)
-        for name, (game, who, told, k) in lines.items():
+        for name, line in lines.items():
             worlds = found.setdefault(name, {})
             if str(s) in worlds:
                 continue
-            worlds[str(s)] = course(game, who, told, k, s, POINT).round(4).tolist()
+            if (time.monotonic() - started) / 60 > args.minutes:
+                print(f"{args.minutes:g} minutes are over: the same command goes on")
+                return found
+            worlds[str(s)] = course(*line, s, POINT).round(4).tolist()
             print(s, name, worlds[str(s)][-1], flush=True)
-            FIGURE.write_text(json.dumps(found, indent=None) + "\n")
+            path.write_text(json.dumps(found) + "\n")
     return found
 
 
-def draw_figure(found: dict) -> None:
-    """Means over worlds; learned ones over training seeds too, with their range shaded."""
-    curves = {name: np.mean(list(worlds.values()), axis=0) for name, worlds in found.items()}
+def draw_figure(found: dict, path: Path) -> None:
+    """A picture beside the JSON: means over worlds; the range over training seeds is shaded."""
+    curves = {n: np.mean(list(worlds.values()), axis=0) for n, worlds in found.items() if worlds}
     learned = np.array([curves.pop(n) for n in list(curves) if n.startswith("learned")])
     figure = Figure(figsize=(9.2, 3.5))
     for axis, which, title in zip(
@@ -125,7 +151,7 @@ def draw_figure(found: dict) -> None:
         axis.grid(alpha=0.25)
     figure.axes[1].legend(frameon=False)
     figure.tight_layout()
-    save(figure, FIGURE.with_suffix(".png"))
+    save(figure, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":
