@@ -99,12 +99,55 @@ def test_without_images_nothing_is_tuned(blind):
         blind.fine_tune(MODEL)
 
 
+def test_blind_and_of_few_it_takes_the_median(files):
+    """Fewer than half believed and nothing of the server's own: the majority is right."""
+    clients = [moved(by) for by in (0.1, 0.2, 0.3, 0.4, 50.0)]
+    for given, unsure in (({}, True), (dict(apply=apply, root=(X, Y)), False)):
+        each = load_defender(files, threshold=0.99, **given)  # of these it believes one
+        model, _, report = each.aggregate(each.init(MODEL), MODEL, clients)
+        assert report["unsure"] == unsure and len(report["kept"]) == (5 if unsure else 1)
+        assert ("by their median" in report["note"]) == unsure
+        assert np.allclose(model["out/w"], MODEL["out/w"] + 0.3, atol=1e-6) == unsure
+    each = load_defender(files)  # believes all, and is as it was
+    report = each.aggregate(each.init(MODEL), MODEL, clients)[2]
+    assert not report["unsure"] and len(report["kept"]) == 5
+    _, _, root_update = each.aggregate(each.init(MODEL), MODEL, clients, root_params=MODEL)
+    assert not root_update["unsure"]
+
+
+def test_blind_v3_does_not_take_the_attackers_side():
+    """Two of eight send their updates turned round, on a linear model that it was not taught on."""
+    rng = np.random.default_rng(0)
+    centres = 1.5 * rng.normal(size=(5, 20))
+
+    def draw(count):
+        y = rng.integers(0, 5, count)
+        return centres[y] + 2 * rng.normal(size=(count, 20)), y
+
+    def trained(w, x, y):
+        for _ in range(10):
+            p = np.exp(x @ w)
+            w = w - 0.1 * x.T @ (p / p.sum(1, keepdims=True) - np.eye(5)[y]) / len(y)
+        return w
+
+    data, (x, y) = [draw(100) for _ in range(8)], draw(1000)
+    defender, w = load_defender("v3"), np.zeros((20, 5), np.float32)
+    state = defender.init({"w": w})
+    for _ in range(3):
+        honest = [trained(w, *each) for each in data]
+        sent = [2 * w - each for each in honest[:2]] + honest[2:]
+        clients = [{"w": each.astype(np.float32)} for each in sent]
+        new, state, _ = defender.aggregate(state, {"w": w}, clients, client_ids=list(range(8)))
+        w = np.asarray(new["w"])
+    assert np.mean(np.argmax(x @ w, axis=1) == y) > 0.85
+
+
 def test_a_threshold_leaves_out_who_is_not_sure_enough(files):
     """A fresh policy is sure by some 0.95 of everybody."""
     clients = [moved(0.1 * i) for i in (1, 2, 3)]
     kept = {}
     for threshold in (None, 0.99):
-        each = load_defender(files, threshold=threshold)
+        each = load_defender(files, apply=apply, root=(X, Y), threshold=threshold)
         kept[threshold] = each.aggregate(each.init(MODEL), MODEL, clients)[2]["kept"]
     assert len(kept[None]) == 3 and len(kept[0.99]) == 1  # the likeliest of them
     with pytest.raises(ConfigError, match="threshold = 1"):

@@ -8,6 +8,7 @@ slower there, and a centred copy of the rows costs more than the product.
 import jax
 import jax.numpy as jnp
 
+from metasg_jax.aggregators.order import MAX_NETWORK, Window, order_statistics
 from metasg_jax.numerics import MAX_UNROLLED, matmul, weighted_sum
 from metasg_jax.types import Received
 
@@ -82,10 +83,43 @@ def medoid(distances: jax.Array, present: jax.Array) -> tuple[jax.Array, jax.Arr
         (i32[] the first such row, f32[] its ball's squared radius); (0, +inf) without rows.
     """
     # in order of distance 0 is the row itself: count // 2 others and itself are a majority
-    radii = jnp.sort(distances, axis=1)[:, present.sum() // 2]
-    radii = jnp.where(present, radii, jnp.inf)
+    half = present.sum() // 2
+    radii = jnp.where(present, sums_of_ranks(distances, half, half), jnp.inf)
     middle = jnp.argmin(radii)
     return middle, radii[middle]
+
+
+def sums_of_ranks(distances: jax.Array, first: jax.Array, last: jax.Array) -> jax.Array:
+    """Sum f32[n] of what has rank ``first`` to ``last`` in each row of f32[n, n].
+
+    Ranks count from 0, a fraction counts as the whole below it. The result has no derivative where
+    n is above ``MAX_NETWORK``: who is near is a choice. There, XLA's sort of each row would take
+    longer than the product of the rows.
+    """
+    n, one = distances.shape[0], jnp.ones((), distances.dtype)
+    if n <= MAX_NETWORK:
+        ranks = jnp.arange(n)
+        within = (ranks >= first) & (ranks <= last)
+        return jnp.sum(jnp.where(within[None], jnp.sort(distances, axis=1), 0.0), axis=1)
+    low, high = (jnp.floor(rank).astype(jnp.int32) for rank in (first, last))
+    window = Window(low, high, one, one, jnp.where(low < high, one, 0.0))
+    columns = jnp.minimum(jax.lax.stop_gradient(distances).T, jnp.finfo(distances.dtype).max)
+    return order_statistics(columns, jnp.ones((n,), bool), window)
+
+
+def nearest(distances: jax.Array, count: jax.Array) -> jax.Array:
+    """Which ``count`` columns are nearest to each row, bool[n, n]; the first of equals come first.
+
+    Args:
+        distances: f32[n, n]; +inf ranks last.
+        count: from 1 to n; a fraction counts as the whole above it.
+    """
+    count = jnp.ceil(count)
+    distances = jnp.minimum(distances, jnp.finfo(distances.dtype).max)  # inf has no rank in a count
+    farthest = sums_of_ranks(distances, count - 1, count - 1)[:, None]
+    nearer, equal = distances < farthest, distances == farthest
+    room = count - nearer.sum(axis=1, keepdims=True)
+    return nearer | (equal & (jnp.cumsum(equal, axis=1) <= room))
 
 
 def mixture(weights: jax.Array, updates: jax.Array, present: jax.Array) -> jax.Array:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.aggregators.base import AggregatorBase
-from metasg_jax.aggregators.geometry import centred_gram, squared_distances
+from metasg_jax.aggregators.geometry import centred_gram, squared_distances, sums_of_ranks
 from metasg_jax.aggregators.presence import count_rejected, remaining_byzantine
 
 
@@ -45,9 +45,5 @@ def krum_scores(distances: jax.Array, present: jax.Array, f: jax.Array) -> jax.A
         f: f32[], what is left of the bound after rows were rejected.
     """
     neighbours = jnp.maximum(present.sum() - f - 2, 1)
-    ordered = jnp.sort(distances, axis=1)
-    # column 0 is the row itself; absent rows sort behind
-    ranks = jnp.arange(distances.shape[1])
-    near = (ranks >= 1) & (ranks <= neighbours)
-    scores = jnp.sum(jnp.where(near[None], ordered, 0.0), axis=1)
-    return jnp.where(present, scores, jnp.inf)
+    # rank 0 is the row itself; absent rows rank behind
+    return jnp.where(present, sums_of_ranks(distances, 1, neighbours), jnp.inf)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metasg_jax.aggregators import ClientTrust
+from metasg_jax.aggregators import ClientTrust, Median
 from metasg_jax.defender.files import find, read_defender
 from metasg_jax.defender.server import choose_few, look_over, root_images, tune
 from metasg_jax.defender.slots import assign
@@ -127,7 +127,9 @@ class Defender:
 
         Returns:
             (params, state, report). The report has ``trust`` (how likely each client is to be worth
-            keeping, by id), ``kept`` and ``left_out`` (ids), ``rejected`` (id -> why), ``knobs``,
+            keeping, by id), ``kept`` and ``left_out`` (ids), ``unsure`` (whether, without anything
+            of the server's own, fewer than half of the clients were believed: then the median of
+            all is taken, and all are kept), ``rejected`` (id -> why), ``knobs``,
             ``outside`` (share of inputs outside of the range of training), ``missing`` (feature
             families that were off) and ``note``, a sentence.
 
@@ -292,6 +294,11 @@ class Defender:
         note = f"{int(kept.sum())} of {len(names)} clients kept"
         if rejected:
             note += f", {len(rejected)} not usable"
+        if info["unsure"]:
+            note += (
+                " by their median: fewer than half were believed, and nothing of the server's own "
+                "tells who is right"
+            )
         if not kept.any():
             note += "; the model stays as it was"
         if outside > _STRANGE:
@@ -303,17 +310,33 @@ class Defender:
                 f"on ({worst} most of all): judge it in simulation before you rely on it"
             )
         if missing:
-            note += f"; without {', '.join(missing)}"
+            needs = [
+                n
+                for name in missing
+                for n in (FEATURES[name].needs if name in FEATURES else [name])
+            ]
+            wanting = dict.fromkeys(_GIVEN_BY[need] for need in needs)
+            note += f"; not seen, for want of {', '.join(wanting)}: {', '.join(missing)}"
         return {
             "trust": {name: float(t) for name, t in zip(names, trust, strict=True)},
             "kept": [name for name, k in zip(names, kept, strict=True) if k],
             "left_out": left,
+            "unsure": bool(info["unsure"]),
             "rejected": rejected,
             "knobs": {k: float(info[k]) for k in ("clip_multiple", "trim_share", "own_share")},
             "outside": outside,
             "missing": missing,
             "note": note,
         }
+
+
+_GIVEN_BY = {
+    "root_update": "root_params",
+    "apply": "apply and root",
+    "last": "a last matrix with a column a class",
+    "memory": "client_ids",
+}
+"""What a caller hands in, by what feature families need."""
 
 
 @functools.partial(jax.jit, static_argnames="remembers")
@@ -327,6 +350,18 @@ def _step(player: Player, server: ServerData, ranges, state: DefenderState, rece
     some = view.present.any()
     rule = ClientTrust()
     update, _, info = rule(None, (), received, action)
+    kept = (action[:n] > 0) & view.present
+    unsure = jnp.zeros((), bool)
+    if server.apply is None and received.root_update is None:
+        # nothing of the server's own tells who is right: then the majority has to be, and a policy
+        # that believes fewer than half of the clients may have taken the wrong side
+        unsure = some & (2 * kept.sum() < view.present.sum())
+        update = jax.lax.cond(
+            unsure,
+            lambda: Median()(None, (), received)[0],
+            lambda: update,
+        )
+        kept = jnp.where(unsure, view.present, kept)
     update = jnp.where(some, update, 0.0)
     now, (low, high) = view.clients[:, :NUM_FEATURES], ranges
     beyond = ((now < low[None]) | (now > high[None])) & view.present[:, None]
@@ -334,7 +369,8 @@ def _step(player: Player, server: ServerData, ranges, state: DefenderState, rece
     info = {
         **info,
         "trust": policy.trust(player.params, obs),
-        "kept": (action[:n] > 0) & view.present,
+        "kept": kept,
+        "unsure": unsure,
         "known": view.known,
         "outside": by_feature.mean(),
         "outside_by_feature": by_feature,

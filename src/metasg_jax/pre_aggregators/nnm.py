@@ -2,7 +2,12 @@
 
 import jax.numpy as jnp
 
-from metasg_jax.aggregators.geometry import centred_gram, mixture, squared_distances
+from metasg_jax.aggregators.geometry import (
+    centred_gram,
+    mixture,
+    nearest,
+    squared_distances,
+)
 from metasg_jax.aggregators.presence import count_rejected, remaining_byzantine
 from metasg_jax.pre_aggregators.base import PreAggregatorBase
 
@@ -30,9 +35,7 @@ class NNM(PreAggregatorBase):
         """(received, state, {rejected: i32[]}); absent rows become zero rows of weight 0."""
         gram, present = centred_gram(received)
         kept = present.sum() - remaining_byzantine(self.f, present)
-        # stable, so that the first of equals comes first; absent rows come last
-        order = jnp.argsort(squared_distances(gram, present), axis=1)
-        near = (jnp.argsort(order, axis=1) < jnp.maximum(kept, 1)) & present[None, :]
+        near = nearest(squared_distances(gram, present), jnp.maximum(kept, 1)) & present[None, :]
         shares = near.astype(gram.dtype) / jnp.maximum(near.sum(axis=1, keepdims=True), 1)
         shares = jnp.where(present[:, None], shares, 0.0)
         updates = mixture(shares, received.updates, present)
