@@ -106,6 +106,11 @@ def judge_program(
     )
     header, rows = summary(judged)
     console.print(rich_table(f"score = accuracy - attack success: {title}", header, rows))
+    if "told" in judged.names:
+        console.print(
+            "told keeps exactly the honest clients and does nothing else: who is fine-tuned, too, "
+            "may stand above it"
+        )
     by_type = [[name, *(f"{v:.3f}" for v in judged.score[j].mean(axis=0))]
                for j, name in enumerate(judged.names)]  # fmt: skip
     console.print(rich_table("score by type", *narrow(judged)))
@@ -149,7 +154,7 @@ def best_fixed(config: RunConfig, dataset: Dataset, worlds: int, on_progress) ->
         raise ConfigError(f"selection_seeds = {worlds}: at least 1 for best_fixed")
     grid = [
         Contestant(
-            f"best fixed: {'no clip' if clip is None else f'clip {clip:g}'}, trim {trim:g}",
+            f"best fixed knobs: {'no clip' if clip is None else f'clip {clip:g}'}, trim {trim:g}",
             "constant",
             knobs=(1.0 if clip is None else knob_of_clip(clip), knob_of_trim(trim), -1.0),
         )

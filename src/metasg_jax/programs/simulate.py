@@ -157,7 +157,8 @@ def simulate_program(plan: Plan, dataset: Dataset, out: Path | None, console: Co
         values = [row for row in last if row["post"] == post]
         body.append([post, *(_spread(values, name) for name in ("accuracy", "asr", "score"))])
     title = f"{attack} against {plan.rules[0]}, {plan.rounds} rounds, {plan.seeds} seed(s)"
-    console.print(rich_table(title, ["post-training", "accuracy", "ASR", "score"], body))
+    about = f"{plan.game.dataset}: {title} (ASR: attack success rate)"
+    console.print(rich_table(about, ["post-training", "accuracy", "ASR", "score"], body))
     console.print(
         f"{rejected:.0f} of {plan.rounds * plan.seeds * plan.fl.num_sampled} rows rejected as not "
         f"finite; {seconds:.1f} s with compiling"
