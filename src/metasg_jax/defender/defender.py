@@ -243,7 +243,8 @@ class Defender:
             remembers: static; whether the slots are the same clients round after round.
 
         Returns:
-            info has ``trust`` f32[n], ``kept`` bool[n], ``outside`` f32[], the knobs, ``rejected``.
+            info has ``trust`` f32[n], ``kept`` bool[n], ``unsure`` bool[], ``outside`` f32[], the
+            knobs, ``rejected``.
 
         Raises:
             ConfigError: for ids that are no slots; not where they are traced.
