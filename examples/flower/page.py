@@ -27,8 +27,13 @@ def page(opening: str, results: list[dict]) -> str:
         mine = [r for r in rows if all(r[k] == v for k, v in where.items())]
         if mine:
             parts.append(f"## {FORMS[form]}: {DATASETS[dataset]}, {FRAMEWORKS[framework]}")
-            for attack in dict.fromkeys(r["attack"] for r in mine):
-                parts.append(_table(attack, [r for r in mine if r["attack"] == attack]))
+            attacks = {r["attack"]: [] for r in mine}
+            for row in mine:
+                attacks[row["attack"]].append(row)
+            parts += [_table(attack, rows) for attack, rows in attacks.items() if len(rows) > 1]
+            alone = [rows[0] for rows in attacks.values() if len(rows) == 1]
+            if alone:
+                parts.append(_by_attack(alone))
     return "\n\n".join(parts) + "\n"
 
 
@@ -38,7 +43,8 @@ def _table(attack: str, rows: list[dict]) -> str:
     names += ["seconds a round", "seconds of defence", "seeds"]
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     for row in sorted(rows, key=lambda r: -(r["accuracy"] - triggered * r["success"])):
-        name = f"**{row['strategy']}**" if row["strategy"] == "TrustedFedAvg" else row["strategy"]
+        name = row["strategy"].replace(":", ", ")
+        name = f"**{name}**" if name.startswith("TrustedFedAvg") else name
         cells = [name, spread(row, "accuracy")]
         cells += [spread(row, "success")] if triggered else []
         cells += [f"{row['seconds']:.2f}", f"{row['defence']:.3f}", str(row["seeds"])]
@@ -46,6 +52,16 @@ def _table(attack: str, rows: list[dict]) -> str:
     stopped = [f"{row['strategy']} stopped: {row['failed'][0]}" for row in rows if row["failed"]]
     whose = "no attack" if attack == "none" else f"`{attack}`"
     return "\n".join([f"Attack: {whose}.", "", *lines, *([""] if stopped else []), *stopped])
+
+
+def _by_attack(rows: list[dict]) -> str:
+    """Attacks that one strategy met."""
+    lines = ["Others.", "", "| strategy, attack | accuracy | seeds |", "|---|---|---|"]
+    for row in rows:
+        lines.append(
+            f"| {row['strategy']}, `{row['attack']}` | {spread(row, 'accuracy')} | {row['seeds']} |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:

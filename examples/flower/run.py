@@ -56,8 +56,10 @@ def arguments(given=None) -> argparse.Namespace:
     args.strategies = list(STRATEGIES) if args.strategies == ["all"] else args.strategies
     args.attacks = list(ATTACKS) if args.attacks == ["all"] else args.attacks
     for name in args.strategies:
-        if name not in STRATEGIES:
-            raise ConfigError(f"--strategies {name}: of {', '.join(STRATEGIES)}")
+        if name.partition(":")[0] not in STRATEGIES:
+            raise ConfigError(
+                f"--strategies {name}: of {', '.join(STRATEGIES)}, or TrustedFedAvg:DEFENDER"
+            )
     if not 0 <= args.malicious < args.clients:
         raise ConfigError(f"--malicious {args.malicious}: from 0 to {args.clients - 1}, --clients")
     return args

@@ -17,7 +17,7 @@ from metasg_jax.integrations.flower import TrustedFedAvg
 TARGET = 0
 
 
-def trusted(model, images, run, **common):
+def trusted(defender, model, images, run, **common):
     """The three lines that this example is about."""
     root = (images["root_x"].astype(np.float32) / 255, images["root_y"])
 
@@ -30,17 +30,22 @@ def trusted(model, images, run, **common):
         apply=model.apply,
         train_root=train_root,
         checkpoint_dir=run["checkpoint-dir"] or None,
+        **({"defender": defender} if defender else {}),
         **common,
     )
 
 
 def strategy_of(name, model, images, run):
-    """A strategy of ours or of Flower's, told how many clients are hostile if it asks."""
+    """A strategy of ours or of Flower's, told how many clients are hostile if it asks.
+
+    ``TrustedFedAvg:NAME`` has that defender, a shipped one or the directory of a run.
+    """
+    name, _, defender = name.partition(":")
     common = {"fraction_evaluate": 0.0, "min_train_nodes": run["clients"]}
     common["min_available_nodes"] = run["clients"]
     bad, n = run["malicious"], run["clients"]
     make = {
-        "TrustedFedAvg": lambda: trusted(model, images, run, **common),
+        "TrustedFedAvg": lambda: trusted(defender, model, images, run, **common),
         "FedAvg": lambda: flower.FedAvg(**common),
         "FedMedian": lambda: flower.FedMedian(**common),
         "FedTrimmedAvg": lambda: flower.FedTrimmedAvg(beta=bad / n, **common),
