@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,8 +14,11 @@ from metasg_jax.aggregators.geometry import (
     centred_gram,
     medoid,
     mixture,
+    nearest,
     squared_distances,
+    sums_of_ranks,
 )
+from metasg_jax.aggregators.order import MAX_NETWORK
 from metasg_jax.numerics import MAX_UNROLLED
 from tests import oracles
 from tests.rounds import round_of
@@ -144,3 +148,23 @@ def test_mixtures_leave_out_what_absent_rows_hold(n):
     present = np.arange(n) != 2
     close(mixed(weights, rows, present), want)
     close(mixed(weights[0], rows, present), want[0])
+
+
+@pytest.mark.parametrize("n", [9, MAX_NETWORK + 2])
+def test_who_is_nearest_is_what_a_stable_sort_says(n):
+    """Also among equals, where rows are absent, and where all distances are infinite."""
+    x = np.random.default_rng(n).integers(0, 4, (n, 3)).astype(np.float32)
+    distances = ((x[:, None].astype(np.float64) - x[None]) ** 2).sum(-1).astype(np.float32)
+    distances[1], distances[:, 1] = np.inf, np.inf
+    distances[:, -2:] = np.inf
+    order = np.argsort(np.argsort(distances, axis=1, kind="stable"), axis=1, kind="stable")
+    ordered = np.sort(distances, axis=1)
+    for count in (1, n // 3, 0.6 * n):
+        got = jax.jit(nearest)(jnp.asarray(distances), jnp.float32(count))
+        np.testing.assert_array_equal(got, order < count)
+        ranks = np.arange(n)
+        want = np.where((ranks >= 1) & (ranks <= count), ordered, 0.0).sum(axis=1)
+        found = jax.jit(sums_of_ranks)(jnp.asarray(distances), 1, jnp.float32(count))
+        few = np.isfinite(want)
+        np.testing.assert_allclose(found[few], want[few], rtol=1e-5)
+        assert (np.asarray(found)[~few] > 1e38).all()

@@ -89,7 +89,7 @@ def medoid(distances: jax.Array, present: jax.Array) -> tuple[jax.Array, jax.Arr
     return middle, radii[middle]
 
 
-def sums_of_ranks(distances: jax.Array, first: jax.Array, last: jax.Array) -> jax.Array:
+def sums_of_ranks(distances: jax.Array, first: int | jax.Array, last: int | jax.Array) -> jax.Array:
     """Sum f32[n] of what has rank ``first`` to ``last`` in each row of f32[n, n].
 
     Ranks count from 0, a fraction counts as the whole below it. The result has no derivative where
