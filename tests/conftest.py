@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 
 # Tests run on the CPU unless JAX_PLATFORMS says otherwise: several workers would fight over a GPU.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -37,6 +38,14 @@ def pytest_configure(config):
     config.addinivalue_line(
         "filterwarnings", "ignore:Error reading persistent compilation cache entry"
     )
+
+
+def pytest_sessionfinish():
+    """A worker that takes long to end is killed, and what it covered would be lost with it."""
+    coverage = sys.modules.get("coverage")
+    measured = coverage and coverage.Coverage.current()
+    if measured:
+        measured.save()
 
 
 @pytest.fixture(autouse=True, scope="module")
