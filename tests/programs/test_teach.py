@@ -15,6 +15,7 @@ from metasg_jax.learning.state import init_state
 from metasg_jax.presets.cpu import TRUST
 from metasg_jax.programs import teach
 from metasg_jax.programs.dry_run import dry_run_program
+from metasg_jax.programs.judge import CONTROLS
 from metasg_jax.programs.pretrain import begin_with
 from metasg_jax.testing import tiny_dataset
 
@@ -106,8 +107,12 @@ def test_a_responder_that_does_not_look_is_refused(name, tmp_path):
 
 
 def test_a_dry_run_says_how_long_lessons_take(capsys):
-    dry_run_program(CONFIG, DATASET, Console(width=200))
+    dry_run_program(CONFIG, DATASET, Console(width=400), eval_seeds=3, selection_seeds=2)
     shown = capsys.readouterr().out
+    # the learned one and its controls in 3 worlds, 16 constants in 2; types, rounds
+    plays = 3 * (1 + len(CONTROLS)) + 2 * 16
+    rounds = plays * len(CONFIG.game.types) * CONFIG.fl.horizon
+    assert f"judging: {rounds:,} FL rounds, about" in shown
     # 2 told worlds and 2 of own play with one trim, 16 types, 2 rounds
     assert "the teacher: 128 FL rounds on 4 worlds, about" in shown and "20 steps of Adam" in shown
 

@@ -99,7 +99,8 @@ def run(argv: list[str], console: Console) -> int:
         from metasg_jax.programs.dry_run import dry_run_program
 
         enable_compilation_cache()
-        dry_run_program(config, dataset, console)
+        judging = args.judging
+        dry_run_program(config, dataset, console, judging.eval_seeds, judging.selection_seeds)
         return 0
     name = f"{args.dataset}-{preset}"
     mesh, several = None, False

@@ -16,17 +16,27 @@ from metasg_jax.game.rollout import rollout_groups
 from metasg_jax.learning.state import attacker_player, defender_player, init_state
 from metasg_jax.programs import budget
 from metasg_jax.programs.device import free_memory
+from metasg_jax.programs.judge import judged_plays
 
 
-def dry_run_program(config: RunConfig, dataset: Dataset, console: Console) -> None:
-    """Prints what a run would cost, from shapes and a short probe; writes nothing."""
+def dry_run_program(
+    config: RunConfig,
+    dataset: Dataset,
+    console: Console,
+    eval_seeds: int = 0,
+    selection_seeds: int = 0,
+) -> None:
+    """Prints what a run would cost, from shapes and a short probe; writes nothing.
+
+    ``eval_seeds`` and ``selection_seeds`` are those of the judge of a taught defender.
+    """
     config.check()
     free = free_memory()
     if config.clients != "real":
         console.print(f"as if clients were real: {config.clients} ones cost the same to play")
     game = make_game(config.game, config.fl, dataset)
     if "teach" in config.stages:
-        console.print(_cost_of_teacher(config, game))
+        console.print(_cost_of_teacher(config, game, eval_seeds, selection_seeds))
         if "meta" not in config.stages:
             console.print("nothing was written; leave out --dry-run to run")
             return
@@ -62,19 +72,22 @@ def dry_run_program(config: RunConfig, dataset: Dataset, console: Console) -> No
     console.print("nothing was written; leave out --dry-run to run")
 
 
-def _cost_of_teacher(config: RunConfig, game) -> str:
-    """Rounds, steps and time of lessons, by a short probe against the run's own types."""
+def _cost_of_teacher(config: RunConfig, game, eval_seeds: int, selection_seeds: int) -> str:
+    """Rounds, steps and time of lessons and judging, by a probe against the run's own types."""
     teacher, meta = config.teach, config.meta
     kinds = len(draw_types(np.random.default_rng(0), 10, 2))
     worlds = teacher.worlds + teacher.own_play
     played = teacher.worlds + teacher.own_play * len(teacher.trims)
     rounds = played * kinds * (teacher.horizon or config.fl.horizon)
     probed = probe(game, config)
-    wall = rounds * float(np.mean(probed.seconds)) / (meta.group_size * meta.num_groups)
+    a_round = float(np.mean(probed.seconds)) / (meta.group_size * meta.num_groups)
+    plays = judged_plays(config, eval_seeds, selection_seeds)
+    judged = plays * len(config.game.types) * config.fl.horizon
     return (
-        f"the teacher: {rounds:,} FL rounds on {worlds} worlds, about {_duration(wall)}; "
-        f"{teacher.steps * (teacher.passes + 1):,} steps of Adam; compiling (the probe alone took "
-        f"{probed.compile_seconds:.0f} s) and judging come on top"
+        f"the teacher: {rounds:,} FL rounds on {worlds} worlds, about "
+        f"{_duration(rounds * a_round)}; {teacher.steps * (teacher.passes + 1):,} steps of Adam; "
+        f"judging: {judged:,} FL rounds, about {_duration(judged * a_round)}; compiling (the probe "
+        f"alone took {probed.compile_seconds:.0f} s) comes on top"
     )
 
 

@@ -125,6 +125,12 @@ def judge_program(
     return judged
 
 
+def judged_plays(config: RunConfig, worlds: int, selection_worlds: int) -> int:
+    """How often the judge of a taught defender plays a contestant in a world."""
+    names = beside(config)
+    return (1 + len(names)) * worlds + len(GRID) * selection_worlds * ("best_fixed" in names)
+
+
 def narrow(judged: Judged) -> tuple[list[str], list[list[str]]]:
     """Header and rows by type that fit a terminal: the first contestant, and the best other ones.
 
