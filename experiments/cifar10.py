@@ -107,35 +107,36 @@ def play_figure(config: RunConfig, dataset, args, path: Path) -> dict:
     started = time.monotonic()
     mixture, share = config.game.types.index(MIXTURE), config.game.assumed_share
     learned = [parse_contestant(name, config.fl.num_sampled).player for name in args.defender]
+
+    def ruled(rule, post):
+        return lambda base: (*by_rule(base, rule, share, post), False, mixture)
+
+    lines = {
+        "no attack": lambda base: (base, learned[0], True, 0),
+        "perfect filter": lambda base: (base, learned[0], True, mixture),
+        "FLTrust, neuron clipping": ruled("fltrust", "neuron_clip"),
+        "multi-Krum, fine-tuned": ruled("multi_krum", "fine_tune"),
+    } | {
+        f"learned: {name}": lambda base, who=player: (base, who, False, mixture)
+        for name, player in zip(args.defender, learned, strict=True)
+    }
     for s in range(FIRST, FIRST + args.worlds):
-        base = world(trust_game(config), dataset, s, FINAL)
-        clipped = by_rule(base, "fltrust", share, "neuron_clip")
-        tuned = by_rule(base, "multi_krum", share, "fine_tune")
-        lines = {
-            "no attack": (base, learned[0], True, 0),
-            "perfect filter": (base, learned[0], True, mixture),
-            "FLTrust, neuron clipping": (*clipped, False, mixture),
-            "multi-Krum, fine-tuned": (*tuned, False, mixture),
-        } | {
-            f"learned: {name}": (base, player, False, mixture)
-            for name, player in zip(args.defender, learned, strict=True)
-        }  # fmt: skip
-        for name, line in lines.items():
-            worlds = found.setdefault(name, {})
-            if str(s) in worlds:
-                continue
+        missing = [name for name in lines if str(s) not in found.get(name, {})]
+        base = world(trust_game(config), dataset, s, FINAL) if missing else None
+        for name in missing:
             if (time.monotonic() - started) / 60 > args.minutes:
                 print(f"{args.minutes:g} minutes are over: the same command goes on")
                 return found
-            worlds[str(s)] = course(*line, s, POINT).round(4).tolist()
-            print(s, name, worlds[str(s)][-1], flush=True)
+            played = course(*lines[name](base), s, POINT).round(4).tolist()
+            found.setdefault(name, {})[str(s)] = played
+            print(s, name, played[-1], flush=True)
             path.write_text(json.dumps(found) + "\n")
     return found
 
 
 def draw_figure(found: dict, path: Path) -> None:
     """A picture beside the JSON: means over worlds; the range over training seeds is shaded."""
-    curves = {n: np.mean(list(worlds.values()), axis=0) for n, worlds in found.items() if worlds}
+    curves = {name: np.mean(list(worlds.values()), axis=0) for name, worlds in found.items()}
     learned = np.array([curves.pop(n) for n in list(curves) if n.startswith("learned")])
     figure = Figure(figsize=(9.2, 3.5))
     for axis, which, title in zip(
@@ -143,10 +144,10 @@ def draw_figure(found: dict, path: Path) -> None:
     ):
         for name, line in curves.items():
             axis.plot(POINT * np.arange(1, len(line) + 1), line[:, which], label=name)
-        rounds = POINT * np.arange(1, learned.shape[1] + 1)
-        each = learned[..., which]
-        axis.plot(rounds, each.mean(axis=0), color="black", lw=2.4, label="learned")
-        axis.fill_between(rounds, each.min(axis=0), each.max(axis=0), color="black", alpha=0.15)
+        if len(learned):  # a run that was cut may not have come to them
+            rounds, each = POINT * np.arange(1, learned.shape[1] + 1), learned[..., which]
+            axis.plot(rounds, each.mean(axis=0), color="black", lw=2.4, label="learned")
+            axis.fill_between(rounds, each.min(axis=0), each.max(axis=0), color="black", alpha=0.15)
         axis.set(title=title, xlabel="round", ylim=(-0.02, 1.02))
         axis.grid(alpha=0.25)
     figure.axes[1].legend(frameon=False)

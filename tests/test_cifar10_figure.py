@@ -47,6 +47,8 @@ def test_a_figure_that_was_cut_goes_on(toy, tmp_path, monkeypatch):
         found = cifar10.play_figure(*toy, args, path)
         played = {name: worlds for name, worlds in found.items() if worlds}
         assert list(played) == lines
+        cifar10.draw_figure(found, path)  # of what there is
+        assert path.with_suffix(".png").stat().st_size
         assert [name for name, worlds in json.loads(path.read_text()).items() if worlds] == lines
     [[[accuracy, success]]] = played["no attack"].values()
     assert 0 <= accuracy <= 1 and np.isnan(success)

@@ -27,13 +27,13 @@ def page(opening: str, results: list[dict]) -> str:
         mine = [r for r in rows if all(r[k] == v for k, v in where.items())]
         if mine:
             parts.append(f"## {FORMS[form]}: {DATASETS[dataset]}, {FRAMEWORKS[framework]}")
-            attacks = {r["attack"]: [] for r in mine}
+            by_attack: dict[str, list[dict]] = {}
             for row in mine:
-                attacks[row["attack"]].append(row)
-            parts += [_table(attack, rows) for attack, rows in attacks.items() if len(rows) > 1]
-            alone = [rows[0] for rows in attacks.values() if len(rows) == 1]
-            if alone:
-                parts.append(_by_attack(alone))
+                by_attack.setdefault(row["attack"], []).append(row)
+            short = [attack for attack, rows in by_attack.items() if _fits_a_line(attack, rows)]
+            parts += [_table(a, rows) for a, rows in by_attack.items() if a not in short]
+            if short:
+                parts.append(_lines([by_attack[attack][0] for attack in short]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -54,8 +54,13 @@ def _table(attack: str, rows: list[dict]) -> str:
     return "\n".join([f"Attack: {whose}.", "", *lines, *([""] if stopped else []), *stopped])
 
 
-def _by_attack(rows: list[dict]) -> str:
-    """Attacks that one strategy met."""
+def _fits_a_line(attack: str, rows: list[dict]) -> bool:
+    """Whether one strategy met it, to the end, and accuracy says all."""
+    return len(rows) == 1 and not has_trigger(attack) and not rows[0]["failed"]
+
+
+def _lines(rows: list[dict]) -> str:
+    """One table of attacks that one strategy met."""
     lines = ["Others.", "", "| strategy, attack | accuracy | seeds |", "|---|---|---|"]
     for row in rows:
         lines.append(

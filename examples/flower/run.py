@@ -56,7 +56,7 @@ def arguments(given=None) -> argparse.Namespace:
     args.strategies = list(STRATEGIES) if args.strategies == ["all"] else args.strategies
     args.attacks = list(ATTACKS) if args.attacks == ["all"] else args.attacks
     for name in args.strategies:
-        if name.partition(":")[0] not in STRATEGIES:
+        if name not in STRATEGIES and not name.startswith("TrustedFedAvg:"):
             raise ConfigError(
                 f"--strategies {name}: of {', '.join(STRATEGIES)}, or TrustedFedAvg:DEFENDER"
             )

@@ -31,6 +31,7 @@ from metasg_jax.online.guard import Trust, hold, no_promise
 from metasg_jax.online.misfit import STRANGE, misfit
 from metasg_jax.online.run import candidate_of
 from metasg_jax.testing import tiny_game
+from tests.parameters import slow_but
 from tests.worlds import WITH_FUSIONS
 
 TYPES = ("none", "ipm:scale=10@0.25", "bfl:boost=3@0.25")
@@ -99,9 +100,7 @@ def test_a_view_holds_what_a_server_has_and_nothing_else(made):
     assert view.observation.shape[0] == BLOCK and truth.reward.shape == (BLOCK,)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n == "frozen" else pytest.mark.slow) for n in PSI]
-)
+@pytest.mark.parametrize("name", slow_but(["frozen"], PSI))
 def test_every_psi_has_one_interface_and_is_handed_no_real_game(name, made, belief):
     own, meta, *_ = made
     psi = SMALL[name]

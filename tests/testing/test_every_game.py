@@ -12,6 +12,7 @@ from metasg_jax.game.rollout import rollout_groups
 from metasg_jax.learning import init_state, pretrain
 from metasg_jax.learning.estimators import ESTIMATORS
 from metasg_jax.learning.state import attacker_player, defender_player
+from tests.parameters import slow_but
 
 DISCOUNT = 0.8
 EPISODES = 20_000
@@ -96,9 +97,7 @@ AT_ONCE = ("bandit", "commitment")  # one that is played at once, one with a com
 
 
 @pytest.mark.parametrize("gradient", ESTIMATORS)
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in AT_ONCE else pytest.mark.slow) for n in GAMES]
-)
+@pytest.mark.parametrize("name", slow_but(AT_ONCE, GAMES))
 def test_every_estimators_mean_is_the_exact_gradient(name, gradient):
     game = GAMES[name]()
     settings = config(perturbation=0.05)

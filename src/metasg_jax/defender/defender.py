@@ -12,21 +12,19 @@ import numpy as np
 
 from metasg_jax.aggregators import ClientTrust, Median
 from metasg_jax.defender.files import find, read_defender
+from metasg_jax.defender.report import report_of
 from metasg_jax.defender.server import choose_few, look_over, root_images, tune
 from metasg_jax.defender.slots import assign
 from metasg_jax.errors import ConfigError
-from metasg_jax.features import FEATURES, NAMES, ServerData
+from metasg_jax.features import ServerData
 from metasg_jax.features.memory import ClientMemory
-from metasg_jax.features.view import NUM_FEATURES, begin, describe
+from metasg_jax.features.view import NUM_FEATURES, begin, describe, is_blind
 from metasg_jax.fl.model_form import ModelForm
 from metasg_jax.fl.receive import check_sent, check_weights
 from metasg_jax.game.rollout import Player
 from metasg_jax.policies import SetPolicy
 from metasg_jax.struct import Struct, field
 from metasg_jax.types import Info, Params, Received
-
-_STRANGE = 0.2
-"""Share of inputs outside of the range of training from which a report warns."""
 
 
 class DefenderState(Struct):
@@ -190,7 +188,7 @@ class Defender:
         trust, kept = np.asarray(info["trust"])[:n], np.asarray(info["kept"])[:n] & (padded[:n] > 0)
         others = form.counters(sent, [m for m, k in zip(models, kept, strict=True) if k])
         new = form.moved(sent, np.asarray(update), others)
-        report = self._report(names, trust, kept, rejected, info)
+        report = report_of(names, trust, kept, rejected, info)
         if not root_used:
             report["note"] += "; root_params not used: entries that are not finite, or too large"
         return new, state, report
@@ -287,58 +285,6 @@ class Defender:
         state = state.replace(memory=memory, ids=jnp.asarray(ids), last_seen=jnp.asarray(last_seen))
         return jnp.asarray(np.concatenate([found, spare]), jnp.int32), state
 
-    def _report(self, names, trust, kept, rejected, info) -> dict[str, Any]:
-        outside = float(info["outside"])
-        known = np.asarray(info["known"])
-        missing = [name for name, k in zip([*FEATURES, "memory"], known, strict=True) if not k]
-        left = [name for name, k in zip(names, kept, strict=True) if not k]
-        note = f"{int(kept.sum())} of {len(names)} clients kept"
-        if rejected:
-            note += f", {len(rejected)} not usable"
-        if info["unsure"]:
-            note += (
-                " by their median: fewer than half were believed, and nothing of the server's own "
-                "tells who is right"
-            )
-        if not kept.any():
-            note += "; the model stays as it was"
-        if outside > _STRANGE:
-            worst = ", ".join(
-                NAMES[i] for i in np.argsort(-np.asarray(info["outside_by_feature"]))[:3]
-            )
-            note += (
-                f"; {outside:.0%} of what is seen lies outside of what this defender was trained "
-                f"on ({worst} most of all): judge it in simulation before you rely on it"
-            )
-        if missing:
-            needs = [
-                n
-                for name in missing
-                for n in (FEATURES[name].needs if name in FEATURES else [name])
-            ]
-            wanting = dict.fromkeys(_GIVEN_BY[need] for need in needs)
-            note += f"; not seen, for want of {', '.join(wanting)}: {', '.join(missing)}"
-        return {
-            "trust": {name: float(t) for name, t in zip(names, trust, strict=True)},
-            "kept": [name for name, k in zip(names, kept, strict=True) if k],
-            "left_out": left,
-            "unsure": bool(info["unsure"]),
-            "rejected": rejected,
-            "knobs": {k: float(info[k]) for k in ("clip_multiple", "trim_share", "own_share")},
-            "outside": outside,
-            "missing": missing,
-            "note": note,
-        }
-
-
-_GIVEN_BY = {
-    "root_update": "root_params",
-    "apply": "apply and root",
-    "last": "a last matrix with a column a class",
-    "memory": "client_ids",
-}
-"""What a caller hands in, by what feature families need."""
-
 
 @functools.partial(jax.jit, static_argnames="remembers")
 def _step(player: Player, server: ServerData, ranges, state: DefenderState, received, *, remembers):
@@ -353,15 +299,11 @@ def _step(player: Player, server: ServerData, ranges, state: DefenderState, rece
     update, _, info = rule(None, (), received, action)
     kept = (action[:n] > 0) & view.present
     unsure = jnp.zeros((), bool)
-    if server.apply is None and received.root_update is None:
-        # nothing of the server's own tells who is right: then the majority has to be, and a policy
-        # that believes fewer than half of the clients may have taken the wrong side
+    if is_blind(received, server):
+        # nothing tells who is right: then the majority has to be, and a policy that believes fewer
+        # than half of the clients may have taken the wrong side
         unsure = some & (2 * kept.sum() < view.present.sum())
-        update = jax.lax.cond(
-            unsure,
-            lambda: Median()(None, (), received)[0],
-            lambda: update,
-        )
+        update = jax.lax.cond(unsure, lambda: Median()(None, (), received)[0], lambda: update)
         kept = jnp.where(unsure, view.present, kept)
     update = jnp.where(some, update, 0.0)
     now, (low, high) = view.clients[:, :NUM_FEATURES], ranges

@@ -134,6 +134,11 @@ def known_columns(known: jax.Array) -> tuple[jax.Array, jax.Array]:
     return clients, jnp.concatenate([family, jnp.ones((3,), bool)])
 
 
+def is_blind(received: Received, server: ServerData) -> bool:
+    """Whether the server has nothing of its own to hold beside the updates."""
+    return not (_there("root_update", received, server) or _there("apply", received, server))
+
+
 def _there(need: str, received: Received, server: ServerData) -> bool:
     return {
         "root_update": received.root_update is not None,

@@ -37,12 +37,19 @@ def test_tables_have_means_and_spreads_over_seeds():
     assert text.startswith("# Title") and "| FedAvg | 0.500 ± 0.141 | 0.250 ± 0.000 |" in text
     assert "Bulyan stopped: InconsistentMessageReplies: no" in text
     assert "attack success" not in page("", [result(attack="none")])
+    several = [result(attack="none"), result("FedMedian", attack="none")]
+    assert "| FedMedian |" in page("", several) and "attack success" not in page("", several)
+    # who met an attack alone has a line, but for what a line can't say
+    assert "| FedAvg, `ipm` |" in page("", [result(attack="ipm")])
+    assert "attack success" in page("", [result()])
+    assert "stopped: no" in page("", [result(attack="ipm", failed="no")])
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         ("--strategies Mean", "--strategies Mean: of TrustedFedAvg, FedAvg"),
+        ("--strategies Krum:v1", "--strategies Krum:v1: of .* or TrustedFedAvg:DEFENDER"),
         ("--malicious 10", "--malicious 10: from 0 to 9"),
     ],
 )

@@ -20,6 +20,7 @@ from tests.integrations.flower.world import (
     record,
     train,
 )
+from tests.parameters import slow_but
 
 FLOATS = [name for name, array in MODEL.items() if array.dtype.kind == "f"]
 
@@ -95,9 +96,7 @@ def test_before_its_onset_a_client_is_honest():
 AT_ONCE = ("none", "ipm", "label_flip", "bfl")  # of each kind one: the rest is slow
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in AT_ONCE else pytest.mark.slow) for n in able()]
-)
+@pytest.mark.parametrize("name", slow_but(AT_ONCE, able()))
 def test_every_attack_that_a_client_can_run_alone_runs(name):
     def looking(message, context, own):
         number = number_of(context)

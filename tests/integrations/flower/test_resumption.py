@@ -7,6 +7,7 @@ from metasg_jax.errors import CheckpointError
 from metasg_jax.integrations.flower import InProcessGrid, TrustedFedAvg, poison
 from tests.integrations.flower.test_strategy import FEW, hostile
 from tests.integrations.flower.world import MODEL, NODES, accuracy, client_app, record
+from tests.parameters import slow_but
 
 ROUNDS = 4
 
@@ -53,9 +54,7 @@ def whole(blind, tmp_path_factory):
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(
-    "dies", [1, *(pytest.param(r, marks=pytest.mark.slow) for r in range(2, ROUNDS)), ROUNDS]
-)
+@pytest.mark.parametrize("dies", slow_but((1, ROUNDS), range(1, ROUNDS + 1)))
 def test_killed_at_any_round_it_ends_where_it_would_have(blind, whole, tmp_path, dies, when):
     grid = DyingGrid(client_app(mods=[hostile()]), NODES, dies=dies, when=when)
     with pytest.raises(Killed):
