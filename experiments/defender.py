@@ -118,7 +118,22 @@ def answered(kinds, responders=("looking",)):
     ]
 
 
+def lacking(kinds, *lacks):
+    """The same kinds, whose servers do without these."""
+    return [dataclasses.replace(k, teach=k.teach.replace(lacks=lacks)) for k in kinds]
+
+
 RECIPES = {
+    "blind": (
+        lacking(
+            (
+                SMALL, ALL_MLP, FASHION, ALL_DIGITS, WHOLE, ALL_FEW, DIGITS,
+                ALL_MLP, TWENTY, ALL_DIGITS, ALL, ALL_FEW, SMALL, ALL_FASHION,
+            ),
+            "root_update", "apply",
+        ),
+        TEACHER.replace(worlds=0, own_play=14, passes=1),
+    ),
     "shapes": (KINDS, TEACHER),
     "present": (PRESENT, TEACHER.replace(worlds=0, own_play=14, passes=1)),
     "kept": (

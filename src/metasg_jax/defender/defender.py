@@ -298,13 +298,11 @@ def _step(player: Player, server: ServerData, ranges, state: DefenderState, rece
     rule = ClientTrust()
     update, _, info = rule(None, (), received, action)
     kept = (action[:n] > 0) & view.present
-    unsure = jnp.zeros((), bool)
-    if is_blind(received, server):
-        # nothing tells who is right: then the majority has to be, and a policy that believes fewer
-        # than half of the clients may have taken the wrong side
-        unsure = some & (2 * kept.sum() < view.present.sum())
-        update = jax.lax.cond(unsure, lambda: Median()(None, (), received)[0], lambda: update)
-        kept = jnp.where(unsure, view.present, kept)
+    # where nothing tells who is right the majority has to be, and a policy that believes fewer than
+    # half of the clients may have taken the wrong side
+    unsure = some & is_blind(view.known) & (2 * kept.sum() < view.present.sum())
+    update = jax.lax.cond(unsure, lambda: Median()(None, (), received)[0], lambda: update)
+    kept = jnp.where(unsure, view.present, kept)
     update = jnp.where(some, update, 0.0)
     now, (low, high) = view.clients[:, :NUM_FEATURES], ranges
     beyond = ((now < low[None]) | (now > high[None])) & view.present[:, None]
