@@ -22,7 +22,7 @@ from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig, Teach
 from metasg_jax.fl import receive
 from metasg_jax.game.make import make_rule
 from metasg_jax.models import make_model
-from metasg_jax.programs import adapt, exploit, simulate, train_attacker
+from metasg_jax.programs import adapt, exploit, matrix, train_attacker
 from metasg_jax.programs.lock import alone
 from metasg_jax.programs.pretrain import pretrain_program
 from tests.faults.damage import REFUSALS, Injection, Killed, attempt, each_file, seen
@@ -35,8 +35,8 @@ def damaged_files(room: Room, seed: int) -> Iterator[Injection]:
         "checkpoints and metrics of a run": (
             "pretrained", room.pretrain, lambda name: "checkpoints/1/" not in name
         ),
-        "lines and settings of a matrix": (
-            "matrices", room.matrix, lambda name: name.endswith((".csv", ".json"))
+        "runs of a matrix": (
+            "matrices", room.matrix, lambda name: name.startswith("runs/")
         ),
         "lines and settings of exploit": (
             "exploits", room.exploit, lambda name: name.endswith((".csv", ".json"))
@@ -152,7 +152,7 @@ def programs(folder: Path) -> dict[str, Callable[[], object]]:
     opponent = train_attacker.opponent_of("krum", "rl@0.25", GAME, FL, train_attacker.LEARNER, None)
     return {
         "pretrain": lambda: pretrain_program(CONFIG, DATASET, folder, False, QUIET),
-        "matrix": lambda: simulate.matrix_program(PLAN, DATASET, folder, QUIET),
+        "matrix": lambda: matrix.matrix_program(PLAN, DATASET, folder, QUIET),
         "exploit": lambda: exploit.exploit_program(
             ("krum",), (), GAME, FL, lambda name: DATASET, {"selection": 1, "final": 2}, folder,
             QUIET, ("none",),
@@ -357,17 +357,6 @@ def foreign_files(room: Room, seed: int) -> Iterator[Injection]:
     for change in (renamed, others_checkpoint, others_checkpoints, earlier_as_later, unsealed,
                    plain_metrics, no_checkpoints):  # fmt: skip
         yield case(f"pretrain: {change.__name__}", "pretrained", room.pretrain, change)
-
-    def older(folder, other):
-        path = folder / "matrix.csv"
-        lines = path.read_text().splitlines()
-        path.write_text("\n".join(line.rpartition(",")[0] for line in lines) + "\n")
-
-    def another_program(folder, other):
-        (folder / "matrix.csv").write_text("a,b\n1,2\n")
-
-    for change in (older, another_program):
-        yield case(f"matrix: {change.__name__}", "matrices", room.matrix, change)
 
 
 GROUPS = (damaged_files, stopped_inside, killed_from_outside, foreign_files,

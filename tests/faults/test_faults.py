@@ -11,7 +11,7 @@ from tests.faults.worlds import Room
 
 SEED = int(os.environ.get("FAULTS_SEED", "0"))
 # of each group that takes a while, as many as fit into a minute
-PARTS = {"checkpoints and metrics of a run": 12, "lines and settings of a matrix": 6}
+PARTS = {"checkpoints and metrics of a run": 12, "runs of a matrix": 6}
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,9 @@ from metasg_jax.game.make import make_game
 from metasg_jax.game.rollout import Player, init_normalizer
 from metasg_jax.learning.state import KNOBS, init_state
 from metasg_jax.policies import SetPolicy
-from metasg_jax.programs import adapt, exploit, pretrain, run_directory, simulate
+from metasg_jax.programs import adapt, exploit, matrix, pretrain, run_directory
 from metasg_jax.programs.pretrain import pretrain_program
-from metasg_jax.programs.simulate import Plan, matrix_program
+from metasg_jax.programs.simulate import Plan
 from metasg_jax.programs.simulated_images import own_images
 from metasg_jax.testing import tiny_dataset
 
@@ -77,10 +77,9 @@ class Room:
         return base, other, self.pretrain(self.folder / "whole", resume=False)
 
     def matrix(self, folder: Path, plan: Plan = PLAN):
-        with mock.patch.object(simulate, "heat_map", no_picture):
-            matrix_program(plan, DATASET, folder, QUIET)
-        rows = files.read_lines(folder / "matrix.csv", simulate.FIELDS, dict, plan.mark)
-        return sorted(tuple(v for k, v in row.items() if k != "seconds") for row in rows)
+        with mock.patch.object(matrix, "heat_map", no_picture):
+            result = matrix.matrix_program(plan, DATASET, folder, QUIET)
+        return result.score.tolist()
 
     @functools.cached_property
     def matrices(self) -> tuple[Path, Path, object]:

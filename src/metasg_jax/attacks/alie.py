@@ -1,7 +1,7 @@
 """A little is enough (Baruch et al., NeurIPS 2019)."""
 
 import jax.numpy as jnp
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from metasg_jax.attacks.base import AttackBase, seen
 from metasg_jax.attacks.statistics import honest_moments
@@ -40,4 +40,4 @@ def supporters_z(num_clients: int, num_malicious: int) -> float:
     """
     supporters = num_clients // 2 + 1 - num_malicious
     honest = num_clients - num_malicious
-    return float(norm.ppf((honest - supporters) / honest))
+    return float(ndtri((honest - supporters) / honest))

@@ -46,8 +46,8 @@ class Simulate:
 class Matrix:
     """Play every attack against every rule and post-training defence: table, CSV and heat map.
 
-    Runs are kept as they end: the same command goes on where it stopped, and plays only what is
-    missing where attacks, defences, posts or seeds were added.
+    A `metasg sweep` of fixed settings with tables of its own: each run is kept as it ends, the same
+    command goes on where it stopped, and a larger one into the same --out plays only what is new.
     """
 
     game: GameConfig
@@ -65,7 +65,7 @@ class Matrix:
     dataset: str = "digits"
     """digits (embedded), mnist, fashion_mnist or cifar10."""
     out: Path | None = None
-    """Directory of matrix.csv, .md, .png and .json (default: runs/matrix-<dataset>)."""
+    """Directory of matrix.csv, .md and .png, and a file a run (default: runs/matrix-<dataset>)."""
     source: Annotated[Source, tyro.conf.arg(name="")] = Source()
 
 
@@ -88,14 +88,14 @@ def run_matrix(argv: list[str], console: Console) -> int:
     args, config = parse(Matrix, "matrix", argv)
     plan = plan_of(args, config, args.attacks, args.defenses, args.posts)
 
-    from metasg_jax.programs import simulate
+    from metasg_jax.programs import matrix
     from metasg_jax.programs.device import enable_compilation_cache
 
     dataset = load_images(args.dataset, args.source, console)
     enable_compilation_cache()
     out = args.out or DEFAULT_ROOT / f"matrix-{args.dataset}"
     command = shlex.join(["metasg", "matrix", *argv])
-    simulate.matrix_program(plan, dataset, out, console, command)
+    matrix.matrix_program(plan, dataset, out, console, command)
     return 0
 
 

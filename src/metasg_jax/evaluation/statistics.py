@@ -1,7 +1,7 @@
 """Means and standard errors over seeds, paired differences, and slopes with their intervals."""
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 
 def mean_se(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +45,7 @@ def t_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     mean, se = mean_se(values)
     if values.size < 2:
         return float(mean), float("nan")
-    return float(mean), float(stats.t.ppf(0.5 + level / 2, values.size - 1) * se)
+    return float(mean), float(stdtrit(values.size - 1, 0.5 + level / 2) * se)
 
 
 def _mean_error_freedom(values: np.ndarray) -> tuple[float, float, int]:
@@ -78,4 +78,4 @@ def crossed_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, fl
     if min(values.shape) < 2:
         return float(values.mean()), float("nan")
     mean, se, freedom = _mean_error_freedom(values)
-    return mean, float(stats.t.ppf(0.5 + level / 2, freedom) * se)
+    return mean, float(stdtrit(freedom, 0.5 + level / 2) * se)

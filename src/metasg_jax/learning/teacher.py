@@ -122,7 +122,8 @@ def _play(
     nothing = jnp.zeros((game.attacker_action_size,), jnp.float32)
 
     def turned(view):
-        return player.mode(hide(view, lacking)).at[place].set(trim)
+        shown: Any = hide(view, lacking)
+        return player.mode(shown).at[place].set(trim)
 
     def episode(_, i):
         xi = game.prior[i]

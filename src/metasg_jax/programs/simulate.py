@@ -1,4 +1,4 @@
-"""``metasg simulate`` and ``metasg matrix`` as programs: progress, files, resumption."""
+"""``metasg simulate`` as a program, and what it shares with those that play many runs."""
 
 import csv
 import dataclasses
@@ -12,25 +12,22 @@ import numpy as np
 from rich.console import Console
 
 from metasg_jax import __version__, files
-from metasg_jax.checkpoint import mark
 from metasg_jax.config import FLConfig, GameConfig
 from metasg_jax.data import Dataset
-from metasg_jax.errors import CheckpointError, ConfigError
+from metasg_jax.errors import ConfigError
 from metasg_jax.evaluation import matrix
-from metasg_jax.evaluation.plots import heat_map, simulation_curves
+from metasg_jax.evaluation.plots import simulation_curves
 from metasg_jax.evaluation.statistics import mean_se
-from metasg_jax.evaluation.tables import markdown_table, rich_table, with_error
+from metasg_jax.evaluation.tables import rich_table, with_error
 from metasg_jax.game.bsmg import FLGame
 from metasg_jax.game.make import make_game, make_post_defense, make_rule
 from metasg_jax.game.shapes import of_one_shape
 from metasg_jax.game.types import parse_type
 from metasg_jax.limits import MOST
 from metasg_jax.programs.console import progress
-from metasg_jax.programs.lock import alone
 from metasg_jax.types import PostDefense
 
-_GROWING = ("attacks", "rules", "posts", "seeds")
-FIELDS = ("attack", "rule", "post", "seed", "accuracy", "asr", "score", "diverged", "seconds")
+FIELDS = ("attack", "rule", "post", "seed", "accuracy", "asr", "score", "diverged")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,18 +95,14 @@ class Plan:
         return tuple(make_post_defense(post) for post in self.posts)
 
     def to_json(self) -> dict:
-        """For a file; ``attacks``, ``rules``, ``posts`` and ``seeds`` may grow between runs."""
-        tree = json.loads(json.dumps(dataclasses.asdict(self)))
+        """What the outcome of each run depends on, beside its attack, rule, defence and seed."""
+        tree = json.loads(
+            json.dumps({n: dataclasses.asdict(getattr(self, n)) for n in ("game", "fl")})
+        )
         for name in ("types", "rule", "post_defense"):
             del tree["game"][name]
         del tree["fl"]["horizon"]
-        return tree | {"version": __version__}
-
-    @property
-    def mark(self) -> str:
-        """Twelve hex digits of the settings that runs which share a file must have in common."""
-        tree = self.to_json()
-        return mark({name: value for name, value in tree.items() if name not in _GROWING})
+        return json.loads(json.dumps(tree | {"rounds": self.rounds, "version": __version__}))
 
 
 def simulate_program(plan: Plan, dataset: Dataset, out: Path | None, console: Console) -> list:
@@ -164,167 +157,10 @@ def simulate_program(plan: Plan, dataset: Dataset, out: Path | None, console: Co
         f"finite; {seconds:.1f} s with compiling"
     )
     if out is not None:
-        _write_rows(out / "simulation.csv", rows, ("round", *FIELDS[:-1]))
+        write_rows(out / "simulation.csv", rows, ("round", *FIELDS))
         simulation_curves(rows, title, out / "simulation.png")
         console.print(f"simulation.csv and simulation.png are in {out}")
     return rows
-
-
-def matrix_program(
-    plan: Plan, dataset: Dataset, out: Path, console: Console, command: str = "metasg matrix"
-) -> matrix.Matrix:
-    """Plays every attack against every rule, a program a rule, and writes the tables.
-
-    Each run is written to ``matrix.csv`` as it ends; the same command goes on where an earlier one
-    stopped, and plays only what is missing where attacks, rules, defences or seeds were added.
-
-    Args:
-        plan: what is played.
-        dataset: the images.
-        out: directory of the files.
-        console: where progress and the table are shown.
-        command: what the report says it was made with.
-
-    Raises:
-        CheckpointError: where ``out`` holds runs of other settings, or is being written to.
-    """
-    plan.check()
-    worlds = plan.worlds(dataset)
-    rules, posts = plan.make_rules(worlds[0]), plan.make_posts()
-    files.require_writable(out)
-    with alone(out):
-        return _play_matrix(plan, worlds, rules, posts, out, console, command)
-
-
-def _play_matrix(plan: Plan, worlds, rules, posts, out: Path, console: Console, command: str):
-    """:func:`matrix_program` once everything has been checked, with ``out`` to itself."""
-    rows = _resume(plan, out)
-    asked = [(a, r, s) for r in plan.rules for a in plan.attacks for s in range(plan.seeds)]
-    todo = [
-        (a, r, s) for a, r, s in asked if any((a, r, post, s) not in rows for post in plan.posts)
-    ]
-    files.write_json(out / "matrix.json", plan.to_json())
-    path, there, owner = out / "matrix.csv", len(asked) - len(todo), plan.mark
-    files.write_lines(path, FIELDS, rows.values(), owner)
-    if todo != asked:
-        console.print(f"{there} of {len(asked)} runs are in {out} already")
-    with progress(console, "{task.fields[note]}") as bar:
-        task = bar.add_task("runs", total=len(asked), completed=there, note="")
-        for number, (attack, rule, seed) in enumerate(todo, 1):
-            bar.update(task, note=f"{rule} against {attack}")
-            start = time.perf_counter()
-            metrics = matrix.play_cell(
-                jax.random.key(seed),
-                worlds[seed].replace(rule=rules[rule]),
-                jnp.int32(plan.attacks.index(attack)),
-                posts,
-                num_rounds=plan.rounds,
-            )
-            metrics = jax.tree.map(np.asarray, metrics)
-            seconds = f"{time.perf_counter() - start:.3f}"
-            new = [
-                _row(attack, rule, post, seed, metrics, p, seconds=seconds)
-                for p, post in enumerate(plan.posts)
-                if (attack, rule, post, seed) not in rows
-            ]
-            files.add_lines(path, FIELDS, new, owner)
-            rows |= {_place(row): row for row in new}
-            bar.update(task, advance=1)
-            last = number == len(todo) or todo[number][1] != rule
-            if last and not console.is_terminal:
-                console.print(f"{rule}: done, {there + number}/{len(asked)} runs")
-    result = matrix.assemble(plan.attacks, plan.rules, plan.posts, plan.seeds, rows.values())
-    wall = sum(float(rows[a, r, plan.posts[0], s]["seconds"]) for a, r, s in asked)
-    files.write_text(out / "matrix.md", _report(plan, result, wall, command))
-    heat_map(result, out / "matrix.png")
-    header, body = matrix.defence_rows(result)
-    shown = f"defences by their worst case, {min(20, len(body))} of {len(body)}"
-    console.print(rich_table(shown, header, body[:20]))
-    console.print(f"matrix.md, matrix.csv and matrix.png are in {out}")
-    return result
-
-
-def _report(plan: Plan, result: matrix.Matrix, seconds: float, command: str) -> str:
-    game, fl = plan.game, plan.fl
-    _, rows = matrix.defence_rows(result)
-    rows = [[r, post, f"{w} ± {se}" if se else w, *rest[:3]] for r, post, w, se, *rest in rows]
-    rule, post, score, by, *_ = rows[0]
-    worst, _ = matrix.worst_case(result)
-    parts = [
-        f"# Attacks against defences on {game.dataset}\n",
-        f"**Of {worst.size} defences `{rule}` with the post-training defence `{post}` has the best "
-        f"worst case, {score}, under `{by}`. {(worst > 0.5).sum()} keep more than 0.5 in their "
-        f"worst case, {(worst <= 0).sum()} keep nothing: they are at 0 or below.**\n",
-        "Score: test accuracy after the last round, minus the attack's success rate where there is "
-        "a backdoor. Each rule with the post-training defence that gives it the best worst case, "
-        "chosen on these very runs:\n",
-        markdown_table(
-            ["rule", "post-training", "worst score", "by", "mean score", "clean accuracy"],
-            [row for i, row in enumerate(rows) if row[0] not in {each[0] for each in rows[:i]}],
-        ),
-        "![heat map](matrix.png)\n",
-        f"Command: `{command}`, version {__version__}, {seconds:,.0f} s, compiling included. Every "
-        "run of every attack, rule, post-training defence and seed is in "
-        "[matrix.csv](matrix.csv).\n",
-        f"{fl.num_clients} clients, {fl.num_sampled} sampled, {fl.local_steps} local step(s) of "
-        f"batch {fl.batch_size}, learning rate {fl.local_lr:g}, partition {game.partition} "
-        f"{game.level:g}, {plan.rounds} rounds, {game.model} with hidden widths "
-        f"{', '.join(map(str, game.hidden))}, images pooled by {game.pool}, {game.num_root} root "
-        f"images. {len(plan.attacks)} attacks, {len(plan.rules)} rules, {len(plan.posts)} "
-        f"post-training defences; mean ± standard error over {plan.seeds} seeds, each with its own "
-        "splits, partition, model and batches, the same in all cells. Trigger: "
-        f"{game.trigger} of size {game.trigger_size} at {game.trigger_position}, target "
-        f"{game.target}. A share after @ is of all clients. The rules assume a share of "
-        f"{game.assumed_share:g} malicious ones; fields that a name does not set have their "
-        f"defaults, those of post-training defences too (`metasg list`). A worst "
-        "case is that of this list of attacks: one made for the defence may do worse (`metasg "
-        "exploit`).\n",
-    ]
-    return "\n".join(parts)
-
-
-def _resume(plan: Plan, out: Path) -> dict[tuple, dict]:
-    """The rows that ``out`` holds already, by attack, rule, post-training defence and seed."""
-    path = out / "matrix.csv"
-    if not path.is_file():
-        return {}
-    try:
-        before, now = files.read_json(out / "matrix.json"), plan.to_json()
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{out / 'matrix.json'}, the settings of the runs beside it, can't be read: {error}"
-        ) from None
-    differing = _differing(before, now)
-    if differing:
-        raise CheckpointError(
-            f"{out} holds runs of other settings ({', '.join(differing)}): name another --out"
-        )
-    return {_place(row): row for row in files.read_lines(path, FIELDS, _read_row, plan.mark)}
-
-
-def _differing(before: dict, now: dict) -> list[str]:
-    """Names of the settings that differ, but for the lists that may grow."""
-    names = []
-    for key, value in now.items():
-        if key in _GROWING:
-            continue
-        if isinstance(value, dict):
-            old = before.get(key)
-            old = old if isinstance(old, dict) else {}
-            names += [f"{key}.{name}" for name in value if old.get(name) != value[name]]
-        elif before.get(key) != value:
-            names.append(key)
-    return names
-
-
-def _read_row(row: dict[str, str]) -> dict[str, str]:
-    for name in ("seed", "accuracy", "asr", "score", "diverged", "seconds"):
-        float(row[name])  # raises ValueError
-    return row
-
-
-def _place(row: dict) -> tuple[str, str, str, int]:
-    return row["attack"], row["rule"], row["post"], int(row["seed"])
 
 
 def _row(attack: str, rule: str, post: str, seed: int, metrics, p: int, **more) -> dict:
@@ -333,7 +169,8 @@ def _row(attack: str, rule: str, post: str, seed: int, metrics, p: int, **more) 
     return dict(attack=attack, rule=rule, post=post, seed=str(seed), **numbers, **more)
 
 
-def _write_rows(path: Path, rows: list[dict], fields: tuple[str, ...]) -> None:
+def write_rows(path: Path, rows: list[dict], fields: tuple[str, ...]) -> None:
+    """A CSV of rows, under their fields."""
     with files.whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields)
         writer.writeheader()

@@ -181,34 +181,44 @@ def sweep_program(
         CheckpointError: for a file of a run that is damaged, or an ``out`` that another process
             writes to.
     """
+    done = play_sweep(sweep, dataset, out, console)
+    rows = _rows(sweep, done)
+    files.write_json(out / "sweep.json", {"command": command, "rows": rows})
+    header, body = _table(sweep, rows)
+    seconds = sum(outcome["seconds"] for outcome in done.values()) / len(sweep.plan.posts)
+    files.write_text(out / "sweep.md", _report(sweep, rows, header, body, seconds, command))
+    console.print(rich_table(f"{min(SHOWN, len(body))} of {len(body)} rows", header, body[:SHOWN]))
+    console.print(f"sweep.md and sweep.json are in {out}")
+    return rows
+
+
+def play_sweep(sweep: Sweep, dataset: Dataset, out: Path, console: Console) -> dict[Run, dict]:
+    """Plays what is missing in ``out``, with it to itself; what each run asked for came to.
+
+    Raises:
+        ConfigError, UnknownNameError, CheckpointError: as :func:`sweep_program`.
+    """
     points = sweep.points()
     for point in points:  # what only a world can tell: sizes of images, numbers of them
         point.plan.make_rules(point.plan.world(dataset, 0))
         point.plan.make_posts()
     files.require_writable(out / "runs")
+    asked = [
+        Run(p, seed, rule, attack, post)
+        for p, point in enumerate(points)
+        for seed in range(point.plan.seeds)
+        for rule in point.plan.rules
+        for attack in point.plan.attacks
+        for post in point.plan.posts
+    ]
+    paths = {run: out / "runs" / f"{_name(points, run)}.json" for run in asked}
     with alone(out):
-        asked = [
-            Run(p, seed, rule, attack, post)
-            for p, point in enumerate(points)
-            for seed in range(point.plan.seeds)
-            for rule in point.plan.rules
-            for attack in point.plan.attacks
-            for post in point.plan.posts
-        ]
-        paths = {run: out / "runs" / f"{_name(points, run)}.json" for run in asked}
         found = {run: read_run(path, _about(points, run)) for run, path in paths.items()}
         done = {run: outcome for run, outcome in found.items() if outcome is not None}
         if done:
             console.print(f"{len(done)} of {len(asked)} runs are in {out} already")
         _play(points, paths, done, dataset, console)
-        rows = _rows(sweep, points, done)
-        files.write_json(out / "sweep.json", {"command": command, "rows": rows})
-        header, body = _table(sweep, rows)
-        seconds = sum(outcome["seconds"] for outcome in done.values()) / len(sweep.plan.posts)
-        files.write_text(out / "sweep.md", _report(sweep, rows, header, body, seconds, command))
-    console.print(rich_table(f"{min(SHOWN, len(body))} of {len(body)} rows", header, body[:SHOWN]))
-    console.print(f"sweep.md and sweep.json are in {out}")
-    return rows
+    return {run: done[run] for run in asked}
 
 
 def read_run(path: Path, about: dict) -> dict | None:
@@ -230,8 +240,7 @@ def read_run(path: Path, about: dict) -> dict | None:
 
 def _about(points: Sequence[Point], run: Run) -> dict:
     """All that a run's outcome depends on."""
-    tree = points[run.point].plan.to_json()
-    settings = {name: tree[name] for name in ("game", "fl", "rounds", "version")}
+    settings = points[run.point].plan.to_json()
     return settings | {name: getattr(run, name) for name in ("attack", "rule", "post", "seed")}
 
 
@@ -294,10 +303,10 @@ def _outcome(metrics, p: int, seconds: float) -> dict:
     }
 
 
-def _rows(sweep: Sweep, points: Sequence[Point], done: dict[Run, dict]) -> list[dict]:
+def _rows(sweep: Sweep, done: dict[Run, dict]) -> list[dict]:
     """A row for each point, attack, rule and post-training defence, with the numbers by seed."""
     plan, rows = sweep.plan, []
-    for p, point in enumerate(points):
+    for p, point in enumerate(sweep.points()):
         for attack, rule, post in itertools.product(plan.attacks, plan.rules, plan.posts):
             runs = [done[Run(p, seed, rule, attack, post)] for seed in range(plan.seeds)]
             rows.append(

@@ -20,10 +20,16 @@ STEPS, BATCH = 3000, 256
 _SHOWN, _WIDTH, _BLOCKS, _FREQUENCIES = 20_000, 512, 3, 8
 _RATE, _EMA = 1e-3, 0.998
 _SAMPLING_STEPS = 30
+_LAST = 0.05
+"""The rest of the way from which on the velocity is no longer divided by less."""
 
 
-class Velocity(nn.Module):
-    """Velocity f32[B, P] at points f32[B, P] and times f32[B] for labels f32[B, C]."""
+class Clean(nn.Module):
+    """Clean images f32[B, P] behind points f32[B, P] at times f32[B], for labels f32[B, C].
+
+    Images fill few of the P directions and noise fills all of them: a network that tells the
+    velocity must carry the noise through, one that tells the image can forget it.
+    """
 
     width: int = _WIDTH
     blocks: int = _BLOCKS
@@ -71,7 +77,7 @@ def train(key: jax.Array, x: jax.Array, y: jax.Array, kinds: int, steps: int, ba
         batch: images a step.
     """
     key_init, key_steps = jax.random.split(key)
-    network = Velocity()
+    network = Clean()
     params = network.init(
         key_init, x[:1], jnp.zeros((1,), jnp.float32), jnp.zeros((1, kinds), jnp.float32)
     )
@@ -87,7 +93,7 @@ def train(key: jax.Array, x: jax.Array, y: jax.Array, kinds: int, steps: int, ba
             t = nn.sigmoid(jax.random.normal(key_time, (batch,), jnp.float32))
             target = x[chosen] - noise
             at = noise + t[:, None] * target
-            velocity: Any = network.apply(params, at, t, jax.nn.one_hot(y[chosen], kinds))
+            velocity = _velocity(network, params, at, t, jax.nn.one_hot(y[chosen], kinds))
             return jnp.mean((velocity - target) ** 2)
 
         def step(carry, i):
@@ -104,14 +110,20 @@ def train(key: jax.Array, x: jax.Array, y: jax.Array, kinds: int, steps: int, ba
     return run(key_steps, x, y, params)
 
 
+def _velocity(network: Clean, params: Any, x: jax.Array, t: jax.Array, labels: jax.Array) -> Any:
+    """Along the straight line to the clean image; close to it the way is cut, not divided by 0."""
+    clean: Any = network.apply(params, x, t, labels)
+    return (clean - x) / jnp.maximum(1 - t, _LAST)[:, None]
+
+
 def sample(key: jax.Array, params: Any, labels: jax.Array, kinds: int, size: int) -> jax.Array:
     """Images f32[B, P] in [-1, 1], or a little outside, of labels i32[B]; ``key`` is consumed."""
-    network, given = Velocity(), jax.nn.one_hot(labels, kinds)
+    network, given = Clean(), jax.nn.one_hot(labels, kinds)
 
     @jax.jit
     def run(key, params, given):
         def velocity(x, t) -> Any:
-            return network.apply(params, x, jnp.full((len(given),), t, jnp.float32), given)
+            return _velocity(network, params, x, jnp.full((len(given),), t, jnp.float32), given)
 
         def step(x, i):  # the midpoint rule
             half = velocity(x, i / _SAMPLING_STEPS)
