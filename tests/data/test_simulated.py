@@ -32,7 +32,7 @@ def digits():
 def few_steps(monkeypatch):
     """The generative model learns for a few steps only."""
     module = __import__("sys").modules[generated.__module__]
-    monkeypatch.setattr(module, "Velocity", functools.partial(module.Velocity, width=16, blocks=1))
+    monkeypatch.setattr(module, "Clean", functools.partial(module.Clean, width=16, blocks=1))
     monkeypatch.setattr(module, "STEPS", 30)
     monkeypatch.setattr(module, "_SHOWN", 200)
 

@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 
 from metasg_jax.config import FLConfig, MetaConfig, TeachConfig
-from metasg_jax.config.teach import LACKS
-from metasg_jax.errors import ConfigError
 from metasg_jax.features import FEATURES
-from metasg_jax.features.view import NEEDS, hide, is_blind
 from metasg_jax.learning.state import init_state, policies
 from metasg_jax.learning.teacher import (
     begin_teaching,
@@ -80,38 +77,3 @@ def test_what_servers_may_lack_is_dropped_and_nothing_else(lessons):
     names = list(FEATURES)
     together = view.known[:, names.index("root")] == view.known[:, names.index("root_inputs")]
     assert together.all(), "without root images there is neither"
-
-
-def test_servers_that_lack_something_play_and_are_shown_without_it():
-    state = init_state(jax.random.key(0), GAME, META)
-    lacks = ("root_update", "apply")
-    got = collect_lessons(jax.random.key(1), state, GAME, META, TRIMS[:1], told=False, lacks=lacks)
-    known = dict(zip([*FEATURES, "memory"], np.asarray(got.view.known).T, strict=True))
-    gone = {name for name, there in known.items() if not there.any()}
-    assert gone == {"root", "root_inputs", "influence"}
-    assert all(there.all() for name, there in known.items() if name not in gone)
-    assert is_blind(got.view.known).all()
-
-
-def test_blind_servers_doubt_as_their_own_weight_says(lessons):
-    """It counts for views without root images, and for no others."""
-    state, got = lessons
-    policy = policies(GAME, META)[0]
-
-    def loss(got, blind_weight):
-        groups = (jax.tree.map(jnp.asarray, got),)
-        config = CONFIG.replace(malicious_weight=12.0, blind_weight=blind_weight, drop=0.0)
-        opt = begin_teaching(state, config)
-        key = jax.random.key(3)
-        return teach(key, state, opt, groups, policy, config, TRIMS, jnp.int32(0), 1)[2]["loss"][0]
-
-    assert loss(got, 2.0) == loss(got, 12.0)
-    lacks = jnp.array([need != "memory" for need in NEEDS])
-    blind = got.replace(view=jax.vmap(hide, in_axes=(0, None))(got.view, lacks))
-    assert loss(blind, 2.0) != loss(blind, 12.0) == loss(blind, 99.0)
-
-
-def test_settings_name_what_a_server_may_lack():
-    assert LACKS == NEEDS
-    with pytest.raises(ConfigError, match=r"teach\.lacks = 'root'"):
-        TeachConfig(lacks=("root",)).check()

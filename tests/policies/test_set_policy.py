@@ -1,10 +1,14 @@
 """One set of weights for any clients: in any order, of any number, some of them absent."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metasg_jax.errors import ConfigError
+from metasg_jax.features import FEATURES
 from metasg_jax.features.view import NUM_COLUMNS, NUM_CONTEXT, NUM_KNOWN, ClientView, view_spec
 from metasg_jax.policies import SetPolicy
 from metasg_jax.policies.set_policy import BODIES
@@ -54,6 +58,25 @@ def test_who_is_absent_is_not_asked(learner):
         )  # fmt: skip
     only = view.replace(present=np.arange(6) == 5)
     assert np.asarray(mode(params, only))[5] == 1, "the likeliest present client is kept"
+
+
+@pytest.mark.parametrize(
+    "lacks", [(), ("root", "root_inputs"), ("influence",), ("root", "influence")]
+)
+def test_who_can_not_look_has_a_threshold_of_its_own(learner, lacks):
+    """It counts where both the root update and the influence on own images are missing."""
+    policy, params, moments, _ = learner
+    names = list(FEATURES)
+    known = np.ones(NUM_KNOWN, bool)
+    known[[names.index(name) for name in lacks]] = False
+    view = a_view(5).replace(known=known)
+    trust = jax.nn.sigmoid(moments(params, view)[0])
+    low, high = float(trust.min()) - 1e-4, float(trust.max()) + 1e-4
+    lenient = dataclasses.replace(policy, threshold=high, blind_threshold=low)
+    kept = (lenient.mode(params, view)[:5] > 0).sum()
+    assert kept == (5 if len(lacks) == 2 and "influence" in lacks else 1)
+    with pytest.raises(ConfigError, match="blind_threshold = 1"):
+        dataclasses.replace(policy, blind_threshold=1.0)
 
 
 @pytest.mark.parametrize("n", [2, 33])

@@ -5,8 +5,6 @@ from metasg_jax.config.fields import static
 from metasg_jax.limits import LARGEST, is_positive
 from metasg_jax.struct import Struct
 
-LACKS = ("apply", "last", "root_update", "memory")
-
 
 class TeachConfig(Struct):
     """The teacher: imitation of a filter that is told who is malicious, then under own play."""
@@ -26,9 +24,6 @@ class TeachConfig(Struct):
     responder: str = static("none")
     """Who else own play meets: attackers who look through the learner each round, and dilute what
     they send with honest work as far as it pays (``looking``, or ``looking / kept``)."""
-    lacks: tuple[str, ...] = static(())
-    """What servers of own play do without: of root_update, apply (a view of their own images),
-    last (the model's last matrix) and memory."""
     steps: int = static(1500)
     """Steps of Adam after each collection of lessons."""
     batch: int = static(256)
@@ -37,9 +32,6 @@ class TeachConfig(Struct):
     """Step size, falling to 0 over the steps."""
     malicious_weight: float = 2.0
     """Weight of a malicious client in the loss; an honest one counts 1."""
-    blind_weight: float = 2.0
-    """The same where the server has no root images, if it is less: who knows little and doubts
-    everybody keeps nobody."""
     whole_harm: float = 1.0
     """Share of a malicious client's row, in (0, 1], from which it has that weight; one that is
     diluted further counts in proportion."""
@@ -70,9 +62,7 @@ class TeachConfig(Struct):
         for name in ("worlds", "own_play", "passes", "horizon"):
             require_count(f"teach.{name}", getattr(self, name), least=0)
         require(is_positive(self.lr), "teach.lr", self.lr, "above 0 and finite, in float32 too")
-        for need in self.lacks:
-            require(need in LACKS, "teach.lacks", need, f"of {', '.join(LACKS)}")
-        for name in ("malicious_weight", "blind_weight", "clean_weight"):
+        for name in ("malicious_weight", "clean_weight"):
             value = getattr(self, name)
             require(is_positive(value), f"teach.{name}", value, "above 0 and finite")
         require(0 < self.whole_harm <= 1, "teach.whole_harm", self.whole_harm, "in (0, 1]")

@@ -339,7 +339,8 @@ def load_defender(
             says.
         last: path of the last matrix, as ``head/kernel``; searched by default.
         num_slots: clients that are remembered; who was seen longest ago is forgotten first.
-        threshold: in (0, 1), how sure it must be of a client to keep it; 0.5 as it was taught. A
+        threshold: in (0, 1), how sure it must be of a client to keep it; as it was taught, 0.5, and
+            ``v3`` 1/7 where the server has nothing of its own to look with. A
             stricter one leaves out diluted attacks and honest clients: see
             :meth:`Defender.fine_tune`.
 
@@ -360,7 +361,9 @@ def load_defender(
     """
     player, card = read_defender(find(name))
     if threshold is not None:
-        strict = dataclasses.replace(player.policy, threshold=threshold)  # pyrefly: ignore
+        strict = dataclasses.replace(  # pyrefly: ignore
+            player.policy, threshold=threshold, blind_threshold=threshold
+        )
         player = player.replace(policy=strict)
     return Defender(player, card, apply, root, last, num_slots)
 

@@ -134,29 +134,13 @@ def known_columns(known: jax.Array) -> tuple[jax.Array, jax.Array]:
     return clients, jnp.concatenate([family, jnp.ones((3,), bool)])
 
 
-NEEDS = (*sorted({need for family in FEATURES.values() for need in family.needs}), "memory")
-"""What a server may lack, in order."""
-
-
-def hide(view: ClientView, lacks: jax.Array) -> ClientView:
-    """A view as a server has it that lacks things of bool[..., len(NEEDS)]; axes lead both."""
-
-    def gone(needs):
-        return sum(
-            (lacks[..., NEEDS.index(need)] for need in needs), jnp.zeros(lacks.shape[:-1], bool)
-        )
-
-    hidden = [gone(family.needs) for family in FEATURES.values()] + [gone(("memory",))]
-    return view.replace(known=view.known & ~jnp.stack(hidden, axis=-1))
-
-
 def is_blind(known: jax.Array) -> jax.Array:
-    """Whether a server has nothing of its own to hold beside the updates, of bool[..., NUM_KNOWN].
+    """Whether a server has nothing of its own to hold beside the updates, of bool[NUM_KNOWN].
 
     Then neither the root update nor the influence on its own images is there.
     """
     names = list(FEATURES)
-    return ~(known[..., names.index("root")] | known[..., names.index("influence")])
+    return ~(known[names.index("root")] | known[names.index("influence")])
 
 
 def _there(need: str, received: Received, server: ServerData) -> bool:

@@ -16,7 +16,8 @@ import optax
 
 from metasg_jax.config import MetaConfig, TeachConfig
 from metasg_jax.evaluation.metrics import measure_deployed
-from metasg_jax.features.view import NEEDS, ClientView, hide, is_blind
+from metasg_jax.features import FEATURES
+from metasg_jax.features.view import MEMORY, ClientView
 from metasg_jax.game.rollout import Player
 from metasg_jax.learning.state import MetaSGState, defender_player
 from metasg_jax.policies import SetPolicy
@@ -59,7 +60,6 @@ def collect_lessons(
     told: bool,
     blended: Any = None,
     responder: str = "none",
-    lacks: tuple[str, ...] = (),
 ) -> Lessons:
     """Plays an episode against each type, with each trim, and writes down who was malicious.
 
@@ -74,19 +74,15 @@ def collect_lessons(
             so that models that have taken in some poison are met too.
         blended: the same game with attacks that can be diluted, for the responder.
         responder: ``looking``, with its options, or ``none``, which leaves it out.
-        lacks: what the server does without, of :data:`metasg_jax.features.view.NEEDS`.
 
     Returns:
         Lessons with L = K H, in the order of types and rounds, on the host; the blended types last.
     """
     player = defender_player(state, game, config, greedy=True)
-    lacking = jnp.array([need in lacks for need in NEEDS])
 
     def each_trim(game, looking=None):
         played = [
-            _play(
-                jax.random.clone(key), game, player, jnp.float32(trim), looking, lacking, told=told
-            )
+            _play(jax.random.clone(key), game, player, jnp.float32(trim), looking, told=told)
             for trim in trims
         ]
         return [jax.tree.map(np.asarray, each) for each in played]
@@ -113,17 +109,13 @@ def collect_lessons(
 
 
 @functools.partial(jax.jit, static_argnames="told")
-def _play(
-    key: Key, game, player: Player, trim: jax.Array, looking: Looking | None, lacking: jax.Array,
-    told: bool,
-):  # fmt: skip
+def _play(key: Key, game, player: Player, trim: jax.Array, looking: Looking | None, told: bool):
     """Views, answers and harm [K, H, ..] of an episode a type, and validation scores f32[K]."""
     n, place = game.num_trusted, game.num_trusted + game.rule.action_spec.index("trim")
     nothing = jnp.zeros((game.attacker_action_size,), jnp.float32)
 
     def turned(view):
-        shown: Any = hide(view, lacking)
-        return player.mode(shown).at[place].set(trim)
+        return player.mode(view).at[place].set(trim)
 
     def episode(_, i):
         xi = game.prior[i]
@@ -141,7 +133,6 @@ def _play(
             else:
                 received, state, harm = looking.look(key_attack, game, state, xi, player, turned)
             view, state = game.observe(state, received)
-            view = hide(view, lacking)
             action = turned(view)
             if told:
                 errs = jax.random.uniform(key_turn, (n,), jnp.float32) < rate
@@ -226,11 +217,7 @@ def teach(
             present = view.present.astype(jnp.float32)
             # a diluted row does less harm, and a sleeper's none
             part = jnp.minimum(batch.harm / config.whole_harm, 1.0)
-            # who knows little and doubts everybody keeps nobody
-            least = jnp.minimum(config.malicious_weight, config.blind_weight)
-            blind = is_blind(view.known)[:, None]
-            most = jnp.where(blind, least, config.malicious_weight)
-            weight = jnp.where(batch.malicious, most * part, 1.0)
+            weight = jnp.where(batch.malicious, config.malicious_weight * part, 1.0)
             weight = present * weight
             clean = ~batch.malicious.any(axis=1, keepdims=True)
             weight = weight * jnp.where(clean, config.clean_weight, 1.0)
@@ -317,5 +304,15 @@ def drop_families(key: Key, view: ClientView, config: TeachConfig) -> ClientView
     So one set of weights serves a server without a memory of its clients, without root images or
     with a model whose last matrix is not found. ``view`` has a leading axis L.
     """
-    shape = (len(view.known), len(NEEDS))
-    return hide(view, jax.random.uniform(key, shape, jnp.float32) < config.drop)
+    needs = sorted({need for family in FEATURES.values() for need in family.needs})
+    lacks = jax.random.uniform(key, (len(view.known), len(needs) + 1), jnp.float32) < config.drop
+    none = jnp.zeros((len(view.known),), bool)
+
+    def gone(family):
+        """Families of one need go together: a server without root images has none of them."""
+        return sum((lacks[:, needs.index(need)] for need in family.needs), none)
+
+    dropped = [gone(family) for family in FEATURES.values()]
+    assert len(dropped) == MEMORY
+    dropped = jnp.stack([*dropped, lacks[:, -1]], axis=1)
+    return view.replace(known=view.known & ~dropped)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from metasg_jax.errors import ConfigError
-from metasg_jax.features.view import ClientView, known_columns
+from metasg_jax.features.view import ClientView, is_blind, known_columns
 from metasg_jax.policies.gaussian import bounded_log_std, normal_log_density
 from metasg_jax.types import Key, Params
 
@@ -120,6 +120,8 @@ class SetPolicy:
         init_std: of the knobs, before the tanh.
         learn_std: whether that deviation is a parameter.
         threshold: in (0, 1).
+        blind_threshold: the same for a server that has nothing of its own to look with. Who was
+            taught to doubt whom it can't be sure of would keep nobody there.
 
     Raises:
         ConfigError: for a threshold out of range.
@@ -132,11 +134,13 @@ class SetPolicy:
     init_std: float = 0.3
     learn_std: bool = False
     threshold: float = 0.5
+    blind_threshold: float = 0.5
 
     def __post_init__(self):
-        """Checks the threshold."""
-        if not 0 < self.threshold < 1:
-            raise ConfigError(f"threshold = {self.threshold:g}: in (0, 1)")
+        """Checks the thresholds."""
+        for name in ("threshold", "blind_threshold"):
+            if not 0 < getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name):g}: in (0, 1)")
 
     @property
     def action_size(self) -> int:
@@ -179,7 +183,8 @@ class SetPolicy:
     def mode(self, params: Params, obs: ClientView) -> jax.Array:
         """F32[n + k]."""
         logits, means = self.moments(params, obs)
-        kept = jax.nn.sigmoid(logits) > self.threshold
+        threshold = jnp.where(is_blind(obs.known), self.blind_threshold, self.threshold)
+        kept = jax.nn.sigmoid(logits) > threshold
         present = obs.present
         best = jnp.argmax(jnp.where(present, logits, -jnp.inf))
         only = jnp.arange(logits.shape[0]) == best

@@ -103,7 +103,7 @@ def teach_program(
                 got = collect_lessons(
                     jax.random.fold_in(jax.random.key(config.seed), number),
                     state, world, config.meta, trims, told,
-                    None if told else blended, kind.teach.responder, kind.teach.lacks,
+                    None if told else blended, kind.teach.responder,
                 )  # fmt: skip
                 got = got.replace(earned=_widened(got.earned, len(teacher.trims)))
                 _write(path, got, mark)
