@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metasg_jax.aggregators.client_trust import knob_of_clip, knob_of_trim
 from metasg_jax.config import FLConfig, GameConfig, RunConfig
 from metasg_jax.errors import ConfigError, UnknownNameError
 from metasg_jax.evaluation.contestants import (
     Contestant,
-    knob_of_clip,
-    knob_of_trim,
     parse_contestant,
 )
 from metasg_jax.evaluation.judge import judge, summary
@@ -118,6 +117,8 @@ def test_the_json_and_the_table_say_the_same(judged):
         ("median / hot", "option 'hot': warm, shuffled, lr=NUMBER"),
         ("v1 / threshold=1", "threshold = 1: in"),
         ("median / threshold=0.9", "decide about clients"),
+        ("median / trim=0.3", "trim is for those that decide about clients"),
+        ("v1 / trim=0.5", "trim = 0.5: from 0 to 0.45"),
         ("median / lr=0", "above 0"),
         ("constant:clip=3", "clip = 3"),
         ("median / shuffled", "decide about clients"),
@@ -140,6 +141,8 @@ def test_options_are_read():
     assert got.post == "fine_tune"
     strict = parse_contestant("v1 / threshold=0.9 / fine_tune", 10)
     assert strict.player.policy.threshold == 0.9 and strict.post == "fine_tune"
+    trims = [parse_contestant(f"v1 / trim={trim}", 10) for trim in (0.1, 0.3)]
+    assert len({each.played for each in (*trims, strict)}) == 3, "they don't share a run"
 
 
 def test_knobs_stand_for_what_they_say():

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metasg_jax.aggregators import ClientTrust
 from metasg_jax.errors import ConfigError
 from metasg_jax.features import FEATURES
 from metasg_jax.features.view import NUM_COLUMNS, NUM_CONTEXT, NUM_KNOWN, ClientView, view_spec
@@ -77,6 +78,20 @@ def test_who_can_not_look_has_a_threshold_of_its_own(learner, lacks):
     assert kept == (5 if len(lacks) == 2 and "influence" in lacks else 1)
     with pytest.raises(ConfigError, match="blind_threshold = 1"):
         dataclasses.replace(policy, blind_threshold=1.0)
+
+
+def test_a_user_may_ask_for_more_trimming_and_less_trust(learner):
+    policy, params, _, mode = learner
+    asked = policy.stricter(threshold=0.7, trim=0.3)
+    assert asked.threshold == asked.blind_threshold == 0.7
+    clip, trim, own = np.asarray(asked.mode(params, a_view(5))[5:])
+    was = np.asarray(mode(params, a_view(5))[5:])
+    assert clip == was[0] and own == was[2] and was[1] < trim
+    assert float(ClientTrust().trim_share(trim)) == pytest.approx(0.3, abs=1e-6)
+    assert policy.stricter(trim=0.0).mode(params, a_view(5))[6] == was[1], "at least, not at most"
+    assert policy.stricter() == policy
+    with pytest.raises(ConfigError, match=r"trim = 0\.46: from 0 to 0\.45"):
+        policy.stricter(trim=0.46)
 
 
 @pytest.mark.parametrize("n", [2, 33])

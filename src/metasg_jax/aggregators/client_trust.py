@@ -1,5 +1,7 @@
 """The rule of a defender that decides about each client: trust, and knobs over the trusted rows."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -103,6 +105,18 @@ class ClientTrust(ClippedTrimmedMean):
             "rejected": count_rejected(received, present),
         }
         return update, state, info
+
+
+def knob_of_clip(multiple: float) -> float:
+    """The knob ``clip`` that stands for a multiple of the median norm."""
+    rule = ClientTrust()
+    span = math.log(rule.max_clip / rule.min_clip)
+    return 2 * math.log(multiple / rule.min_clip) / span - 1
+
+
+def knob_of_trim(share: float) -> float:
+    """The knob ``trim`` that stands for a share a side."""
+    return 2 * share / ClientTrust().max_trim - 1
 
 
 def _unit(knob):

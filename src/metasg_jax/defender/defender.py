@@ -1,6 +1,5 @@
 """A defender for a server of one's own: which client to believe, and what to make of the rest."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
@@ -327,6 +326,7 @@ def load_defender(
     last: str | None = None,
     num_slots: int = 4096,
     threshold: float | None = None,
+    trim: float | None = None,
 ) -> Defender:
     """A defender that was trained in simulation, for a server of one's own.
 
@@ -343,11 +343,14 @@ def load_defender(
             ``v3`` 1/7 where the server has nothing of its own to look with. A
             stricter one leaves out diluted attacks and honest clients: see
             :meth:`Defender.fine_tune`.
+        trim: from 0 to 0.45, the least share of the kept clients that is dropped at each side of
+            every coordinate, against attackers who know the defender and dilute their poison. What
+            it costs without them is on the page of the worst case.
 
     Raises:
         UnknownNameError: for a name that is neither shipped nor a directory.
         CheckpointError: for files that can't be read or belong to other features.
-        ConfigError: for root images that don't fit, or a threshold out of range.
+        ConfigError: for root images that don't fit, or a threshold or trim out of range.
 
     Example:
         >>> defender = load_defender("v3")
@@ -360,11 +363,8 @@ def load_defender(
         {3: 'entries that are not finite, or too large'}
     """
     player, card = read_defender(find(name))
-    if threshold is not None:
-        strict = dataclasses.replace(  # pyrefly: ignore
-            player.policy, threshold=threshold, blind_threshold=threshold
-        )
-        player = player.replace(policy=strict)
+    assert isinstance(player.policy, SetPolicy)
+    player = player.replace(policy=player.policy.stricter(threshold, trim))
     return Defender(player, card, apply, root, last, num_slots)
 
 

@@ -5,6 +5,7 @@
     v3                          a shipped defender, or the directory of one or of a run
     v3 / shuffled               its decisions, dealt to the round's clients at random
     v3 / threshold=0.9          it keeps whom it believes more than so
+    v3 / trim=0.3               and drops so much of these at each side, at least
     untrained                   the same network with the weights it begins with
     told                        the perfect filter: it is told who is malicious
     root_only                   the model trained on the server's images alone
@@ -25,6 +26,7 @@ import jax
 import numpy as np
 
 from metasg_jax.aggregators import ClientTrust
+from metasg_jax.aggregators.client_trust import knob_of_clip
 from metasg_jax.defender.files import find, read_defender, shipped
 from metasg_jax.errors import ConfigError
 from metasg_jax.features.view import view_spec
@@ -68,18 +70,6 @@ class Contestant:
     server_lr: float = 1.0
 
 
-def knob_of_clip(multiple: float) -> float:
-    """The knob ``clip`` that stands for a multiple of the median norm."""
-    rule = ClientTrust()
-    span = np.log(rule.max_clip / rule.min_clip)
-    return float(2 * np.log(multiple / rule.min_clip) / span - 1)
-
-
-def knob_of_trim(share: float) -> float:
-    """The knob ``trim`` that stands for a share a side."""
-    return float(2 * share / ClientTrust().max_trim - 1)
-
-
 def parse_contestant(text: str, num_sampled: int) -> Contestant:
     """Reads a contestant as the module says.
 
@@ -93,14 +83,16 @@ def parse_contestant(text: str, num_sampled: int) -> Contestant:
         'fine_tune'
     """
     head, *options = (part.strip() for part in text.split(" / "))
-    post, warm, server_lr, kind, threshold = "none", False, 1.0, "policy", None
+    post, warm, server_lr, kind = "none", False, 1.0, "policy"
+    stricter: dict[str, float] = {}
     for option in options:
         if option == "warm":
             warm = True
         elif option == "shuffled":
             kind = "shuffled"
-        elif option.startswith("threshold="):
-            threshold = number(option[10:], f"contestant {text!r}: threshold")
+        elif option.startswith(("threshold=", "trim=")):
+            field, _, value = option.partition("=")
+            stricter[field] = number(value, f"contestant {text!r}: {field}")
         elif option.startswith("lr="):
             server_lr = number(option[3:], f"contestant {text!r}: lr")
             if not 0 < server_lr < np.inf:
@@ -111,13 +103,17 @@ def parse_contestant(text: str, num_sampled: int) -> Contestant:
         else:
             raise ConfigError(
                 f"contestant {text!r}: option {option!r}: warm, shuffled, lr=NUMBER, "
-                f"threshold=NUMBER or a post-training defence of {', '.join(POST_DEFENSES)}"
+                f"threshold=NUMBER, trim=NUMBER or a post-training defence of "
+                f"{', '.join(POST_DEFENSES)}"
             )
     rest = dict(post=post, warm=warm, server_lr=server_lr)
     name = head.partition(":")[0]
     decides = head in shipped() or Path(head).is_dir()
-    if threshold is not None and not decides:
-        raise ConfigError(f"contestant {text!r}: threshold is for those that decide about clients")
+    for field in stricter:
+        if not decides:
+            raise ConfigError(
+                f"contestant {text!r}: {field} is for those that decide about clients"
+            )
     if name == "told":
         return Contestant(text, "told", knobs=(knob_of_clip(PERFECT_CLIP), -1.0, -1.0), **rest)
     if name == "root_only":
@@ -130,11 +126,9 @@ def parse_contestant(text: str, num_sampled: int) -> Contestant:
         return Contestant(text, kind, untrained(num_sampled), **rest)
     if decides:
         player, _ = read_defender(find(head))
-        changes: dict[str, Any] = {"num_clients": num_sampled}
-        if threshold is not None:
-            changes["threshold"] = threshold
-        policy = dataclasses.replace(player.policy, **changes)  # pyrefly: ignore
-        played = f"{head} {threshold}"
+        assert isinstance(player.policy, SetPolicy)
+        policy = dataclasses.replace(player.policy, num_clients=num_sampled).stricter(**stricter)
+        played = f"{head} {stricter}"
         return Contestant(text, kind, player.replace(policy=policy), played, **rest)
     if kind == "shuffled":
         raise ConfigError(f"contestant {text!r}: shuffled is for those that decide about clients")

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from metasg_jax.aggregators.client_trust import ClientTrust, knob_of_trim
 from metasg_jax.errors import ConfigError
 from metasg_jax.features.view import ClientView, is_blind, known_columns
 from metasg_jax.policies.gaussian import bounded_log_std, normal_log_density
@@ -122,6 +123,7 @@ class SetPolicy:
         threshold: in (0, 1).
         blind_threshold: the same for a server that has nothing of its own to look with. Who was
             taught to doubt whom it can't be sure of would keep nobody there.
+        least_knobs: what the mode turns each knob to at least, in [-1, 1]; empty for no such limit.
 
     Raises:
         ConfigError: for a threshold out of range.
@@ -135,12 +137,34 @@ class SetPolicy:
     learn_std: bool = False
     threshold: float = 0.5
     blind_threshold: float = 0.5
+    least_knobs: tuple[float, ...] = ()
 
     def __post_init__(self):
         """Checks the thresholds."""
         for name in ("threshold", "blind_threshold"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name):g}: in (0, 1)")
+
+    def stricter(self, threshold: float | None = None, trim: float | None = None) -> "SetPolicy":
+        """The same policy, of ``client_trust``, as its user wants it deployed.
+
+        Args:
+            threshold: in (0, 1), for servers that look and for those that can't.
+            trim: from 0 to 0.45, the least share of the kept that is dropped at each side of every
+                coordinate.
+
+        Raises:
+            ConfigError: for a value out of range.
+        """
+        changes: dict[str, Any] = {}
+        if threshold is not None:
+            changes |= {"threshold": threshold, "blind_threshold": threshold}
+        if trim is not None:
+            most = ClientTrust().max_trim
+            if not 0 <= trim <= most:
+                raise ConfigError(f"trim = {trim:g}: from 0 to {most:g}")
+            changes["least_knobs"] = (-1.0, knob_of_trim(trim), -1.0)
+        return dataclasses.replace(self, **changes)
 
     @property
     def action_size(self) -> int:
@@ -189,7 +213,10 @@ class SetPolicy:
         best = jnp.argmax(jnp.where(present, logits, -jnp.inf))
         only = jnp.arange(logits.shape[0]) == best
         kept = jnp.where((kept & present).any(), kept, only)
-        return jnp.concatenate([jnp.where(kept, 1.0, -1.0), jnp.tanh(means)])
+        knobs = jnp.tanh(means)
+        if self.least_knobs:
+            knobs = jnp.maximum(knobs, jnp.asarray(self.least_knobs))
+        return jnp.concatenate([jnp.where(kept, 1.0, -1.0), knobs])
 
     def trust(self, params: Params, obs: ClientView) -> jax.Array:
         """How likely each client is to be worth keeping, f32[n] in [0, 1]; 0 if absent."""

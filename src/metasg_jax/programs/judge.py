@@ -9,13 +9,12 @@ from pathlib import Path
 from rich.console import Console
 
 from metasg_jax import files
+from metasg_jax.aggregators.client_trust import knob_of_clip, knob_of_trim
 from metasg_jax.config import RunConfig
 from metasg_jax.data import Dataset
 from metasg_jax.errors import ConfigError
 from metasg_jax.evaluation.contestants import (
     Contestant,
-    knob_of_clip,
-    knob_of_trim,
     parse_contestant,
 )
 from metasg_jax.evaluation.judge import Judged, judge, summary
