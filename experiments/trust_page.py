@@ -110,12 +110,12 @@ def lead_of(result: dict) -> tuple[float, float]:
 
 
 def others(found: dict) -> str:
-    """One line a study: scores, and the regret beside its target."""
+    """One line a study: scores of the newest defender there, and regrets beside the target."""
     rows = []
     for name, result in found.items():
         if name.startswith(("card-", "seeds-", "parts-")):
             continue
-        first = defenders(result)[0]
+        first = max(name for name in defenders(result) if name in SHIPPED)
         mean, half = regret(result, first)
         each = row_of(result, first)
         gap = (row_of(result, "told") - each).mean(0)
@@ -127,11 +127,11 @@ def others(found: dict) -> str:
             (r["mean"] for r in result["rows"] if r["contestant"] not in ours), default=np.nan
         )
         rows.append(
-            [f"{name} ({len(result['worlds'])})", first, f"{each.mean():.3f}",
+            [f"{name} ({len(result['worlds'])})", f"{each.mean():.3f} ({first})",
              f"{row_of(result, 'told').mean():.3f}", f"{pm((mean, half))} ({met} {target})",
-             f"{result['types'][worst]} {gap[worst]:+.3f}", f"{best:.3f}"]
+             f"{result['types'][worst]} {gap[worst]:+.3f}", pm(regret(result, "v1")), f"{best:.3f}"]
         )  # fmt: skip
-    header = ["study (worlds)", "defender", "its score", "perfect filter", "regret", "worst type",
+    header = ["study (worlds)", "score", "perfect filter", "regret", "worst type", "regret of v1",
               "best beside it"]  # fmt: skip
     return markdown_table(header, rows)
 
