@@ -10,7 +10,9 @@ from metasg_jax.evaluation.statistics import t_interval
 from metasg_jax.evaluation.tables import markdown_table
 
 LEVELS = (0.1, 0.5, 0.9)
-SHOWN = ("v1", "v3 / fine_tune", "v3 / threshold=0.9 / fine_tune", "told")
+SHOWN = (
+    "v1", "v3 / fine_tune", "v3 / threshold=0.9 / fine_tune", "v3 / trim=0.3 / fine_tune", "told",
+)  # fmt: skip
 NOBODY: dict = {"rows": []}
 ATTACKERS = ("zoo", "blend", "kept", "sleepers", "learned", "gradient")
 
