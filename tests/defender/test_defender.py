@@ -154,6 +154,21 @@ def test_a_threshold_leaves_out_who_is_not_sure_enough(files):
         load_defender(files, threshold=1.0)
 
 
+def test_a_least_trim_drops_the_outermost_of_the_kept(files):
+    """Two of five at each side leave the middle one; without it the others count too."""
+    clients = [moved(by) for by in (0.1, 0.11, 0.12, 0.3, 0.4)]
+    moves = {}
+    for trim in (None, 0.4):
+        each = load_defender(files, apply=apply, root=(X, Y), trim=trim)
+        model, _, report = each.aggregate(each.init(MODEL), MODEL, clients)
+        moves[trim] = model["out/w"] - MODEL["out/w"]
+        assert len(report["kept"]) == 5
+    np.testing.assert_allclose(moves[0.4], 0.12, atol=1e-5)
+    assert (moves[None] > 0.13).all()
+    with pytest.raises(ConfigError, match=r"trim = 0\.5: from 0 to 0\.45"):
+        load_defender(files, trim=0.5)
+
+
 @pytest.mark.parametrize(
     ("hostile", "why"),
     [
