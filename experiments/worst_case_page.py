@@ -71,6 +71,8 @@ def table_of_defences(found: dict) -> str:
     """Worst case over the zoo and the blends that all defences met; clean score beside it."""
     rows = []
     for name in names_in(found):
+        if "threshold" in name and "fine_tune" not in name:
+            continue  # it is in the JSON
         row = [name]
         for level in LEVELS:
             zoo = found.get(f"zoo-{level}")
