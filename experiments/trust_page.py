@@ -165,7 +165,7 @@ def by_type(found: dict) -> str:
     """Table of the card: learned minus perfect filter, and what is kept."""
     parts = []
     for name, result in found.items():
-        if name not in ("card-0.5", "card-0.9", "never-met-0.9"):
+        if name not in ("card-0.5", "card-0.9"):
             continue
         names = defenders(result)[:1]
         rows = []
