@@ -17,6 +17,7 @@ from unittest import mock
 
 import numpy as np
 
+from metasg_jax import files
 from metasg_jax.aggregators import AGGREGATORS
 from metasg_jax.config import FLConfig, GameConfig, MetaConfig, RunConfig, TeachConfig
 from metasg_jax.fl import receive
@@ -357,6 +358,16 @@ def foreign_files(room: Room, seed: int) -> Iterator[Injection]:
     for change in (renamed, others_checkpoint, others_checkpoints, earlier_as_later, unsealed,
                    plain_metrics, no_checkpoints):  # fmt: skip
         yield case(f"pretrain: {change.__name__}", "pretrained", room.pretrain, change)
+
+    def older(folder, other):
+        path = min((folder / "runs").iterdir())
+        path.write_text(json.dumps(files.read_json(path)))
+
+    def another_program(folder, other):
+        min((folder / "runs").iterdir()).write_text('{"a": 1}')
+
+    for change in (older, another_program):
+        yield case(f"matrix: {change.__name__}", "matrices", room.matrix, change)
 
 
 GROUPS = (damaged_files, stopped_inside, killed_from_outside, foreign_files,

@@ -109,11 +109,9 @@ def parse_contestant(text: str, num_sampled: int) -> Contestant:
     rest = dict(post=post, warm=warm, server_lr=server_lr)
     name = head.partition(":")[0]
     decides = head in shipped() or Path(head).is_dir()
-    for field in stricter:
-        if not decides:
-            raise ConfigError(
-                f"contestant {text!r}: {field} is for those that decide about clients"
-            )
+    if stricter and not decides:
+        asked = " and ".join(stricter)
+        raise ConfigError(f"contestant {text!r}: {asked} is for those that decide about clients")
     if name == "told":
         return Contestant(text, "told", knobs=(knob_of_clip(PERFECT_CLIP), -1.0, -1.0), **rest)
     if name == "root_only":

@@ -10,7 +10,7 @@ from metasg_jax.evaluation import matrix
 from metasg_jax.evaluation.plots import heat_map
 from metasg_jax.evaluation.tables import markdown_table, rich_table
 from metasg_jax.programs.simulate import FIELDS, Plan, write_rows
-from metasg_jax.programs.sweep import Run, Sweep, play_sweep
+from metasg_jax.programs.sweep import Run, Sweep, play_sweep, seconds_of_play
 
 
 def matrix_program(
@@ -32,8 +32,7 @@ def matrix_program(
     rows = [_row(run, outcome) for run, outcome in done.items()]
     write_rows(out / "matrix.csv", rows, (*FIELDS, "seconds"))
     result = matrix.assemble(plan.attacks, plan.rules, plan.posts, plan.seeds, rows)
-    seconds = sum(outcome["seconds"] for outcome in done.values()) / len(plan.posts)
-    files.write_text(out / "matrix.md", _report(plan, result, seconds, command))
+    files.write_text(out / "matrix.md", _report(plan, result, seconds_of_play(plan, done), command))
     heat_map(result, out / "matrix.png")
     header, body = matrix.defence_rows(result)
     shown = f"defences by their worst case, {min(20, len(body))} of {len(body)}"

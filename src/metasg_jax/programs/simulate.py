@@ -96,9 +96,7 @@ class Plan:
 
     def to_json(self) -> dict:
         """What the outcome of each run depends on, beside its attack, rule, defence and seed."""
-        tree = json.loads(
-            json.dumps({n: dataclasses.asdict(getattr(self, n)) for n in ("game", "fl")})
-        )
+        tree: dict = {"game": dataclasses.asdict(self.game), "fl": dataclasses.asdict(self.fl)}
         for name in ("types", "rule", "post_defense"):
             del tree["game"][name]
         del tree["fl"]["horizon"]

@@ -185,7 +185,7 @@ def sweep_program(
     rows = _rows(sweep, done)
     files.write_json(out / "sweep.json", {"command": command, "rows": rows})
     header, body = _table(sweep, rows)
-    seconds = sum(outcome["seconds"] for outcome in done.values()) / len(sweep.plan.posts)
+    seconds = seconds_of_play(sweep.plan, done)
     files.write_text(out / "sweep.md", _report(sweep, rows, header, body, seconds, command))
     console.print(rich_table(f"{min(SHOWN, len(body))} of {len(body)} rows", header, body[:SHOWN]))
     console.print(f"sweep.md and sweep.json are in {out}")
@@ -202,7 +202,8 @@ def play_sweep(sweep: Sweep, dataset: Dataset, out: Path, console: Console) -> d
     for point in points:  # what only a world can tell: sizes of images, numbers of them
         point.plan.make_rules(point.plan.world(dataset, 0))
         point.plan.make_posts()
-    files.require_writable(out / "runs")
+    for folder in (out, out / "runs"):
+        files.require_writable(folder)
     asked = [
         Run(p, seed, rule, attack, post)
         for p, point in enumerate(points)
@@ -219,6 +220,11 @@ def play_sweep(sweep: Sweep, dataset: Dataset, out: Path, console: Console) -> d
             console.print(f"{len(done)} of {len(asked)} runs are in {out} already")
         _play(points, paths, done, dataset, console)
     return {run: done[run] for run in asked}
+
+
+def seconds_of_play(plan: Plan, done: dict[Run, dict]) -> float:
+    """Of all runs; those that differ in the post-training defence only were played once."""
+    return sum(outcome["seconds"] for outcome in done.values()) / len(plan.posts)
 
 
 def read_run(path: Path, about: dict) -> dict | None:
