@@ -20,6 +20,7 @@ from metasg_jax.aggregators import (
     MultiKrum,
     WeakDP,
 )
+from metasg_jax.numerics import MAX_UNROLLED
 from tests import oracles
 from tests.aggregators.head_model import rule_of
 from tests.aggregators.oracles import RULES, foolsgold_alpha
@@ -189,21 +190,51 @@ def test_multi_krum_of_one_is_krum():
     np.testing.assert_array_equal(update, run(Krum(f=2.0), got)[0])
 
 
-def test_the_geometric_median_minimises_the_sum_of_distances():
-    rows = rows_of("outliers", 11, 8).astype(np.float64)
+@pytest.mark.parametrize("n", [11, MAX_UNROLLED + 3])
+def test_the_geometric_median_minimises_the_sum_of_distances(n):
+    rows = rows_of("outliers", n, 8).astype(np.float64)
     update, _, info = run(GeometricMedian(), round_of(rows))
     assert info["iterations"] < 100
     z = np.float64(update)
     units = (z[None] - rows) / np.linalg.norm(z[None] - rows, axis=1, keepdims=True)
-    # the gradient, a sum of 11 unit vectors
+    # the gradient, a sum of n unit vectors
     assert np.linalg.norm(units.sum(axis=0)) < 1e-4
 
 
-def test_the_geometric_median_is_where_most_rows_are():
-    rows = np.repeat([[3.0, 4.0], [0.0, 50.0], [7.0, 1.0]], [4, 2, 1], axis=0)
+@pytest.mark.parametrize("times", [1, 10])
+def test_the_geometric_median_is_where_most_rows_are(times):
+    counts = times * np.array([4, 2, 1])
+    rows = np.repeat([[3.0, 4.0], [0.0, 50.0], [7.0, 1.0]], counts, axis=0)
     update, _, info = run(GeometricMedian(), round_of(rows))
     np.testing.assert_allclose(update, [3.0, 4.0], rtol=1e-6)
     assert info["iterations"] < 30
+
+
+@pytest.mark.parametrize("size", [0.0, 1e3, 1e15])
+@pytest.mark.parametrize("offset", [0.0, 10.0, 1e5])
+def test_the_geometric_median_of_many_rows_that_agree_beside_others_that_do_not(size, offset):
+    """A part in 1e5 of what they differ by, or what float32 leaves of it far from zero."""
+    n, d, colluders = MAX_UNROLLED + 8, 30, 16
+    rng = np.random.default_rng(n)
+    rows = offset * rng.normal(size=d) + rng.normal(size=(n, d))
+    rows[:colluders] += size * rng.normal(size=d)
+    rows = rows.astype(np.float32)
+    update, _, info = run(GeometricMedian(), round_of(rows))
+    want = oracles.geometric_median(np.float64(rows), None, None, 1e-3, None, None)
+    assert info["iterations"] < 50
+    atol = 1e-5 + 3e-7 * np.abs(want).max()
+    np.testing.assert_allclose(update, want, rtol=0, atol=atol)
+
+
+def test_the_geometric_median_of_many_leaves_out_who_is_absent():
+    rows = rows_of("distinct", MAX_UNROLLED + 5, 6)
+    there = run(GeometricMedian(), round_of(rows[2:]))[0]
+    rows[0], rows[1] = np.nan, 3e19
+    update, _, info = run(GeometricMedian(), round_of(rows))
+    np.testing.assert_allclose(update, there, rtol=1e-5)
+    assert info["rejected"] == 2
+    nobody = np.full_like(rows, np.inf)
+    np.testing.assert_array_equal(run(GeometricMedian(), round_of(nobody))[0], np.zeros(6))
 
 
 def test_no_more_iterations_than_asked_for():

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.aggregators.geometry import products
+from metasg_jax.aggregators.geometry import products, sums_of_ranks
 
 # Of a cosine in float32; closer distances count as equal.
 RESOLUTION = 2.0**-20
@@ -65,7 +65,8 @@ def majority_cluster(distances: jax.Array, present: jax.Array) -> jax.Array:
     """
     paths = minimax_paths(distances, present)
     # in order of distance, 0 is the row itself
-    reach = jnp.sort(paths, axis=1)[:, present.sum() // 2]
+    half = present.sum() // 2
+    reach = sums_of_ranks(paths, half, half)
     reach = jnp.where(present, reach, jnp.inf)
     first = jnp.argmin(reach)
     return present & present[first] & (paths[first] <= reach[first])
@@ -120,7 +121,7 @@ def _reachability(distances, present, min_samples):
     distances = jnp.where(jnp.eye(n, dtype=bool), 0.0, distances)
     distances = jnp.where(present[:, None] & present[None, :], distances, jnp.inf)
     place = jnp.clip(jnp.minimum(min_samples, present.sum()) - 1, 0, n - 1)
-    core = jnp.sort(distances, axis=1)[:, place]
+    core = sums_of_ranks(distances, place, place)
     return jnp.maximum(distances, jnp.maximum(core[:, None], core[None, :]))
 
 
