@@ -181,8 +181,8 @@ def test_malicious_clients_outside_the_sample_do_nothing(name):
     np.testing.assert_array_equal(sent, honest)
 
 
-def conds(batched_kind):
-    table, *_ = attack_table([NoAttack(), IPM(), BFL(), RL()])
+def conds(batched_kind, noise=1.0):
+    table, *_ = attack_table([NoAttack(), IPM(noise=noise), BFL(), RL()])
     kinds = jnp.array([1, 1]) if batched_kind else jnp.int32(1)
     ctx = jax.tree.map(lambda a: jnp.stack([a, a]), context())
 
@@ -199,12 +199,13 @@ def conds(batched_kind):
 def test_one_branch_runs_under_vmap_unless_the_kind_is_batched():
     # plan, craft, and whether its rows are made unlike
     assert conds(batched_kind=False) == 3
+    assert conds(batched_kind=False, noise=0.0) == 2, "no attack draws noise: nothing is compiled"
     assert conds(batched_kind=True) == 0
 
 
 def test_a_vmapped_round_keeps_its_second_pass_conditional():
     """Honest types must not pay for the long training of the learned attack's row."""
-    one = group([NoAttack(), RL()], which=0)
+    one = group([NoAttack(), RL(noise=1.0)], which=0)
     batched = jax.vmap(lambda seed: play(one, seed=seed))
     names = primitives(jax.make_jaxpr(batched)(jnp.arange(2)).jaxpr)
     assert names.count("cond") == 4  # plan, second pass, craft, noise

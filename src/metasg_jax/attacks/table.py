@@ -9,7 +9,7 @@ import numpy as np
 
 from metasg_jax.attacks.base import AttackContext, restrict, unlike
 from metasg_jax.attacks.plan import LocalPlan
-from metasg_jax.struct import Struct
+from metasg_jax.struct import Struct, field
 from metasg_jax.types import Attack, Key
 
 
@@ -18,12 +18,15 @@ class AttackTable(Struct):
 
     Attributes:
         kinds: an attack a kind, its float fields stacked over slots.
+        noisy: static, whether some attack has ``noise``: a program without it is smaller by two
+            draws of f32[n, d], which it would compile and find room for.
 
     ``kind`` must not be batched (a loop counter, or a constant): then ``lax.switch`` runs one
     branch. Under a batched index every branch would run.
     """
 
     kinds: tuple[Attack, ...]
+    noisy: bool = field(static=True, default=True)
 
     @property
     def uses(self) -> tuple[str, ...]:
@@ -75,9 +78,12 @@ class AttackTable(Struct):
         self, kind, slot, key: Key, state, ctx: AttackContext, action: jax.Array
     ) -> tuple[jax.Array, tuple]:
         """The rows f32[n, d] of the chosen attack, made unlike each other, and the states."""
-        key_noise = jax.random.fold_in(key, 1)
+        # before the key is consumed
+        key_noise = jax.random.fold_in(key, 1) if self.noisy else None
         rows, states = self._switch("craft", kind, slot, key, state, ctx, action)
-        return unlike(key_noise, rows, self.noise(kind, slot)), states
+        if key_noise is not None:
+            rows = unlike(key_noise, rows, self.noise(kind, slot))
+        return rows, states
 
     def noise(self, kind, slot) -> jax.Array:
         """f32[], of the chosen attack."""
@@ -124,4 +130,6 @@ def attack_table(attacks: Sequence[Attack]) -> tuple[AttackTable, list[int], lis
         jax.tree.map(lambda *leaves: jnp.asarray(leaves, jnp.float32), *group)
         for group in groups.values()
     )
-    return AttackTable(stacked), kinds, slots
+    # what is traced may be anything
+    noisy = any(isinstance(a.noise, jax.core.Tracer) or float(a.noise) > 0 for a in attacks)
+    return AttackTable(stacked, noisy), kinds, slots

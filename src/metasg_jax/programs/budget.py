@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from metasg_jax.attacks import NoAttack
 from metasg_jax.config import MetaConfig, RunConfig
 from metasg_jax.errors import ConfigError
 from metasg_jax.fl.client import clients_at_once, cross_entropy
@@ -23,9 +24,11 @@ from metasg_jax.learning.state import init_state
 from metasg_jax.programs.device import free_memory
 from metasg_jax.types import Model
 
-# blocks of rows f32[rollouts, n, d] alive at a time, as XLA lays them out: trained, crafted by
-# either group of colluders, and what the rule makes of them
-_COPIES = 4
+# blocks of rows f32[rollouts, n, d] alive at a time, as XLA lays them out: trained, and what the rule
+# makes of them; one more for each group of colluders that crafts; and for attacks with noise of
+# their own its random words and its normals
+_COPIES = 2
+_COPIES_OF_NOISE = 3
 # scalars of a round's info
 _INFO = 10
 
@@ -36,7 +39,8 @@ class Memory:
 
     Attributes:
         data: the game's arrays, images above all.
-        updates: rows [rollouts, n, d] and the copies of them that live side by side.
+        rows: [rollouts, n, d], what all clients send.
+        updates: these and the copies of them that live side by side.
         activations: images of the round and what local training keeps of its forward pass; or what
             the rewards need for all root images, whichever is more.
         trajectory: episodes of all types.
@@ -44,6 +48,7 @@ class Memory:
     """
 
     data: int
+    rows: int
     updates: int
     activations: int
     trajectory: int
@@ -52,7 +57,7 @@ class Memory:
     @property
     def total(self) -> int:
         """The peak: activations are gone when most copies of the updates come."""
-        round_peak = max(self.updates, self.updates // _COPIES + self.activations)
+        round_peak = max(self.updates, self.rows + self.activations)
         return self.data + round_peak + self.trajectory + self.learner
 
 
@@ -147,9 +152,14 @@ def memory(game: FLGame, meta: MetaConfig) -> Memory:
     # of a type, all batches live until the last is played; of the others, what the update reads
     batches_kept = 1 + (meta.adapt_steps + 1) * meta.adapts_again
     played = _batches(meta, any(game.prior.adaptive)) + len(game.prior) * batches_kept
+    tables = game.prior.untargeted, game.prior.backdoor
+    copies = _COPIES + sum(any(not isinstance(a, NoAttack) for a in t.kinds) for t in tables)
+    copies += _COPIES_OF_NOISE * any(table.noisy for table in tables)
+    sent = rollouts * rows * _num_params(model) * 4
     return Memory(
         data=_bytes(game),
-        updates=_COPIES * rollouts * rows * _num_params(model) * 4,
+        rows=sent,
+        updates=copies * sent,
         activations=max(training, rewards),
         trajectory=played * episodes * each * 4,
         learner=2 * _bytes(learner),
