@@ -24,9 +24,9 @@ from metasg_jax.learning.state import init_state
 from metasg_jax.programs.device import free_memory
 from metasg_jax.types import Model
 
-# blocks of rows f32[rollouts, n, d] alive at a time, as XLA lays them out: trained, and what the rule
-# makes of them; one more for each group of colluders that crafts; and for attacks with noise of
-# their own its random words and its normals
+# blocks of rows f32[rollouts, n, d] alive at a time, as XLA lays them out: trained, and what the
+# rule makes of them; one more for each group of colluders that crafts; and for attacks with noise
+# of their own its random words and its normals
 _COPIES = 2
 _COPIES_OF_NOISE = 3
 # scalars of a round's info
