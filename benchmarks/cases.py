@@ -4,7 +4,12 @@ import dataclasses
 from typing import Any
 
 SUITES = ("rounds", "rules", "game", "scaling")
-RULES = ("median", "trimmed_mean", "krum", "multi_krum", "geometric_median", "nnm+trimmed_mean")
+RULES = (
+    "median", "trimmed_mean", "krum", "multi_krum", "geometric_median", "nnm+trimmed_mean",
+    "bulyan", "mda",
+)  # fmt: skip
+# MDA looks at all subsets, and Bulyan chooses its rows one by one
+MOST_ROWS = {"mda": 10, "bulyan": 100}
 AXES = ("horizon", "groups", "types")
 
 
@@ -68,7 +73,8 @@ def _rules(quick: bool) -> list[Case]:
     if quick:
         sizes = [(5, 1000)]
     else:
-        sizes = [(n, d) for d in (100_000, 1_000_000) for n in (10, 50, 100)] + [(1000, 10_000)]
+        sizes = [(n, d) for d in (10_000, 100_000, 1_000_000) for n in (10, 50, 100)]
+        sizes += [(1000, 10_000), (1000, 100_000)]
 
     def name(rule, n, d):
         return f"{rule}, n = {n}, d = {d:,}"
@@ -80,10 +86,11 @@ def _rules(quick: bool) -> list[Case]:
             dict(rule=rule, n=n, d=d, peers=n < 1000),
             sample_seconds=0.1,
             limit_seconds=1.0,
-            grows_from=(name(rule, n, 100_000), 10.0) if d == 1_000_000 else None,
+            grows_from=(name(rule, n, d // 10), 10.0) if d > sizes[0][1] else None,
         )
         for rule in RULES
         for n, d in sizes
+        if n <= MOST_ROWS.get(rule, n)
     ]
 
 
@@ -105,9 +112,10 @@ def _scaling(quick: bool) -> list[Case]:
     game = dict(hidden=[64], batch_size=64, num_images=6000, group_size=2, horizon=5)
     factors = [1, 3, 8]
     compiled = [Case("scaling", "compilation", dict(preset="cpu"), limit_seconds=0.0)]
+    sizes = ["small", "medium", "large"]
     if quick:
         rounds |= dict(num_sampled=5, num_images=400, hidden=[8], batch_size=8)
-        populations, attack_steps, compiled = [20, 200], [3], []
+        populations, attack_steps, compiled, sizes = [20, 200], [3], [], ["toy"]
         game = dict(hidden=[8], batch_size=8, num_images=1200, group_size=2, horizon=1)
         factors = [1, 2]
     growth = [(AXES[0], 1)]  # which is the first point of every axis
@@ -116,5 +124,6 @@ def _scaling(quick: bool) -> list[Case]:
         Case("scaling", "clients", dict(rounds, populations=populations)),
         Case("scaling", "attacker", dict(rounds, num_clients=100, attack_steps=attack_steps)),
         Case("scaling", "meta-step", dict(game, growth=growth), limit_seconds=6.0),
+        Case("scaling", "memory", dict(sizes=sizes), limit_seconds=0.0),
         *compiled,
     ]

@@ -14,6 +14,12 @@ def images(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return x, rng.integers(0, NUM_CLASSES, count).astype(np.int32)
 
 
+def malicious(rule: str, n: int) -> int:
+    """How many of n clients are assumed so; Bulyan bears fewer where clients are few."""
+    f = round(SHARE * n)
+    return min(f, (n - 3) // 4) if rule == "bulyan" else f
+
+
 def updates(n: int, d: int) -> np.ndarray:
     """Standard normal f32[n, d]."""
     return np.random.default_rng(0).standard_normal((n, d), dtype=np.float32)

@@ -94,10 +94,11 @@ def _rule(name: str, n: int):
     before, _, rule = name.rpartition("+")
     if rule not in AGGREGATORS:
         raise NotHere(f"{rule} is not there yet")
+    share = inputs.malicious(rule, n) / n
     if not before:
-        return make_rule(rule, n, inputs.SHARE)
+        return make_rule(rule, n, share)
     try:
-        return make_rule(name, n, inputs.SHARE)
+        return make_rule(name, n, share)
     except KeyError as error:
         raise NotHere(f"{before} is not there yet") from error
 

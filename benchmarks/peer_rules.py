@@ -1,6 +1,7 @@
 """Other libraries' aggregation rules, and the definitions written in NumPy."""
 
 import functools
+import itertools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,7 @@ _MOST_BYTES = 4 * 2**30
 def makers_of(settings: dict) -> Makers:
     """All that know a rule."""
     rule, n, d = settings["rule"], settings["n"], settings["d"]
-    f = round(inputs.SHARE * n)
+    f = inputs.malicious(rule, n)
 
     @functools.cache
     def updates() -> np.ndarray:
@@ -82,6 +83,27 @@ def _nnm_trimmed_mean(x, f):
     return _trimmed_mean(mixing @ x, f)
 
 
+def _bulyan(x, f):
+    """Rows chosen by Krum one by one, then the values nearest to their median."""
+    distances, left, chosen = _squared_distances(x), np.arange(len(x)), []
+    for _ in range(len(x) - 2 * f):
+        neighbours = max(len(left) - f - 2, 1)
+        ordered = np.sort(distances[np.ix_(left, left)], axis=1)
+        best = ordered[:, 1 : neighbours + 1].sum(axis=1).argmin()
+        chosen.append(left[best])
+        left = np.delete(left, best)
+    rows = x[chosen]
+    apart, kept = np.abs(rows - np.median(rows, axis=0)), len(x) - 4 * f
+    nearest = np.argpartition(apart, kept - 1, axis=0)[:kept]
+    return np.take_along_axis(rows, nearest, axis=0).mean(axis=0)
+
+
+def _mda(x, f):
+    distances = _squared_distances(x)
+    subsets = itertools.combinations(range(len(x)), len(x) - f)
+    return x[list(min(subsets, key=lambda s: distances[np.ix_(s, s)].max()))].mean(axis=0)
+
+
 def _squared_distances(x):
     product = x @ x.T
     squares = np.diagonal(product)
@@ -101,6 +123,8 @@ NUMPY: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "multi_krum": _multi_krum,
     "geometric_median": _geometric_median,
     "nnm+trimmed_mean": _nnm_trimmed_mean,
+    "bulyan": _bulyan,
+    "mda": _mda,
 }
 
 
@@ -152,6 +176,17 @@ def _flower(name: str, arguments, updates, f) -> Contestant:
     return Contestant(lambda: rule(results, *rest), result=lambda layers: layers[0])
 
 
+def _flower_bulyan(updates, f) -> Contestant:
+    from flwr.server.strategy import aggregate
+
+    results: list = [([row], 1) for row in updates()]
+    krum = aggregate.aggregate_krum
+    return Contestant(
+        lambda: aggregate.aggregate_bulyan(results, f, krum, to_keep=0),
+        result=lambda layers: layers[0],
+    )
+
+
 def _torchjd(make, updates, f) -> Contestant:
     from torchjd import aggregation
 
@@ -177,12 +212,14 @@ PEERS: dict[str, dict[str, Callable[..., Contestant]]] = {
         "multi_krum": functools.partial(_byzfl, True, lambda lib, f: lib.MultiKrum(f=f)),
         "geometric_median": functools.partial(_byzfl_geometric_median, True),
         "nnm+trimmed_mean": functools.partial(_byzfl_nnm, True),
+        "mda": functools.partial(_byzfl, True, lambda lib, f: lib.MDA(f=f)),
     },
     "ByzFL (NumPy)": {
         "krum": functools.partial(_byzfl, False, lambda lib, f: lib.Krum(f=f)),
         "multi_krum": functools.partial(_byzfl, False, lambda lib, f: lib.MultiKrum(f=f)),
         "geometric_median": functools.partial(_byzfl_geometric_median, False),
         "nnm+trimmed_mean": functools.partial(_byzfl_nnm, False),
+        "mda": functools.partial(_byzfl, False, lambda lib, f: lib.MDA(f=f)),
     },
     "Flower": {
         "median": functools.partial(_flower, "aggregate_median", lambda n, f: ()),
@@ -191,6 +228,7 @@ PEERS: dict[str, dict[str, Callable[..., Contestant]]] = {
         ),
         "krum": functools.partial(_flower, "aggregate_krum", lambda n, f: (f, 0)),
         "multi_krum": functools.partial(_flower, "aggregate_krum", lambda n, f: (f, n - f)),
+        "bulyan": _flower_bulyan,
     },
     "TorchJD": {
         "trimmed_mean": functools.partial(_torchjd, lambda lib, n, f: lib.TrimmedMean(f)),

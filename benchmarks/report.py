@@ -172,6 +172,7 @@ def _scaling(results: Results) -> list[Table]:
         "attacker": _attacker,
         "meta-step": _meta_step,
         "compilation": _compilation,
+        "memory": _memory,
     }
     return [
         dataclasses.replace(table, notes=[*table.notes, *_notes_of(measured)])
@@ -243,6 +244,16 @@ def _compilation(case: Case, measured: Measured) -> Table:
         ["persistent cache", "seconds"],
         [[who, number(m.median)] for who, m in measured.items()],
     )
+
+
+def _memory(case: Case, measured: Measured) -> Table:
+    rows = []
+    for who, m in measured.items():
+        expected, used = m.facts.get("expected", math.nan), m.facts.get("used", math.nan)
+        cells = [expected / 1e6, used / 1e6, used / expected]
+        rows.append([who, f"{m.facts.get('parameters', 0):,}", *map(number, cells)])
+    columns = ["size", "parameters", "expected, MB", "measured, MB", "measured / expected"]
+    return Table("memory of a meta-step at its peak", columns, rows)
 
 
 def keep(path: Path, machine: str, made: dict[str, list[Table]]) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,8 @@ def makers_of(case: Case) -> Makers:
             f"{axis} x {factor}": functools.partial(_meta_step, s, axis, factor)
             for axis, factor in s["growth"]
         }
+    if case.name == "memory":
+        return {size: functools.partial(_memory, size) for size in s["sizes"]}
     return _compilations(s["preset"])
 
 
@@ -142,13 +145,25 @@ def _compilations(preset: str) -> Makers:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.compilation", preset],
-            env=environment, capture_output=True, text=True,
-        )  # fmt: skip
-        if done.returncode:
-            raise RuntimeError(done.stderr.strip().splitlines()[-1])
-        return json.loads(done.stdout.splitlines()[-1])["seconds"]
+        return _apart(["benchmarks.compilation", preset], environment)["seconds"]
 
     timed = functools.partial(Contestant, compile_again, clocked=True, once=True)
     return {"cold cache": timed, "warm cache": timed}
+
+
+def _memory(size: str) -> Contestant:
+    """A meta-step of a size in a process of its own: its peak, and what was expected."""
+    begin = time.perf_counter()
+    facts = _apart(["benchmarks.memory", size])["facts"]
+    seconds = time.perf_counter() - begin
+    return Contestant(lambda: seconds, clocked=True, once=True, facts=facts)
+
+
+def _apart(command: list[str], environment: dict[str, str] | None = None) -> dict:
+    """What a module prints last, run in a new process."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command], env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])

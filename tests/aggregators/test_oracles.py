@@ -201,12 +201,12 @@ def test_the_geometric_median_minimises_the_sum_of_distances(n):
     assert np.linalg.norm(units.sum(axis=0)) < 1e-4
 
 
-@pytest.mark.parametrize("times", [1, 10])
-def test_the_geometric_median_is_where_most_rows_are(times):
+@pytest.mark.parametrize(("times", "rtol"), [(1, 1e-6), (10, 2e-6)])
+def test_the_geometric_median_is_where_most_rows_are(times, rtol):
     counts = times * np.array([4, 2, 1])
     rows = np.repeat([[3.0, 4.0], [0.0, 50.0], [7.0, 1.0]], counts, axis=0)
     update, _, info = run(GeometricMedian(), round_of(rows))
-    np.testing.assert_allclose(update, [3.0, 4.0], rtol=1e-6)
+    np.testing.assert_allclose(update, [3.0, 4.0], rtol=rtol)
     assert info["iterations"] < 30
 
 
