@@ -111,7 +111,7 @@ def _scaling(quick: bool) -> list[Case]:
     attack_steps = [10, 49]
     game = dict(hidden=[64], batch_size=64, num_images=6000, group_size=2, horizon=5)
     factors = [1, 3, 8]
-    compiled = [Case("scaling", "compilation", dict(preset="cpu"), limit_seconds=0.0)]
+    compiled = [Case("scaling", "compilation", dict(models=["mlp", "resnet18"]), limit_seconds=0.0)]
     sizes = ["small", "medium", "large"]
     if quick:
         rounds |= dict(num_sampled=5, num_images=400, hidden=[8], batch_size=8)

@@ -7,10 +7,10 @@ SHARE = 0.2
 """Assumed share of malicious clients: f = n / 5, and the share trimmed at each side."""
 
 
-def images(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Images u8[count, 28, 28, 1] and labels i32[count]."""
-    rng = np.random.default_rng(seed)
-    x = rng.integers(0, 256, (count, 28, 28, 1), dtype=np.uint8)
+def images(count: int, shape=(28, 28, 1)) -> tuple[np.ndarray, np.ndarray]:
+    """Images u8[count, *shape] and labels i32[count]."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
     return x, rng.integers(0, NUM_CLASSES, count).astype(np.int32)
 
 

@@ -240,8 +240,8 @@ def _meta_step(case: Case, measured: Measured) -> Table:
 
 def _compilation(case: Case, measured: Measured) -> Table:
     return Table(
-        f"compiling `meta_sl_step`, preset `{case.settings['preset']}` on images of MNIST's shape",
-        ["persistent cache", "seconds"],
+        "tracing and compiling `meta_sl_step`, preset `cpu`",
+        ["model, persistent cache", "seconds"],
         [[who, number(m.median)] for who, m in measured.items()],
     )
 

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 
-from benchmarks import report
+from benchmarks import page, report
 from benchmarks.cases import SUITES, Case, cases
 from benchmarks.measure import Measured, Measurement, measure
 from benchmarks.process import ROOT, Process
@@ -114,6 +114,8 @@ def main(options: Options) -> list[tuple[Case, Measured]]:
     if options.write is not None:
         report.keep(options.write, _machine(versions), sections)
         console.print(f"wrote {options.write}")
+        if written := page.write(options.write):
+            console.print(f"wrote {written}")
     if options.json is not None:
         rows = [
             {"case": str(case), "contestant": name, **dataclasses.asdict(m)}

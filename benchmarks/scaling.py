@@ -43,7 +43,7 @@ def makers_of(case: Case) -> Makers:
         }
     if case.name == "memory":
         return {size: functools.partial(_memory, size) for size in s["sizes"]}
-    return _compilations(s["preset"])
+    return {name: call for model in s["models"] for name, call in _compilations(model).items()}
 
 
 def _rounds(
@@ -135,7 +135,7 @@ def _pooled_game(num_images: int, hidden: tuple[int, ...], fl: FLConfig, types: 
     return make_game(config, fl, worlds.dataset(num_images, 100))
 
 
-def _compilations(preset: str) -> Makers:
+def _compilations(model: str) -> Makers:
     """Compiling ``meta_sl_step`` in a new process, first without and then with a filled cache."""
     folder = tempfile.TemporaryDirectory()
 
@@ -145,10 +145,10 @@ def _compilations(preset: str) -> Makers:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
-        return _apart(["benchmarks.compilation", preset], environment)["seconds"]
+        return _apart(["benchmarks.compilation", model], environment)["seconds"]
 
     timed = functools.partial(Contestant, compile_again, clocked=True, once=True)
-    return {"cold cache": timed, "warm cache": timed}
+    return {f"{model}, cold cache": timed, f"{model}, warm cache": timed}
 
 
 def _memory(size: str) -> Contestant:

@@ -8,9 +8,9 @@ from metasg_jax.data import Dataset
 from metasg_jax.fl.data import ClientData
 
 
-def dataset(count: int, held_out: int) -> Dataset:
-    """``count`` train and ``held_out`` test images of MNIST's shape."""
-    x, y = inputs.images(count + held_out)
+def dataset(count: int, held_out: int, shape=(28, 28, 1)) -> Dataset:
+    """``count`` train and ``held_out`` test images, of MNIST's shape if nothing is said."""
+    x, y = inputs.images(count + held_out, shape)
     return Dataset("random", x[:count], y[:count], x[count:], y[count:], inputs.NUM_CLASSES)
 
 

@@ -1,0 +1,236 @@
+"""``docs/performance.md`` from ``docs/performance.csv``: each aim first, then the tables.
+
+    python -m benchmarks.page
+
+A number in the text is one of the file; what is said beside it is written by hand, here.
+"""
+
+import csv
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.cases import RULES, SUITES
+from benchmarks.report import number
+
+SOURCE = Path("docs/performance.csv")
+REST = Path(__file__).with_suffix(".md")
+ROUNDS = "rounds per second"
+PEERS = "best peer's time / ours"
+SIZES = [f"n = {n}, d = {d:,}" for d in (10_000, 100_000, 1_000_000) for n in (10, 50, 100)]
+SIZES += ["n = 1000, d = 10,000", "n = 1000, d = 100,000"]
+
+
+class Tables:
+    """Cells of the file by (suite, table, case, column)."""
+
+    def __init__(self, path: Path):
+        """Reads the file."""
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        self.cells = {(r["suite"], r["table"], r["case"], r["column"]): r["value"] for r in rows}
+
+    def value(self, *place: str) -> float:
+        """A cell as a number; NaN where there is none."""
+        text = self.cells.get(place, "n/a").strip("*\\").replace(",", "")
+        return math.nan if text == "n/a" else float(text)
+
+    def ratios(self, rule: str) -> list[float]:
+        """The best peer's time over ours, by size."""
+        found = [self.value("rules", f"{rule}, milliseconds", size, PEERS) for size in SIZES]
+        return [each for each in found if not math.isnan(each)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Aim:
+    """What was aimed at.
+
+    Attributes:
+        work: what is measured, with its unit.
+        aim: the number.
+        reached: reads it.
+        why_not: said where it was missed.
+        most: whether the aim is an upper bound.
+    """
+
+    work: str
+    aim: float
+    reached: Callable[[Tables], list[float]]
+    why_not: str
+    most: bool = False
+
+    def row(self, tables: Tables) -> list[str]:
+        """Cells: work, aim, reached, why not."""
+        found = self.reached(tables)
+        worst = (max if self.most else min)(found, default=math.nan)
+        good = worst <= self.aim if self.most else worst >= self.aim
+        span = " to ".join(dict.fromkeys(number(each) for each in (min(found), max(found))))
+        bound = "at most" if self.most else "at least"
+        return [self.work, f"{bound} {self.aim:g}", span, "" if good else self.why_not]
+
+
+def _round(case: str, column: str = PEERS):
+    return lambda t: [t.value("rounds", ROUNDS, case, column)]
+
+
+def _against_byzfl(case: str):
+    def ratio(t: Tables) -> list[float]:
+        return [_round(case, "ours")(t)[0] / _round(case, "ByzFL")(t)[0]]
+
+    return ratio
+
+
+def _scaling(table: str, case: str, column: str):
+    return lambda t: [t.value("scaling", table, case, column)]
+
+
+_PRODUCT = (
+    "the product of all rows is all of it: NumPy's computes one triangle, XLA's both "
+    "(blocks of triangles, tried in 2, 4 and 8 parts: slower but for n = 300)"
+)
+_COMPILE = "tracing and compiling `meta_sl_step`, preset `cpu`"
+_MEMORY = "memory of a meta-step at its peak"
+_CLIENTS = "clients in all, 10 of them sampled"
+_ATTACKER = "a round with an attacker that trains longer"
+
+_RULES = {
+    "median": "",
+    "trimmed_mean": "",
+    "krum": _PRODUCT,
+    "multi_krum": _PRODUCT,
+    "geometric_median": (
+        "NumPy stops after three to five steps of matrix times vector, and so does ours; squares "
+        "of norms take XLA three such passes"
+    ),
+    "nnm+trimmed_mean": _PRODUCT + "; then a sort of mixed rows",
+    "bulyan": "its rows are chosen one by one, each time by counting all that are left",
+    "mda": "",
+}
+
+AIMS = [
+    Aim("MLP round of one step, times the best peer", 6, _round("MLP, 1 step, mean"),
+        "six times would be 1.4 times the time of its products alone"),
+    Aim("MLP round of five steps, times the best peer", 3.5, _round("MLP, 5 steps, mean"),
+        "PyTorch's products are as fast, and they are most of it"),
+    Aim("median in a round, times ByzFL", 20, _against_byzfl("MLP, 1 step, median"),
+        "training is most of the round"),
+    Aim("Krum in a round, times ByzFL", 10, _against_byzfl("MLP, 1 step, krum"),
+        "training is most of the round, then the product of the rows"),
+    Aim("CNN round of one step, times PyTorch's loop", 2, _round("CNN, 1 step, mean"),
+        "each client has weights of its own: products of 16 and 32 rows, flatter than XLA's are "
+        "fast at; PyTorch has oneDNN's convolutions"),
+    Aim("CNN round of five steps, times PyTorch's loop", 2, _round("CNN, 5 steps, mean"),
+        "the same"),
+    Aim("a step of the game, times a public environment's reported speed", 30,
+        lambda t: [t.value(*place) for place in t.cells if place[3] == "speed / reported"],
+        "thirty times would be faster than its products"),
+    *(Aim(f"{rule}, times the best of NumPy and the peers, by size", 1,
+          lambda t, rule=rule: t.ratios(rule), why) for rule, why in _RULES.items()),
+    Aim("seconds to compile a meta-step, cold", 10,
+        _scaling(_COMPILE, "mlp, cold cache", "seconds"),
+        "a third is tracing; the rest are 900 small kernels of one round's body, a tenth of them "
+        "random keys", most=True),
+    Aim("the same with a filled cache", 2, _scaling(_COMPILE, "mlp, warm cache", "seconds"),
+        "tracing and lowering, which no cache keeps", most=True),
+    Aim("seconds to compile a meta-step of ResNet-18, cold", 60,
+        _scaling(_COMPILE, "resnet18, cold cache", "seconds"), "not looked into", most=True),
+    Aim("memory of a meta-step, measured / expected, three sizes", 1.2,
+        lambda t: [t.value("scaling", _MEMORY, size, "measured / expected")
+                   for size in ("small", "medium", "large")],
+        "the estimate counts blocks of rows as XLA lays them out", most=True),
+    Aim("time of a round with 1,000,000 clients / with 100", 1.1,
+        _scaling(_CLIENTS, "N = 1,000,000", "time, relative to the first"), "noise", most=True),
+    Aim("a round with an attacker of 10 local steps / honest round and that client alone", 1.0,
+        _scaling(_ATTACKER, "attacker of 10 local steps", "ratio"),
+        "the attacker's row is trained apart, and copied into the others'", most=True),
+]  # fmt: skip
+
+
+def _rounds_played(tables: Tables) -> list[str]:
+    return list(dict.fromkeys(p[2] for p in tables.cells if p[:2] == ("rounds", ROUNDS) and p[2]))
+
+
+def markdown(columns: list[str], rows: list[list[str]], words: int = 1) -> str:
+    """A table whose first ``words`` columns hold words."""
+    line = "|" + "|".join(["---"] * words + ["---:"] * (len(columns) - words)) + "|"
+    return "\n".join(["| " + " | ".join(row) + " |" for row in (columns, *rows)]).replace(
+        "\n", f"\n{line}\n", 1
+    )
+
+
+def aims(tables: Tables) -> str:
+    """Work, aim, reached, why not."""
+    rows = [aim.row(tables) for aim in AIMS]
+    return markdown(["work", "aim", "reached", "why not"], rows, words=4)
+
+
+def rounds(tables: Tables) -> str:
+    """Rounds per second, the floor and the best peer."""
+    columns = ["ours", "floor", "time / floor", PEERS, "spread of ours"]
+    rows = [
+        [case, *(tables.cells[("rounds", ROUNDS, case, column)] for column in columns)]
+        for case in _rounds_played(tables)
+    ]
+    return markdown(["case", *columns], rows)
+
+
+def rules(tables: Tables) -> str:
+    """The best peer's time over ours, a row a size."""
+    rows = []
+    for size in SIZES:
+        values = [tables.value("rules", f"{rule}, milliseconds", size, PEERS) for rule in RULES]
+        rows.append([size, *("" if math.isnan(v) else number(v) for v in values)])
+    return markdown(["clients, parameters", *RULES], rows)
+
+
+def memory(tables: Tables) -> str:
+    """Expected and measured peaks."""
+    columns = ["parameters", "expected, MB", "measured, MB", "measured / expected"]
+    rows = [
+        [size, *(tables.cells[("scaling", _MEMORY, size, column)] for column in columns)]
+        for size in ("small", "medium", "large")
+    ]
+    return markdown(["meta-step", *columns], rows)
+
+
+def spans(tables: Tables) -> dict[str, str]:
+    """Smallest and largest of what the first sentence speaks of."""
+    mlp = [case for case in _rounds_played(tables) if case.startswith("MLP")]
+
+    def of_rules(*names: str) -> list[float]:
+        return [ratio for name in names for ratio in tables.ratios(name)]
+
+    found = {
+        "mlp": [tables.value("rounds", ROUNDS, case, PEERS) for case in mlp],
+        "mlp_floor": [tables.value("rounds", ROUNDS, case, "time / floor") for case in mlp],
+        "order": of_rules("median", "trimmed_mean"),
+        "krum": of_rules("krum", "multi_krum", "bulyan", "mda", "nnm+trimmed_mean"),
+        "geometric": of_rules("geometric_median"),
+    }
+    return {name: f"{number(min(v))} to {number(max(v))}" for name, v in found.items()}
+
+
+def page(tables: Tables) -> str:
+    """The whole page."""
+    parts = {"aims": aims, "rounds": rounds, "rules": rules, "memory": memory}
+    filled = {name: part(tables) for name, part in parts.items()} | spans(tables)
+    filled["machine"] = tables.cells[("rules", "", "", "machine")]
+    text = REST.read_text()
+    for name, value in filled.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
+
+
+def write(source: Path) -> Path | None:
+    """Writes the page beside its numbers, once they are there of all suites; None before."""
+    tables = Tables(source)
+    if {place[0] for place in tables.cells} < set(SUITES):
+        return None
+    beside = source.with_suffix(".md")
+    beside.write_text(page(tables))
+    return beside
+
+
+if __name__ == "__main__":
+    write(SOURCE)
