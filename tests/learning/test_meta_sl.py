@@ -8,7 +8,7 @@ import pytest
 import metasg_jax
 from metasg_jax.config import FLConfig, MetaConfig
 from metasg_jax.errors import ConfigError
-from metasg_jax.game.rollout import rollout_groups
+from metasg_jax.game.rollout import play_round, rollout_groups
 from metasg_jax.learning import init_state, meta_sl_step, meta_sl_update, pretrain
 from metasg_jax.learning.estimators import policy_gradient
 from metasg_jax.learning.state import attacker_player, defender_player
@@ -62,6 +62,19 @@ def test_one_trace_for_other_step_sizes_and_games_of_the_same_shape(game, state)
     step(jax.random.key(2), first, game, CONFIG.replace(adapt_lr=0.5, discount=0.7))
     step(jax.random.key(3), first, game.replace(fl=game.fl.replace(local_lr=0.1)), CONFIG)
     assert len(traces) == 1
+
+
+def test_episodes_are_traced_once(game, state, monkeypatch):
+    """They are what takes long to trace, whatever phases and types there are."""
+    rounds = []
+
+    def counted(*args, **kwargs):
+        rounds.append(1)
+        return play_round(*args, **kwargs)
+
+    monkeypatch.setattr("metasg_jax.game.rollout.play_round", counted)
+    jax.make_jaxpr(meta_sl_update)(jax.random.key(5), state, game, CONFIG)
+    assert len(rounds) == 1
 
 
 @pytest.mark.slow

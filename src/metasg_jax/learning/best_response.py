@@ -106,7 +106,9 @@ def inner_loop(
         return carry, (grad_theta, played)
 
     carry = (defender.params, attacker.params, opt_state)
-    _, shapes = jax.eval_shape(run, carry, 0, 0)
+    # as the scan hands them in: a Python number is of another type, and makes another trace
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    _, shapes = jax.eval_shape(run, carry, number, number)
     blank = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
     def phase(carry, scanned):

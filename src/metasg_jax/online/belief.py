@@ -37,6 +37,7 @@ def against_likely(play: Callable[[jax.Array], Any], weights: jax.Array) -> Any:
     Returns:
         what ``play`` returns, with a leading axis K.
     """
+    play = jax.jit(play)  # its trace is kept: one for the shapes and for the program
     shapes = jax.eval_shape(play, jnp.int32(0))
 
     def nothing():
