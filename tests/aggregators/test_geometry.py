@@ -150,7 +150,7 @@ def test_mixtures_leave_out_what_absent_rows_hold(n):
     close(mixed(weights[0], rows, present), want[0])
 
 
-@pytest.mark.parametrize("n", [9, MAX_NETWORK + 2])
+@pytest.mark.parametrize("n", [9, MAX_UNROLLED + 2, MAX_NETWORK + 2])
 def test_who_is_nearest_is_what_a_stable_sort_says(n):
     """Also among equals, where rows are absent, and where all distances are infinite."""
     x = np.random.default_rng(n).integers(0, 4, (n, 3)).astype(np.float32)

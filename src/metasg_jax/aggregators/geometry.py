@@ -8,7 +8,7 @@ slower there, and a centred copy of the rows costs more than the product.
 import jax
 import jax.numpy as jnp
 
-from metasg_jax.aggregators.order import MAX_NETWORK, Window, order_statistics
+from metasg_jax.aggregators.order import MAX_COUNTED, Window, by_counting
 from metasg_jax.numerics import MAX_UNROLLED, matmul, weighted_sum
 from metasg_jax.types import Received
 
@@ -93,18 +93,18 @@ def sums_of_ranks(distances: jax.Array, first: int | jax.Array, last: int | jax.
     """Sum f32[n] of what has rank ``first`` to ``last`` in each row of f32[n, n].
 
     Ranks count from 0, a fraction counts as the whole below it. The result has no derivative where
-    n is above ``MAX_NETWORK``: who is near is a choice. There, XLA's sort of each row would take
+    n is above ``MAX_UNROLLED``: who is near is a choice. There, XLA's sort of each row may take
     longer than the product of the rows.
     """
     n, one = distances.shape[0], jnp.ones((), distances.dtype)
-    if n <= MAX_NETWORK:
+    if n <= MAX_UNROLLED or n > MAX_COUNTED:
         ranks = jnp.arange(n)
         within = (ranks >= first) & (ranks <= last)
         return jnp.sum(jnp.where(within[None], jnp.sort(distances, axis=1), 0.0), axis=1)
     low, high = (jnp.floor(rank).astype(jnp.int32) for rank in (first, last))
     window = Window(low, high, one, one, jnp.where(low < high, one, 0.0))
     columns = jnp.minimum(jax.lax.stop_gradient(distances).T, jnp.finfo(distances.dtype).max)
-    return order_statistics(columns, jnp.ones((n,), bool), window)
+    return by_counting(columns, jnp.ones((n,), bool), window)
 
 
 def nearest(distances: jax.Array, count: jax.Array) -> jax.Array:
