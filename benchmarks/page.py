@@ -118,8 +118,8 @@ AIMS = [
     Aim("Krum in a round, times ByzFL", 10, _against_byzfl("MLP, 1 step, krum"),
         "training is most of the round, then the product of the rows"),
     Aim("CNN round of one step, times PyTorch's loop", 2, _round("CNN, 1 step, mean"),
-        "half of it are products of 16 and 32 rows, at half the floor's rate; twice PyTorch's speed "
-        "would be 1.4 times the floor"),
+        "half of it are products of 16 and 32 rows, at half the floor's rate; twice PyTorch's "
+        "speed would be 1.4 times the floor"),
     Aim("CNN round of five steps, times PyTorch's loop", 2, _round("CNN, 5 steps, mean"),
         "the same"),
     Aim("a step of the game, times a public environment's reported speed", 30,
