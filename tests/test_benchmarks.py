@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarks import accelerator, collectives, report
+from benchmarks import accelerator, collectives, page, report
 from benchmarks.cases import SUITES, cases
 from benchmarks.floor import training_flops
 from benchmarks.measure import Measurement
@@ -82,6 +82,20 @@ def test_case_names_are_unique(suite):
         assert len({str(case) for case in part}) == len(part)
         smaller = {case.name for case in part}
         assert {case.grows_from[0] for case in part if case.grows_from} <= smaller
+
+
+def test_the_page_is_that_of_its_numbers(tmp_path):
+    """And where an aim has none, none is written."""
+    numbers = tmp_path / "performance.csv"
+    whole = page.SOURCE.read_text()
+    numbers.write_text(whole)
+    written = page.write(numbers)
+    assert written is not None
+    assert written.read_text() == page.SOURCE.with_suffix(".md").read_text()
+    written.unlink()
+    lines = whole.splitlines(keepends=True)
+    numbers.write_text("".join(line for line in lines if "resnet18, cold" not in line))
+    assert page.write(numbers) is None and not written.exists()
 
 
 def test_floor_counts_products():
