@@ -11,15 +11,18 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.cases import RULES
-from benchmarks.report import number
+from benchmarks.cases import RULES, cases
+from benchmarks.report import ATTACKER, COMPILATION, MEMORY, markdown, number
 
 SOURCE = Path(__file__).parents[1] / "docs" / "performance.csv"
 REST = Path(__file__).with_suffix(".md")
 ROUNDS = "rounds per second"
 PEERS = "best peer's time / ours"
-SIZES = [f"n = {n}, d = {d:,}" for d in (10_000, 100_000, 1_000_000) for n in (10, 50, 100)]
-SIZES += ["n = 1000, d = 10,000", "n = 1000, d = 100,000"]
+SIZES = [
+    f"n = {n}, d = {d:,}"
+    for n, d in dict.fromkeys((c.settings["n"], c.settings["d"]) for c in cases("rules"))
+]
+META_STEPS = next(c for c in cases("scaling") if c.name == "memory").settings["sizes"]
 
 
 class Tables:
@@ -89,10 +92,7 @@ _PRODUCT = (
     "mostly the product of all rows: NumPy computes one triangle of it, XLA both (by blocks of "
     "triangles it is slower but for n = 300)"
 )
-_COMPILE = "tracing and compiling `meta_sl_step`, preset `cpu`"
-_MEMORY = "memory of a meta-step at its peak"
 _CLIENTS = "clients in all, 10 of them sampled"
-_ATTACKER = "a round with an attacker that trains longer"
 
 _RULES = {
     "median": "",
@@ -125,38 +125,30 @@ AIMS = [
     Aim("a step of the game, times a public environment's reported speed", 30,
         lambda t: [t.value(*place) for place in t.cells if place[3] == "speed / reported"],
         "thirty times would be faster than its products"),
-    *(Aim(f"{rule}, times the best peer, by size", 1,
+    *(Aim(f"{rule}, times the best peer", 1,
           lambda t, rule=rule: t.ratios(rule), why) for rule, why in _RULES.items()),
     Aim("seconds to compile a meta-step, cold", 10,
-        _scaling(_COMPILE, "mlp, cold cache", "seconds"),
+        _scaling(COMPILATION, "mlp, cold cache", "seconds"),
         "a fifth is tracing and lowering; the rest are some 900 small kernels, each once",
         most=True),
-    Aim("the same with a filled cache", 2, _scaling(_COMPILE, "mlp, warm cache", "seconds"),
+    Aim("the same with a filled cache", 2, _scaling(COMPILATION, "mlp, warm cache", "seconds"),
         "tracing and lowering, which no cache keeps", most=True),
     Aim("seconds to compile a meta-step of ResNet-18, cold", 60,
-        _scaling(_COMPILE, "resnet18, cold cache", "seconds"), "not looked into", most=True),
+        _scaling(COMPILATION, "resnet18, cold cache", "seconds"), "not looked into", most=True),
     Aim("memory of a meta-step, measured / expected, three sizes", 1.2,
-        lambda t: [t.value("scaling", _MEMORY, size, "measured / expected")
-                   for size in ("small", "medium", "large")],
+        lambda t: [t.value("scaling", MEMORY, size, "measured / expected")
+                   for size in META_STEPS],
         "the estimate counts blocks of rows as XLA lays them out", most=True),
     Aim("time of a round with 1,000,000 clients / with 100", 1.1,
         _scaling(_CLIENTS, "N = 1,000,000", "time, relative to the first"), "noise", most=True),
     Aim("a round with an attacker of 10 local steps / its parts alone", 1.0,
-        _scaling(_ATTACKER, "attacker of 10 local steps", "ratio"),
+        _scaling(ATTACKER, "attacker of 10 local steps", "ratio"),
         "the attacker's row is trained apart, and copied into the others'", most=True),
 ]  # fmt: skip
 
 
 def _rounds_played(tables: Tables) -> list[str]:
     return list(dict.fromkeys(p[2] for p in tables.cells if p[:2] == ("rounds", ROUNDS) and p[2]))
-
-
-def markdown(columns: list[str], rows: list[list[str]], words: int = 1) -> str:
-    """A table whose first ``words`` columns hold words."""
-    line = "|" + "|".join(["---"] * words + ["---:"] * (len(columns) - words)) + "|"
-    return "\n".join(["| " + " | ".join(row) + " |" for row in (columns, *rows)]).replace(
-        "\n", f"\n{line}\n", 1
-    )
 
 
 def aims(tables: Tables) -> str:
@@ -188,8 +180,8 @@ def memory(tables: Tables) -> str:
     """Expected and measured peaks."""
     columns = ["parameters", "expected, MB", "measured, MB", "measured / expected"]
     rows = [
-        [size, *(tables.cells[("scaling", _MEMORY, size, column)] for column in columns)]
-        for size in ("small", "medium", "large")
+        [size, *(tables.cells[("scaling", MEMORY, size, column)] for column in columns)]
+        for size in META_STEPS
     ]
     return markdown(["meta-step", *columns], rows)
 

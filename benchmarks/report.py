@@ -20,6 +20,11 @@ _SAME = 1e-3
 # Rounds per second of a public environment in PyTorch; measured earlier, not in this run.
 REPORTED_GAME_SPEED = 0.32
 
+COMPILATION = "tracing and compiling `meta_sl_step`, preset `cpu`"
+MEMORY = "memory of a meta-step at its peak"
+ATTACKER = "a round with an attacker that trains longer"
+"""Titles of tables that the page reads."""
+
 FIELDS = ("suite", "table", "case", "column", "value")
 """Columns of a file of tables."""
 
@@ -42,10 +47,16 @@ class Table:
 
     def markdown(self) -> str:
         """As Markdown, numbers to the right."""
-        lines = ["| " + " | ".join(row) + " |" for row in [self.columns, *self.rows]]
-        lines.insert(1, "|" + "|".join([" --- "] + [" ---: "] * (len(self.columns) - 1)) + "|")
         notes = [f"- {note}" for note in self.notes]
-        return "\n".join([f"### {self.title}", "", *lines, *([""] if notes else []), *notes])
+        lines = [f"### {self.title}", "", markdown(self.columns, self.rows)]
+        return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def markdown(columns: list[str], rows: list[list[str]], words: int = 1) -> str:
+    """A table in Markdown whose first ``words`` columns hold words; numbers to the right."""
+    lines = ["| " + " | ".join(row) + " |" for row in [columns, *rows]]
+    lines.insert(1, "|" + "|".join([" --- "] * words + [" ---: "] * (len(columns) - words)) + "|")
+    return "\n".join(lines)
 
 
 def tables(suite: str, results: Results) -> list[Table]:
@@ -204,7 +215,7 @@ def _attacker(case: Case, measured: Measured) -> Table:
         cells = [1000 * attacked, 1000 * expected, attacked / expected]
         rows.append([f"attacker of {steps} local steps", *map(number, cells)])
     return Table(
-        "a round with an attacker that trains longer",
+        ATTACKER,
         ["round", "ms", "honest round + that client alone, ms", "ratio"],
         rows,
     )
@@ -240,7 +251,7 @@ def _meta_step(case: Case, measured: Measured) -> Table:
 
 def _compilation(case: Case, measured: Measured) -> Table:
     return Table(
-        "tracing and compiling `meta_sl_step`, preset `cpu`",
+        COMPILATION,
         ["model, persistent cache", "seconds"],
         [[who, number(m.median)] for who, m in measured.items()],
     )
@@ -253,7 +264,7 @@ def _memory(case: Case, measured: Measured) -> Table:
         cells = [expected / 1e6, used / 1e6, used / expected]
         rows.append([who, f"{m.facts.get('parameters', 0):,}", *map(number, cells)])
     columns = ["size", "parameters", "expected, MB", "measured, MB", "measured / expected"]
-    return Table("memory of a meta-step at its peak", columns, rows)
+    return Table(MEMORY, columns, rows)
 
 
 def keep(path: Path, machine: str, made: dict[str, list[Table]]) -> None:

@@ -15,7 +15,12 @@ from metasg_jax.aggregators.geometry import (
     squared_distances,
 )
 from metasg_jax.aggregators.norms import clip_factors, median_norm
-from metasg_jax.aggregators.presence import count_rejected, presence
+from metasg_jax.aggregators.presence import (
+    count_rejected,
+    presence,
+    present_norms,
+    present_products,
+)
 from metasg_jax.numerics import MAX_UNROLLED, matmul, row_squares, safe_sqrt, shares
 from metasg_jax.struct import field
 
@@ -93,39 +98,31 @@ class GeometricMedian(AggregatorBase):
     def _by_reading(self, received):
         """The same by passes over the rows, with the distances that they have from z."""
         present = presence(received)
-        norms = jnp.where(present, safe_sqrt(row_squares(received.updates)), 0.0)
+        rows, norms = jnp.asarray(received.updates), present_norms(received, present)
         squares, half = jnp.square(norms), present.sum() // 2
         # from the mean of the rows, none of them longer than most: near most of them
         clipped = clip_factors(norms, median_norm(norms, present))
 
-        def solve(rows):
-            def distances(z):
-                size = matmul(z, z)
-                apart = squares - 2 * matmul(rows, z) + size
-                # far from 0 a distance is a small difference of large squares, which loses digits
-                kept = squares + size <= MAX_RATIO * apart
-                return jax.lax.cond(
-                    jnp.all(kept | ~present), lambda: apart, lambda: row_squares(rows - z[None])
-                )
+        def distances(z):
+            size = matmul(z, z)
+            apart = squares - 2 * present_products(rows, present, z) + size
+            # far from 0 a distance is a small difference of large squares, which loses digits
+            kept = squares + size <= MAX_RATIO * apart
+            return jax.lax.cond(
+                jnp.all(kept | ~present), lambda: apart, lambda: row_squares(rows - z[None])
+            )
 
-            def reweigh(weights):
-                z = matmul(weights, rows)
-                apart = jnp.where(present, distances(z), jnp.inf)
-                # in order of distance, more than half of them
-                radius = jnp.maximum(jnp.sqrt(jnp.sort(apart)[half]), 1e-18)
-                # z is rounded, and by that much its distances
-                rounding = 2 * jnp.finfo(z.dtype).eps * safe_sqrt(matmul(z, z)) / radius
-                new = shares(_inverses(apart, self.smoothing * radius))
-                return new, self._moved(new, weights, self.tolerance + rounding)
+        def reweigh(weights):
+            z = mixture(weights, rows, present)
+            apart = jnp.where(present, distances(z), jnp.inf)
+            # in order of distance, more than half of them
+            radius = jnp.maximum(jnp.sqrt(jnp.sort(apart)[half]), 1e-18)
+            # z is rounded, and by that much its distances
+            rounding = 2 * jnp.finfo(z.dtype).eps * safe_sqrt(matmul(z, z)) / radius
+            new = shares(_inverses(apart, self.smoothing * radius))
+            return new, self._moved(new, weights, self.tolerance + rounding)
 
-            return self._repeat(reweigh, shares(jnp.where(present, clipped, 0.0)))
-
-        # a product with NaN is NaN, whatever the weight: a copy, only where one has to be cleaned
-        weights, count = jax.lax.cond(
-            present.all(),
-            lambda: solve(received.updates),
-            lambda: solve(jnp.where(present[:, None], received.updates, 0.0)),
-        )
+        weights, count = self._repeat(reweigh, shares(jnp.where(present, clipped, 0.0)))
         return weights, present, count
 
     def _moved(self, new, old, tolerance):

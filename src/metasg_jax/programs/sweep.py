@@ -223,7 +223,7 @@ def play_sweep(sweep: Sweep, dataset: Dataset, out: Path, console: Console) -> d
 
 
 def seconds_of_play(plan: Plan, done: dict[Run, dict]) -> float:
-    """Of all runs; those that differ in the post-training defence only were played once."""
+    """Seconds of all runs; those that differ in the post-training defence only were played once."""
     return sum(outcome["seconds"] for outcome in done.values()) / len(plan.posts)
 
 
