@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from examples.flower import warm_clients
 from metasg_jax.errors import ConfigError
 
 HOST = "127.0.0.1"
@@ -53,7 +54,7 @@ def ended_by_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def federation(
-    home: Path, port: int, node_configs: Sequence[str]
+    home: Path, port: int, node_configs: Sequence[str], imports: Sequence[str] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Starts a SuperLink at ``port`` and a SuperNode for each config at the ports after it.
 
@@ -61,6 +62,7 @@ def federation(
         home: for logs, the SuperLink's address and all that Flower writes; made where missing.
         port: of the SuperLink on 127.0.0.1.
         node_configs: each as ``flower-supernode --node-config`` takes it.
+        imports: modules that a client's process begins with; none starts them as Flower does.
 
     Yields:
         The SuperLink's process.
@@ -80,6 +82,9 @@ def federation(
     try:
         link = ["flower-superlink", "--insecure", "--host", HOST, "--port", str(port)]
         started.append(_start(link, home, "superlink"))
+        (home / "bin" / warm_clients.COMMAND).unlink(missing_ok=True)  # of another federation
+        if imports:
+            started.append(fork_clients(home, imports))
         _wait_for(started[0], port, home / "superlink.log")
         for i, config in enumerate(node_configs):
             node = ["flower-supernode", "--insecure", "--superlink", f"{HOST}:{port}"]
@@ -95,8 +100,9 @@ def environment(home: Path) -> dict[str, str]:
 
     It installs nothing and tells nobody; each has one core, and programs are compiled once.
     """
+    first = (str(home.resolve() / "bin"), str(Path(sys.executable).parent))
     return os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PATH": os.pathsep.join((*first, os.environ.get("PATH", ""))),
         "FLWR_HOME": str(home.resolve()),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
@@ -119,6 +125,22 @@ def submit(app: Path, home: Path, config: Path) -> None:
     )
     if done.returncode:
         raise RuntimeError(f"flwr run: {(done.stdout + done.stderr).strip()[-2000:]}")
+
+
+def fork_clients(home: Path, imports: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Starts the process that clients are forked from."""
+    socket_path = home.resolve() / "clients"
+    socket_path.unlink(missing_ok=True)
+    warm_clients.command(home / "bin", socket_path)
+    command = [sys.executable, "-m", warm_clients.__name__, str(socket_path), *imports]
+    process = _start(command, home, "clients")
+    until = time.monotonic() + _PATIENCE
+    while not socket_path.exists():
+        if process.poll() is not None or time.monotonic() > until:
+            _stop([process])
+            raise RuntimeError(f"clients can't be started: see {home / 'clients.log'}")
+        time.sleep(0.1)
+    return process
 
 
 def _start(command: list[str], home: Path, name: str) -> subprocess.Popen[bytes]:

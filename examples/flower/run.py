@@ -148,7 +148,8 @@ def play(args: argparse.Namespace, attack: str, done: list[dict], say=print) -> 
     home = (args.work / "home").resolve()
     configs = [node_config(args, attack, i) for i in range(args.clients)]
     words = [" ".join(f"{k}={json.dumps(v)}" for k, v in config.items()) for config in configs]
-    with ended_by_signals(), federation(home, args.port, words) as link:
+    imports = (args.framework, "metasg_jax.integrations.flower")
+    with ended_by_signals(), federation(home, args.port, words, imports) as link:
         for strategy, seed in todo:
             finish(deployed(args, home, link, run_config(args, strategy, attack, seed)))
     return done

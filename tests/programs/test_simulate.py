@@ -76,6 +76,7 @@ def test_simulate_shows_and_writes_a_run(folder, capsys):
 
 def test_a_matrix_is_a_sweep_with_tables_of_its_own(folder, capsys):
     small = [*MATRIX, "--defenses", "mean", "median", "--posts", "none", "neuron_clip"]
+    play_cell.clear_cache()  # other tests may have played the same
     programs = play_cell._cache_size()
     status, shown = run([*small, "--attacks", "none", "bfl@0.2"], capsys)
     assert status == 0 and "defences by their worst case" in shown

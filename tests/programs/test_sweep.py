@@ -38,6 +38,7 @@ def rows_of(folder):
 
 def test_a_sweep_resumes_grows_and_makes_one_table(folder, capsys):
     small = [*SWEEP, "--attacks", "none", "bfl@0.2", "--seeds=2", *RATES]
+    play_cell.clear_cache()  # other tests may have played the same
     programs = play_cell._cache_size()
     status, shown = run(small, capsys)
     assert status == 0 and "8/8 mean against bfl@0.2, seed 1, 0.3: score" in shown
@@ -85,6 +86,22 @@ def test_a_sweep_resumes_grows_and_makes_one_table(folder, capsys):
     assert len(files_of(folder)) == 25
 
 
+def test_runs_side_by_side_come_to_the_same(folder, capsys):
+    many = [*SWEEP[:-1], "--attacks", "none", "bfl@0.2", "--seeds=3", *RATES]
+    varied = [*many, "--vary", "fl.batch-size", "4", "5", "--defenses", "mean", "fltrust"]
+    assert run([*varied, "--out=out"], capsys)[0] == 0
+    status, shown = run([*varied, "--out=together", "--at-once=4"], capsys)
+    assert status == 0 and "48/48" in shown
+    one_by_one = rows_of(folder)
+    together = json.loads((folder / "together" / "sweep.json").read_text())["rows"]
+    assert len(one_by_one) == 16
+    for mine, theirs in zip(together, one_by_one, strict=True):
+        for name in ("accuracy", "asr", "score"):
+            ours, expected = (np.array(row.pop(name), float) for row in (mine, theirs))
+            np.testing.assert_allclose(ours, expected, atol=0.021)  # one image of fifty
+        assert mine == theirs
+
+
 def test_a_damaged_run_is_named_and_a_directory_in_use_is_refused(folder, capsys):
     fcntl = pytest.importorskip("fcntl")
     assert run(SWEEP, capsys)[0] == 0
@@ -117,6 +134,7 @@ def test_a_damaged_run_is_named_and_a_directory_in_use_is_refused(folder, capsys
         (["--vary", "game.loss", "probability"], "game.loss changes nothing"),
         (["--vary", "game.trigger_size", "3", "12"], "at most 8 for 8x8 images, got 12"),
         (["--defenses", "mean", "krumm"], "did you mean 'krum'"),
+        (["--at-once=0"], "at_once = 0: at least 1"),
         (["--posts", "neuron_clap"], "did you mean 'neuron_clip'"),
         (["--vary", "fl.num_sampled", "5", "3", "--defenses", "multi_krum:m=5"], "m = 5"),
     ],

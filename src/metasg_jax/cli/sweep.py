@@ -44,6 +44,10 @@ class Sweep:
     """FL rounds of a run."""
     seeds: int = 1
     """Runs of each setting, each with its own splits, partition, model and batches."""
+    at_once: int = 1
+    """Runs that are played side by side where they differ in seeds and floats alone: more fill a
+    GPU, and need as many times the memory; two cores are as busy with one. The same outcomes but
+    for rounding."""
     dataset: str = "digits"
     """digits (embedded), mnist, fashion_mnist or cifar10."""
     out: Path | None = None
@@ -59,7 +63,7 @@ def run(argv: list[str], console: Console) -> int:
     from metasg_jax.programs import sweep
     from metasg_jax.programs.device import enable_compilation_cache
 
-    wanted = sweep.Sweep(plan, sweep.parse_varied(args.vary))
+    wanted = sweep.Sweep(plan, sweep.parse_varied(args.vary), args.at_once)
     wanted.points()  # raises, before images are loaded
     dataset = load_images(args.dataset, args.source, console)
     enable_compilation_cache()

@@ -3,8 +3,8 @@
 A run's file is named by all that it depends on. So the same command goes on where one was stopped,
 and a larger sweep, or another one in the same directory, plays only what no sweep there has played.
 
-Runs are played one after another, a world at a time in memory; those that differ in seeds and in
-traced numbers share a compiled program.
+Runs that differ in seeds and in traced numbers share a compiled program, and ``at_once`` of them
+are played side by side; no more worlds than that are in memory.
 """
 
 import dataclasses
@@ -28,16 +28,17 @@ from metasg_jax.config.text import read_field
 from metasg_jax.data import Dataset
 from metasg_jax.errors import CheckpointError, ConfigError
 from metasg_jax.evaluation import matrix
-from metasg_jax.evaluation.statistics import mean_se
-from metasg_jax.evaluation.tables import markdown_table, rich_table, with_error
+from metasg_jax.evaluation.metrics import Metrics
+from metasg_jax.evaluation.tables import rich_table
+from metasg_jax.game.bsmg import FLGame
 from metasg_jax.game.shapes import of_shared_shape
+from metasg_jax.programs import sweep_report
 from metasg_jax.programs.console import progress
 from metasg_jax.programs.device import forget_many_programs
 from metasg_jax.programs.lock import alone
 from metasg_jax.programs.simulate import Plan
 from metasg_jax.registry import unknown_name
 
-QUANTITIES = ("accuracy", "asr", "score")
 ELSEWHERE = {
     "game.types": "--attacks",
     "game.rule": "--defenses",
@@ -74,10 +75,12 @@ class Sweep:
     Attributes:
         plan: of these, and of the settings that stand still.
         varied: values by field, as texts; a field is ``game.NAME`` or ``fl.NAME``.
+        at_once: runs that are played side by side, where their worlds are of one shape.
     """
 
     plan: Plan
     varied: dict[str, tuple[str, ...]]
+    at_once: int = 1
 
     def points(self) -> list[Point]:
         """Every combination of values; the last field varies fastest.
@@ -87,6 +90,8 @@ class Sweep:
             ConfigError: for a field that is not read here, a value that is none of its type or is
                 there twice, and settings out of range.
         """
+        if not 1 <= self.at_once <= 10_000:
+            raise ConfigError(f"at_once = {self.at_once}: at least 1, at most 10,000")
         choices = [
             [(name, text, _value(name, text)) for text in _once(name, texts)]
             for name, texts in self.varied.items()
@@ -184,9 +189,10 @@ def sweep_program(
     done = play_sweep(sweep, dataset, out, console)
     rows = _rows(sweep, done)
     files.write_json(out / "sweep.json", {"command": command, "rows": rows})
-    header, body = _table(sweep, rows)
+    header, body = sweep_report.table(sweep, rows)
     seconds = seconds_of_play(sweep.plan, done)
-    files.write_text(out / "sweep.md", _report(sweep, rows, header, body, seconds, command))
+    told = sweep_report.report(sweep, rows, header, body, seconds, command)
+    files.write_text(out / "sweep.md", told)
     console.print(rich_table(f"{min(SHOWN, len(body))} of {len(body)} rows", header, body[:SHOWN]))
     console.print(f"sweep.md and sweep.json are in {out}")
     return rows
@@ -218,7 +224,7 @@ def play_sweep(sweep: Sweep, dataset: Dataset, out: Path, console: Console) -> d
         done = {run: outcome for run, outcome in found.items() if outcome is not None}
         if done:
             console.print(f"{len(done)} of {len(asked)} runs are in {out} already")
-        _play(points, paths, done, dataset, console)
+        _play(sweep, points, paths, done, dataset, console)
     return {run: done[run] for run in asked}
 
 
@@ -254,42 +260,86 @@ def _name(points: Sequence[Point], run: Run) -> str:
     return mark(_about(points, run))[:16]
 
 
-def _play(points, paths: dict[Run, Path], done: dict, dataset: Dataset, console: Console) -> None:
-    """Plays what is not ``done``, and adds it there and to the files; a world at a time is held."""
+def _play(sweep: Sweep, points, paths, done: dict[Run, dict], dataset, console) -> None:
+    """Plays what is not ``done``, and adds it there and to the files."""
     groups = list(_groups(paths))
     todo = [group for group in groups if not all(run in done for run in group)]
     number, total = len(groups) - len(todo), len(groups)
     with progress(console, "{task.fields[note]}") as bar:
         task = bar.add_task("runs", total=total, completed=number, note="")
-        for (point, seed), same in itertools.groupby(todo, lambda group: group[0][:2]):
+        for worlds in _worlds(todo, points, dataset, sweep.at_once):
             forget_many_programs()
-            values, plan = points[point]
-            world = of_shared_shape(plan.world(dataset, seed))
-            rules, posts = plan.make_rules(world), plan.make_posts()
-            for group in same:
-                first = group[0]
-                said = ", ".join([f"{first.rule} against {first.attack}, seed {seed}", *values])
-                bar.update(task, note=said)
+            cells = dict.fromkeys((g[0].rule, g[0].attack) for g in todo if g[0][:2] in worlds)
+            for rule, attack in cells:
+                same = [
+                    group
+                    for group in todo
+                    if group[0][:2] in worlds and (group[0].rule, group[0].attack) == (rule, attack)
+                ]
+                said = [_said(points, group[0]) for group in same]
+                bar.update(task, note="; ".join(said))
                 start = time.perf_counter()
-                metrics = matrix.play_cell(
-                    jax.random.key(seed),
-                    world.replace(rule=rules[first.rule]),
-                    jnp.int32(plan.attacks.index(first.attack)),
-                    posts,
-                    num_rounds=plan.rounds,
+                games = [worlds[group[0][:2]][rule] for group in same]
+                metrics = _side_by_side(
+                    [group[0].seed for group in same], games, sweep.plan, attack
                 )
-                metrics = jax.tree.map(np.asarray, metrics)
-                seconds = time.perf_counter() - start
-                for p, run in enumerate(group):
-                    if run not in done:
-                        done[run] = _outcome(metrics, p, seconds)
-                        tree = {"run": _about(points, run), "outcome": done[run]}
-                        files.write_json(paths[run], tree)
-                number += 1
-                bar.update(task, advance=1)
-                if not console.is_terminal:
-                    score = f"score {done[first]['score']:.3f}, {seconds:.1f} s"
-                    console.print(f"{number}/{total} {said}: {score}")
+                seconds = (time.perf_counter() - start) / len(same)
+                for group, text, each in zip(same, said, metrics, strict=True):
+                    for p, run in enumerate(group):
+                        if run not in done:
+                            done[run] = _outcome(each, p, seconds)
+                            tree = {"run": _about(points, run), "outcome": done[run]}
+                            files.write_json(paths[run], tree)
+                    number += 1
+                    bar.update(task, advance=1)
+                    if not console.is_terminal:
+                        score = f"score {done[group[0]]['score']:.3f}, {seconds:.1f} s"
+                        console.print(f"{number}/{total} {text}: {score}")
+
+
+Worlds = dict[tuple[int, int], dict[str, FLGame]]
+"""Games by point and seed, then by rule."""
+
+
+def _worlds(todo, points, dataset: Dataset, at_once: int) -> Iterator[Worlds]:
+    """Worlds in order, as many together as may be, all of one program for each rule."""
+    held: Worlds = {}
+    for place in dict.fromkeys(group[0][:2] for group in todo):
+        plan = points[place[0]].plan
+        world = of_shared_shape(plan.world(dataset, place[1]))
+        games = {name: world.replace(rule=rule) for name, rule in plan.make_rules(world).items()}
+        others = next(iter(held.values()), games)
+        if len(held) == at_once or _program(games) != _program(others):
+            yield held
+            held = {}
+        held[place] = games
+    if held:
+        yield held
+
+
+def _program(games: dict[str, FLGame]):
+    """What has to agree for two worlds to be played by the same programs."""
+    leaves, structure = jax.tree.flatten(games)
+    return structure, [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
+
+
+def _side_by_side(seeds: list[int], games: list[FLGame], plan: Plan, attack: str) -> list[Metrics]:
+    """The metrics of one run in each game."""
+    i, posts = jnp.int32(plan.attacks.index(attack)), plan.make_posts()
+    if len(games) == 1:
+        key = jax.random.key(seeds[0])
+        metrics = matrix.play_cell(key, games[0], i, posts, num_rounds=plan.rounds)
+        return [jax.tree.map(np.asarray, metrics)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *games)
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
+    metrics = matrix.play_cells(keys, stacked, i, posts, num_rounds=plan.rounds)
+    metrics = jax.tree.map(np.asarray, metrics)
+    return [jax.tree.map(lambda leaf, b=b: leaf[b], metrics) for b in range(len(games))]
+
+
+def _said(points, run: Run) -> str:
+    values = points[run.point].values
+    return ", ".join([f"{run.rule} against {run.attack}, seed {run.seed}", *values])
 
 
 def _groups(runs) -> Iterator[tuple[Run, ...]]:
@@ -301,7 +351,7 @@ def _groups(runs) -> Iterator[tuple[Run, ...]]:
 
 
 def _outcome(metrics, p: int, seconds: float) -> dict:
-    numbers = {name: float(getattr(metrics, name)[p]) for name in QUANTITIES}
+    numbers = {name: float(getattr(metrics, name)[p]) for name in sweep_report.QUANTITIES}
     return {
         **{name: None if math.isnan(value) else value for name, value in numbers.items()},
         "diverged": bool(metrics.diverged[p]),
@@ -312,6 +362,7 @@ def _outcome(metrics, p: int, seconds: float) -> dict:
 def _rows(sweep: Sweep, done: dict[Run, dict]) -> list[dict]:
     """A row for each point, attack, rule and post-training defence, with the numbers by seed."""
     plan, rows = sweep.plan, []
+    kept = (*sweep_report.QUANTITIES, "diverged")
     for p, point in enumerate(sweep.points()):
         for attack, rule, post in itertools.product(plan.attacks, plan.rules, plan.posts):
             runs = [done[Run(p, seed, rule, attack, post)] for seed in range(plan.seeds)]
@@ -321,72 +372,7 @@ def _rows(sweep: Sweep, done: dict[Run, dict]) -> list[dict]:
                     "attack": attack,
                     "defense": rule,
                     "post": post,
-                    **{name: [run[name] for run in runs] for name in (*QUANTITIES, "diverged")},
+                    **{name: [run[name] for run in runs] for name in kept},
                 }
             )
     return rows
-
-
-def _moving(sweep: Sweep) -> list[str]:
-    """Columns that say which run it is, of what has more than one value."""
-    axes = {
-        **sweep.varied,
-        "attack": sweep.plan.attacks,
-        "defense": sweep.plan.rules,
-        "post": sweep.plan.posts,
-    }
-    return [name for name, values in axes.items() if len(values) > 1]
-
-
-def _table(sweep: Sweep, rows: list[dict]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: what varies, and mean ± standard error over seeds."""
-
-    def spread(values) -> str:
-        return with_error(*mean_se(np.array(values, float)))
-
-    moving = _moving(sweep)
-    header = [*moving, "accuracy", "ASR", "score"]
-    body = [
-        [*(row[name] for name in moving), *(spread(row[name]) for name in QUANTITIES)]
-        for row in rows
-    ]
-    return header, body
-
-
-def _report(sweep: Sweep, rows, header, body, seconds: float, command: str) -> str:
-    plan, settings = sweep.plan, [name for name in _moving(sweep) if name != "attack"]
-    means: dict[tuple[str, ...], list[float]] = {}
-    for row in rows:
-        place = tuple(row[name] for name in settings)
-        means.setdefault(place, []).append(float(np.mean(row["score"])))
-    best = max(means, key=lambda place: float(np.mean(means[place])))
-    named = ", ".join(f"{n} = `{v}`" for n, v in zip(settings, best, strict=True))
-    top = f"{np.mean(means[best]):.3f}"
-    attacks = f"mean over {len(plan.attacks)} attack(s)"
-    if settings:
-        first = (
-            f"The highest score, {attacks}, is {top}, with {named}; it was chosen on these runs."
-        )
-    else:
-        first = f"The score, {attacks}, is {top}."
-    still = {
-        "attack": plan.attacks,
-        "rule": plan.rules,
-        "post-training defence": plan.posts,
-        **sweep.varied,
-    }
-    single = [f"{name} `{values[0]}`" for name, values in still.items() if len(values) == 1]
-    fixed = ", ".join([f"{plan.rounds} rounds", *single])
-    return "\n".join(
-        [
-            f"# A sweep on {plan.game.dataset}\n",
-            f"**{first}**\n",
-            markdown_table(header, body),
-            "Score: test accuracy after the last round, minus the attack's success rate (ASR) "
-            f"where there is a backdoor; mean ± standard error over {plan.seeds} seed(s), each "
-            "with its own splits, partition, model and batches, the same in all rows. Not varied: "
-            f"{fixed}.\n",
-            f"Command: `{command}`; {seconds:,.0f} s of play. Numbers by seed are in "
-            "[sweep.json](sweep.json), settings of each run in `runs/`.\n",
-        ]
-    )

@@ -1,13 +1,17 @@
 """A SuperLink and SuperNodes as processes of this machine, most of them hostile."""
 
 import json
+import os
+import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import tomli_w
-from examples.flower.processes import federation, require_free, submit
+from examples.flower import warm_clients
+from examples.flower.processes import federation, fork_clients, require_free, submit
 
 from metasg_jax.errors import ConfigError
 
@@ -48,6 +52,24 @@ def test_a_port_in_use_is_named_before_anything_starts(tmp_path):
     assert not (tmp_path / "home").exists()
     with pytest.raises(ConfigError, match="port 80: from 1024"):
         require_free([80])
+
+
+def test_a_client_is_forked_from_a_process_with_its_imports(tmp_path):
+    home = tmp_path / "home"
+    (home / "bin").mkdir(parents=True)
+    process = fork_clients(home, ["json"])
+    try:
+        subprocess.run([home / "bin" / warm_clients.COMMAND, "--help"], timeout=30, check=True)
+        log, until = home / "clients.log", time.monotonic() + 30
+        while "Run a Flower ClientApp" not in log.read_text() and time.monotonic() < until:
+            time.sleep(0.1)
+        assert "usage: flwr-clientapp" in log.read_text()
+        assert process.poll() is None  # it goes on with the next
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(10)
+    with pytest.raises(RuntimeError, match=r"clients can't be started: see .*clients\.log"):
+        fork_clients(home, ["no_such_module"])
 
 
 @pytest.mark.slow
