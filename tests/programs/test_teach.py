@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -122,5 +123,10 @@ def test_a_learner_begins_with_a_defender(whole):
     fresh = init_state(jax.random.key(3), game, CONFIG.meta)
     same(begin_with(str(whole[0]), fresh), whole[1])
     same(begin_with("", fresh), fresh)
+    # as the checkpoint is read: another shape could not be
+    chex.assert_trees_all_equal_shapes_and_dtypes(begin_with(str(whole[0]), fresh), fresh)
+    places = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(fresh.normalizer)]
+    begun = jax.tree.leaves(begin_with(str(whole[0]), fresh).normalizer)
+    assert len({leaf.unsafe_buffer_pointer() for leaf in begun} - set(places)) == len(begun)
     with pytest.raises(CheckpointError, match="begin = 'v1': its policy has weights"):
         begin_with("v1", fresh)

@@ -196,7 +196,14 @@ def begin_with(name: str, state: MetaSGState) -> MetaSGState:
             f"begin = {name!r}: its policy has weights {theirs}, not {ours}: it is of another "
             "network, or decides about something else"
         )
-    return state.replace(theta=player.params, normalizer=player.normalizer)
+
+    def taken(own, new):
+        # where clients are counted, which is not normalised, a defender's file knows of one alone;
+        # copies, for the learner donates its state, and two leaves may lie in one place
+        return jax.numpy.array(new if jax.numpy.shape(new) == own.shape else own)
+
+    normalizer = jax.tree.map(taken, state.normalizer, player.normalizer)
+    return state.replace(theta=jax.tree.map(jax.numpy.array, player.params), normalizer=normalizer)
 
 
 def _respond(key, state: MetaSGState, game, config: RunConfig, console: Console) -> MetaSGState:
