@@ -85,6 +85,7 @@ def test_a_view_holds_what_a_server_has_and_nothing_else(made):
     _, view, truth = block_of(made)
     assert set(OnlineView.__dataclass_fields__) == {
         "before", "server", "observation", "raw", "log_prob", "action", "loss", "success",
+        "trigger",
     }  # fmt: skip
     hidden = set(GameState.__dataclass_fields__) - set(ServerState.__dataclass_fields__)
     assert hidden == {"client_ids", "attack_states", "unsent"}
@@ -189,6 +190,40 @@ def test_steps_of_no_size_and_rewards_that_do_not_change_teach_nothing(made):
         )  # fmt: skip
 
 
+def test_a_batch_moves_the_policy_no_farther_than_it_may(made):
+    own, meta, *_ = made
+    _, view, _ = block_of(made)
+    belief = jnp.eye(3)[1]
+
+    def after(**limits):
+        psi = SMALL["imagined"].replace(lr=0.02, **limits)
+        candidate, *_ = candidate_of(jax.random.key(5), (), own, meta, meta, view, belief, psi)
+        pairs = zip(*map(jax.tree.leaves, (candidate.params, meta.params)), strict=True)
+        return max(float(jnp.abs(a - b).max()) for a, b in pairs)
+
+    assert after(most_kl=0.0) == 0
+    assert 0 < after(most_kl=0.05) < after()
+
+
+def test_a_planted_trigger_is_that_of_the_own_world(made):
+    """Where the real model obeys a patch, runs that begin at it are judged under that patch."""
+    own, *_ = made
+    _, view, _ = block_of(made)
+    mask, pattern, target = view.trigger
+    assert mask.shape == pattern.shape == own.game.root_x.shape[1:] and target.shape == ()
+
+    def told(success):
+        types = own.suspecting(view.replace(success=jnp.full((BLOCK,), success))).game.prior.types
+        return types.trigger_mask, types.trigger_pattern, types.target
+
+    types = own.game.prior.types
+    before = types.trigger_mask, types.trigger_pattern, types.target
+    chex.assert_trees_all_equal(told(0.4), before)
+    for found, seen in zip(told(0.6), view.trigger, strict=True):
+        assert found.shape[0] == len(TYPES)
+        np.testing.assert_allclose(found, np.broadcast_to(seen, found.shape))
+
+
 def test_a_view_tells_the_density_of_the_draws_under_the_policy_that_drew(made):
     """So steps on the real trajectory know who played, whoever adapts from there."""
     own, meta, *_ = made
@@ -248,7 +283,7 @@ def test_the_guard_lets_in_what_earns_more(made):
 
     def verdict(current, candidate, doubt=0.0):
         return look_ahead(
-            jax.random.key(6), own, belief, view.server, current, candidate, doubt, 2, 4
+            jax.random.key(6), own, belief, view.server, current, candidate, doubt, 2, 4, 12
         )
 
     assert bool(verdict(bare, trims).accepted) and float(verdict(bare, trims).gain) > 0
@@ -256,9 +291,12 @@ def test_the_guard_lets_in_what_earns_more(made):
     assert float(verdict(bare, trims).gain) == pytest.approx(-float(verdict(trims, bare).gain))
     same = verdict(trims, trims)
     assert float(same.gain) == 0 and not bool(same.accepted)
-    gain = float(verdict(bare, trims).gain)
-    doubted = verdict(bare, trims, 1.01 * gain)
-    assert not bool(doubted.accepted) and bool(verdict(bare, trims, 0.99 * gain).accepted)
+    found = verdict(bare, trims)
+    # one-sided, at 5 %: with 12 repeats Student's t of 11 degrees of freedom
+    sure = float(found.gain) - 1.7959 * float(found.error)
+    assert 0 < sure < float(found.gain)
+    doubted = verdict(bare, trims, 1.01 * sure)
+    assert not bool(doubted.accepted) and bool(verdict(bare, trims, 0.99 * sure).accepted)
     # what is promised is of the policy that will play: the bare mean's, which is worse
     assert float(doubted.loss) > float(verdict(bare, trims).loss) > 0
 

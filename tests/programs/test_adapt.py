@@ -14,6 +14,7 @@ from metasg_jax.config import Adaptation, FLConfig, GameConfig, MetaConfig, RunC
 from metasg_jax.errors import CheckpointError, ConfigError, UnknownNameError
 from metasg_jax.game import parse_type
 from metasg_jax.learning import init_state
+from metasg_jax.presets.cpu import TRUST
 from metasg_jax.programs import adapt
 from metasg_jax.programs.adapt import adapt_program
 from metasg_jax.programs.pretrain import pretrain_program, training_games
@@ -97,6 +98,15 @@ def test_a_wider_table_keeps_the_attackers_of_the_pre_training(trained):
         chex.assert_trees_all_equal(
             own.attacker(place).params, jax.tree.map(lambda leaf, b=before: leaf[b], state.phi)
         )
+
+
+def test_actions_can_not_be_mixed_where_clients_are_decided_about(trained, tmp_path):
+    game = dataclasses.replace(CONFIG.game, **TRUST)
+    trusting = dataclasses.replace(CONFIG, game=game)
+    asked = dataclasses.replace(ASKED, psi="mixture")
+    with pytest.raises(ConfigError, match="psi = mixture: mixes actions of knobs; for a policy"):
+        adapt_program(trained[1], trusting, DATASET, asked, tmp_path / "no", False, QUIET)
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize(

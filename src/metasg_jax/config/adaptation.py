@@ -13,9 +13,9 @@ class Adaptation:
     """The type that is hidden from the server; one that it never met, too."""
     psi: str = "imagined"
     """How it adapts: imagined (gradients on rollouts of its own world), mixture (each type's best
-    action, by its belief), planned (the best of them), trajectory (gradients on the real run so
-    far), frozen (not), sampled (not either, its actions sampled); fields as in
-    imagined:batches=4,lr=0.02."""
+    action, by its belief; of knobs alone), planned (the best of constant actions, or of thresholds
+    and trims), trajectory (gradients on the real run so far), frozen (not), sampled (not either,
+    its actions sampled); fields as in imagined:lr=0.003,most_kl=0.05."""
     guard: bool = True
     """A candidate replaces the policy only if it earns more in a look ahead, by more than promises
     were broken so far. A policy whose promise is broken gives way to the pre-trained one; so does

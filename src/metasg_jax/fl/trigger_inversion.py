@@ -314,5 +314,12 @@ def continue_search(
     return OnlineSearch(raw, moments, search.count + 1), jnp.nan_to_num(success)
 
 
+def patch_of(search: OnlineSearch, label, side: int = 3) -> tuple[jax.Array, jax.Array]:
+    """The patch towards a label i32[] as it stands: (mask, pattern), each f32[h, w, c]."""
+    places, colours = search.raw
+    pattern = jax.nn.sigmoid(colours[label])
+    return jnp.broadcast_to(patch_mask(places[label], side), pattern.shape), pattern
+
+
 def _online_optimizer() -> optax.GradientTransformation:
     return optax.adam(0.3, b1=0.5, b2=0.9)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from metasg_jax.game.rollout import Normalizer, Player, rollout_groups
-from metasg_jax.online.view import OnlineView, OwnWorld
+from metasg_jax.online.view import OnlineView, OwnWorld, summary
 from metasg_jax.struct import Struct
 from metasg_jax.types import Key
 
@@ -53,7 +53,7 @@ class Belief(Struct):
     """A multinomial logistic regression from a round's observation to the type.
 
     Attributes:
-        kernel: f32[O, K].
+        kernel: f32[O, K], O the numbers of :func:`~metasg_jax.online.view.summary`.
         bias: f32[K].
         normalizer: of the observations: the meta policy's.
     """
@@ -62,13 +62,14 @@ class Belief(Struct):
     bias: jax.Array
     normalizer: Normalizer
 
-    def logits(self, observation: jax.Array) -> jax.Array:
-        """f32[K] of an observation f32[O] as the game gave it."""
-        return self.normalizer(observation) @ self.kernel + self.bias
+    def logits(self, observation: Any) -> jax.Array:
+        """f32[K] of an observation as the game gave it."""
+        return summary(self.normalizer(observation)) @ self.kernel + self.bias
 
     def __call__(self, view: OnlineView) -> jax.Array:
         """f32[K], of sum 1, from the last rounds of a block."""
-        return jax.nn.softmax(jax.vmap(self.logits)(view.observation[-_RECENT:]).mean(axis=0))
+        recent = jax.tree.map(lambda leaf: leaf[-_RECENT:], view.observation)
+        return jax.nn.softmax(jax.vmap(self.logits)(recent).mean(axis=0))
 
 
 @jax.jit
@@ -88,7 +89,8 @@ def learn_belief(key: Key, own: OwnWorld, meta: Player, later: jax.Array | float
         played = rollout_groups(
             key_type, own.game, own.game.prior[i], meta, own.attacker(i), 6, 1
         )  # fmt: skip
-        return None, played.defender.raw_obs[:, 0]
+        seen = jax.tree.map(lambda leaf: leaf[:, 0], played.defender.raw_obs)
+        return None, jax.vmap(jax.vmap(lambda each: summary(meta.normalizer(each))))(seen)
 
     _, seen = jax.lax.scan(play, None, jnp.arange(kinds, dtype=jnp.int32))
     # [K, E, H, O]; early rounds weigh nothing
@@ -96,7 +98,7 @@ def learn_belief(key: Key, own: OwnWorld, meta: Player, later: jax.Array | float
     weights = (jnp.arange(horizon) >= later * horizon).astype(jnp.float32)
     weights = jnp.broadcast_to(weights[None, None], seen.shape[:3]).reshape(-1)
     weights = weights / weights.sum()
-    x = jax.vmap(meta.normalizer)(seen.reshape(-1, seen.shape[-1]))
+    x = seen.reshape(-1, seen.shape[-1])
     y = jnp.repeat(jnp.arange(kinds), seen.shape[1] * horizon)
     optimizer = optax.adam(_RATE)
 

@@ -6,6 +6,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from scipy import stats
 
 from metasg_jax.game.rollout import Player, rollout
 from metasg_jax.online.belief import against_likely, likely
@@ -21,7 +22,7 @@ class Verdict(Struct):
     Attributes:
         gain: f32[], its reward a round minus that of the present policy, by the belief.
         error: f32[], standard error of that over repeats.
-        accepted: bool[], whether the gain is above the doubt.
+        accepted: bool[], whether the gain is above the doubt, by a one-sided test at 5 %.
         loss: f32[], clean loss a round on root images that is promised of the policy that will
             play.
         spread: f32[], standard deviation of that over repeats.
@@ -113,11 +114,12 @@ def look_ahead(
         server: where the real run stands.
         current: the policy that plays.
         candidate: the one that would.
-        doubt: what the gain has to be above.
+        doubt: what the gain has to be above, beyond what chance explains.
         block: static, rounds of it that a promise is about.
         num_rounds: static, that are played ahead: what a policy does to a model shows late.
-        repeats: static.
+        repeats: static, at least 2.
     """
+    quantile = stats.t.ppf(0.95, repeats - 1)
     weights = likely(belief)
 
     def against(i):
@@ -141,7 +143,7 @@ def look_ahead(
 
     found = jnp.tensordot(weights, against_likely(against, weights), 1)  # [R, 2, 2]
     gains = found[:, 1, 0] - found[:, 0, 0]
-    accepted = gains.mean() > doubt
-    losses = jnp.where(accepted, found[:, 1, 1], found[:, 0, 1])
     error = gains.std(ddof=1) / jnp.sqrt(repeats)
+    accepted = gains.mean() - quantile * error > doubt
+    losses = jnp.where(accepted, found[:, 1, 1], found[:, 0, 1])
     return Verdict(gains.mean(), error, accepted, losses.mean(), losses.std(ddof=1))

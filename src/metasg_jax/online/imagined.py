@@ -1,5 +1,6 @@
 """Policy-gradient steps on imagined rounds: from the present model, against likely types."""
 
+import math
 from typing import ClassVar
 
 import jax
@@ -28,6 +29,8 @@ class Imagined(Struct):
     Attributes:
         lr: step size of Adam.
         clip: of the likelihood ratio.
+        most_kl: how far a batch may move the policy, in nats a decision of the server; a step
+            beyond is not taken. None where it is infinite.
         batches: static, of rollouts, one after another.
         epochs: static, steps on each.
         rounds: static, of a rollout.
@@ -36,6 +39,7 @@ class Imagined(Struct):
 
     lr: float = 0.01
     clip: float = 0.2
+    most_kl: float = math.inf
     batches: int = field(static=True, default=2)
     epochs: int = field(static=True, default=4)
     rounds: int = field(static=True, default=20)
@@ -84,6 +88,12 @@ class Imagined(Struct):
 
             behaviour = jax.vmap(lambda p: log_probs(actor.policy, params, p))(played)
 
+            def moved(params):
+                each = jax.vmap(lambda p: log_probs(actor.policy, params, p))(played)
+                log_ratio = jnp.clip(each - behaviour, -20.0, 20.0)
+                far = (jnp.exp(log_ratio) - 1 - log_ratio).mean(axis=(1, 2, 3))  # Schulman's k3
+                return mix @ jnp.where(mix > 0, far, 0.0)
+
             def epoch(carry, _):
                 params, opt = carry
 
@@ -91,8 +101,10 @@ class Imagined(Struct):
                     each = jax.vmap(gain, in_axes=(None, 0, 0))(params, played, behaviour)
                     return -mix @ jnp.where(mix > 0, each, 0.0)
 
-                updates, opt = optax.adam(self.lr).update(jax.grad(objective)(params), opt)
-                return (optax.apply_updates(params, updates), opt), None
+                updates, new_opt = optax.adam(self.lr).update(jax.grad(objective)(params), opt)
+                new = optax.apply_updates(params, updates), new_opt
+                near = moved(new[0]) <= self.most_kl
+                return jax.tree.map(lambda a, b: jnp.where(near, a, b), new, carry), None
 
             carry, _ = jax.lax.scan(epoch, (params, opt), length=self.epochs)
             return carry, mix @ played.reward.mean(axis=(1, 2, 3))

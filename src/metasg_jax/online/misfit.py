@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from metasg_jax.game.rollout import Player, rollout
 from metasg_jax.online.belief import against_likely
-from metasg_jax.online.view import OnlineView, OwnWorld
+from metasg_jax.online.view import OnlineView, OwnWorld, summary
 from metasg_jax.types import Key
 
 STRANGE = 4.0
@@ -67,6 +67,6 @@ def misfit(
     return (jnp.clip(distance, -_FARTHEST, _FARTHEST) ** 2).mean(axis=1).min()
 
 
-def _mean(player: Player, observations: jax.Array) -> jax.Array:
-    """f32[O] of f32[T, O], normalised."""
-    return jax.vmap(player.normalizer)(observations).mean(axis=0)
+def _mean(player: Player, observations) -> jax.Array:
+    """f32[O] of T observations, normalised."""
+    return jax.vmap(lambda each: summary(player.normalizer(each)))(observations).mean(axis=0)

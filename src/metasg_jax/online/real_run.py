@@ -10,6 +10,7 @@ from metasg_jax.fl.trigger_inversion import (
     begin_search,
     continue_search,
     estimate_asr,
+    patch_of,
 )
 from metasg_jax.game.bsmg import FLGame, GameState
 from metasg_jax.game.rollout import Player, rollout
@@ -52,7 +53,14 @@ def begin_run(key: Key, game: FLGame, i) -> RealRun:
 
 @functools.partial(jax.jit, static_argnames="num_rounds")
 def play_block(
-    key: Key, run: RealRun, game: FLGame, i, defender: Player, attacker: Player, num_rounds: int
+    key: Key,
+    run: RealRun,
+    game: FLGame,
+    i,
+    defender: Player,
+    attacker: Player,
+    num_rounds: int,
+    responder=None,
 ) -> tuple[RealRun, OnlineView, Truth]:
     """Plays a block of rounds of a policy that stands still.
 
@@ -64,6 +72,7 @@ def play_block(
         defender: as it stands.
         attacker: the type's.
         num_rounds: T, static.
+        responder: of the attackers.
     """
     xi, before = game.prior[i], server_side(run.state)
 
@@ -71,18 +80,19 @@ def play_block(
         key_environment, key_policies = jax.random.split(jax.random.fold_in(key, t))
         state, played = rollout(
             key_environment, key_policies, game, xi, defender, attacker,
-            state=run.state, num_rounds=1,
+            state=run.state, num_rounds=1, responder=responder,
         )  # fmt: skip
         sent = undefended(game.model, game.model.unravel(state.w))
         search, patched = continue_search(run.search, game.model, sent, game.root_x, game.root_y)
         played = jax.tree.map(lambda leaf: leaf[0], played)
         mine = played.defender
         density = defender.policy.log_prob(defender.params, mine.obs, mine.raw)
-        success = estimate_asr(patched)[1]
-        seen = (mine.raw_obs, mine.raw, density, mine.action, state.loss, success)
+        suspect, success = estimate_asr(patched)
+        seen = (mine.raw_obs, mine.raw, density, mine.action, state.loss, success, suspect)
         info = played.info
         hidden = Truth(mine.reward, info["backdoor"], info["malicious"].astype(jnp.float32))
         return RealRun(state, search), (seen, hidden)
 
-    run, (seen, truth) = jax.lax.scan(one, run, jnp.arange(num_rounds))
-    return run, OnlineView(before, server_side(run.state), *seen), truth
+    run, ((*seen, suspects), truth) = jax.lax.scan(one, run, jnp.arange(num_rounds))
+    trigger = (*patch_of(run.search, suspects[-1]), suspects[-1])
+    return run, OnlineView(before, server_side(run.state), *seen, trigger), truth

@@ -56,11 +56,13 @@ class Hidden(NamedTuple):
         game: the real one.
         types: places in its table, one a block: a type that changes, or begins late, is told here.
         attackers: of its types, parameters stacked.
+        responder: how they use what they know, see :mod:`metasg_jax.responders`; None, not at all.
     """
 
     game: FLGame
     types: tuple[int, ...]
     attackers: Player
+    responder: Any = None
 
     def attacker(self, number: int) -> Player:
         """Who plays in a block, from 0."""
@@ -139,7 +141,7 @@ def next_block(
     run, view, truth = play_block(
         jax.random.fold_in(key_real, number), standing.run, hidden.game,
         jnp.int32(hidden.types[number - 1]), standing.player, hidden.attacker(number - 1),
-        hidden.num_rounds,
+        hidden.num_rounds, hidden.responder,
     )  # fmt: skip
     jax.block_until_ready(run)
     start = time.perf_counter()
@@ -169,6 +171,7 @@ def adapt(
     own, meta, _, psi, guard = server
     if not psi.adapts:
         return standing, None, {}
+    own = own.suspecting(view)
     player, trust = standing.player, standing.trust
     key_psi, key_guard, key_misfit = jax.random.split(key, 3)
     if guard:

@@ -1,6 +1,6 @@
 """Policy-gradient steps on the real run so far, as the paper has it."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +17,13 @@ class SoFar(Struct):
     """All rounds so far, padded to H.
 
     Attributes:
-        obs: f32[H, O], normalised.
+        obs: f32[H, O] or a view of clients a round, normalised.
         raw: f32[H, A].
         reward: f32[H], estimated.
         behaviour: f32[H], log density of each draw when it was made.
     """
 
-    obs: jax.Array
+    obs: Any
     raw: jax.Array
     reward: jax.Array
     behaviour: jax.Array
@@ -53,9 +53,11 @@ class RealTrajectory(Struct):
 
     def begin(self, key: Key, own: OwnWorld, meta: Player) -> SoFar:
         """Nothing so far."""
-        h, o, a = own.game.horizon, own.game.observation_spec, own.game.action_size
+        h, a, spec = own.game.horizon, own.game.action_size, own.game.observation_spec
+        if isinstance(spec, int):
+            spec = jax.ShapeDtypeStruct((spec,), jnp.float32)
         return SoFar(
-            jnp.zeros((h, o), jnp.float32),
+            jax.tree.map(lambda leaf: jnp.zeros((h, *leaf.shape), leaf.dtype), spec),
             jnp.zeros((h, a), jnp.float32),
             jnp.zeros((h,), jnp.float32),
             jnp.zeros((h,), jnp.float32),

@@ -5,12 +5,15 @@ here; what adapts a policy gets these structures and the server's own world, nev
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from metasg_jax.config import RunConfig
 from metasg_jax.data import Dataset
+from metasg_jax.features.memory import ClientMemory
+from metasg_jax.features.view import ClientView
 from metasg_jax.game.bsmg import FLGame, GameState
 from metasg_jax.game.make import make_game, simulated_clients
 from metasg_jax.game.rollout import Player
@@ -20,6 +23,9 @@ from metasg_jax.learning.state import MetaSGState, attacker_player, init_state, 
 from metasg_jax.policies import Gaussian
 from metasg_jax.struct import Struct
 from metasg_jax.types import Key
+
+_PLANTED = 0.5
+"""Estimated success from which on a trigger counts as planted."""
 
 
 class ServerState(Struct):
@@ -39,7 +45,7 @@ class ServerState(Struct):
     round: jax.Array
     diverged: jax.Array
     loss: jax.Array
-    memory: jax.Array
+    memory: Any
     previous_action: jax.Array
     rule_state: jax.Array
 
@@ -50,22 +56,26 @@ class OnlineView(Struct):
     Attributes:
         before: where the run stood when it began.
         server: where the run stands after it.
-        observation: f32[T, O], as the game gave it: of the updates that arrived.
+        observation: f32[T, O], or a :class:`~metasg_jax.features.view.ClientView` a round, as the
+            game gave it: of the updates that arrived.
         raw: f32[T, A], the policy's draws before squashing.
         log_prob: f32[T], log density of each draw, of the policy that drew it.
         action: f32[T, A] in [-1, 1].
         loss: f32[T], clean loss on the root images after each round.
         success: f32[T], of the backdoor, as estimated by patches searched on the root images.
+        trigger: (mask, pattern, target), the likeliest patch after the block, each f32[h, w, c],
+            and its label i32[].
     """
 
     before: ServerState
     server: ServerState
-    observation: jax.Array
+    observation: Any
     raw: jax.Array
     log_prob: jax.Array
     action: jax.Array
     loss: jax.Array
     success: jax.Array
+    trigger: tuple[jax.Array, jax.Array, jax.Array]
 
     def reward(self, weight) -> jax.Array:
         """The defender's reward f32[T] as the server can estimate it."""
@@ -84,14 +94,52 @@ class OwnWorld(Struct):
     attackers: Player
 
     def at(self, key: Key, i, server: ServerState) -> GameState:
-        """A simulated run against type ``i`` that stands where the real one does."""
+        """A simulated run against type ``i`` that stands where the real one does.
+
+        Its clients are others: what the server remembers of the real ones is no word about them.
+        """
         state = self.game.reset(key, self.game.prior[i])
         names = ServerState.__dataclass_fields__
-        return state.replace(**{name: getattr(server, name) for name in names})
+        known = {name: getattr(server, name) for name in names}
+        if isinstance(server.memory, ClientMemory):
+            memory = server.memory
+            known["memory"] = state.memory.replace(spread=memory.spread, rounds=memory.rounds)
+        return state.replace(**known)
+
+    def suspecting(self, view: OnlineView) -> "OwnWorld":
+        """The same world, whose attackers use the trigger that the real model seems to know.
+
+        A backdoor that is planted already is in the model that runs are imagined from; under a
+        trigger of the own world's making nobody would see it. Where less than half of the images
+        seem to obey the likeliest patch, there is none, and nothing changes.
+        """
+        types, there = self.game.prior.types, view.success[-1] > _PLANTED
+        names = ("trigger_mask", "trigger_pattern", "target")
+
+        def seen(own, found):
+            return jnp.where(there, jnp.broadcast_to(found, own.shape).astype(own.dtype), own)
+
+        changed = {
+            name: seen(getattr(types, name), found)
+            for name, found in zip(names, view.trigger, strict=True)
+        }
+        prior = self.game.prior.replace(types=types.replace(**changed))
+        return self.replace(game=self.game.replace(prior=prior))
 
     def attacker(self, i) -> Player:
         """The attacker of type ``i``."""
         return self.attackers.of(i)
+
+
+def summary(observation: Any) -> jax.Array:
+    """Numbers f32[O] about a round, whatever a policy sees of it.
+
+    Clients are a set: of each of their numbers the mean and the standard deviation.
+    """
+    if not isinstance(observation, ClientView):
+        return observation
+    clients = observation.clients
+    return jnp.concatenate([observation.round, clients.mean(axis=0), clients.std(axis=0)])
 
 
 def own_world(

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import logit
 
 from metasg_jax.aggregators.client_trust import ClientTrust, knob_of_trim
 from metasg_jax.errors import ConfigError
@@ -165,6 +166,30 @@ class SetPolicy:
                 raise ConfigError(f"trim = {trim:g}: from 0 to {most:g}")
             changes["least_knobs"] = (-1.0, knob_of_trim(trim), -1.0)
         return dataclasses.replace(self, **changes)
+
+    def strict_params(self, params: Params, threshold: float, trim: float) -> Params:
+        """Parameters that decide by a threshold and trim a share.
+
+        As :meth:`stricter` with both, but the trim is no least one: it stands still.
+
+        Args:
+            params: of this policy.
+            threshold: in (0, 1), where this policy looks.
+            trim: from 0 to 0.45.
+        """
+        network: Any = params["network"]
+        trust, knobs = network["trust"], network["knobs"]
+        shift = logit(jnp.float32(threshold)) - logit(jnp.float32(self.threshold))
+        place = ClientTrust.action_spec.index("trim")
+        mean = jnp.arctanh(jnp.clip(knob_of_trim(trim), -0.999, 0.999))
+        network = network | {
+            "trust": trust | {"bias": trust["bias"] - shift},
+            "knobs": {
+                "bias": knobs["bias"].at[place].set(mean),
+                "kernel": knobs["kernel"].at[:, place].set(0.0),
+            },
+        }
+        return params | {"network": network}
 
     @property
     def action_size(self) -> int:

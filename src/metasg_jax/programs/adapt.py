@@ -10,10 +10,11 @@ from rich.console import Console
 from metasg_jax import checkpoint, files
 from metasg_jax.config import Adaptation, RunConfig
 from metasg_jax.data import Dataset
-from metasg_jax.errors import CheckpointError
+from metasg_jax.errors import CheckpointError, ConfigError
 from metasg_jax.evaluation.plots import adaptation
 from metasg_jax.evaluation.tables import rich_table
 from metasg_jax.evaluation.worlds import world_settings
+from metasg_jax.game.bsmg import FLGame
 from metasg_jax.game.make import make_game
 from metasg_jax.game.shapes import of_shared_shape
 from metasg_jax.learning.state import MetaSGState, defender_player
@@ -21,6 +22,7 @@ from metasg_jax.online import (
     PSI,
     Block,
     Hidden,
+    Mixture,
     Server,
     Standing,
     attackers_of,
@@ -33,6 +35,9 @@ from metasg_jax.online import (
 from metasg_jax.programs import run_directory
 from metasg_jax.programs.lock import alone
 from metasg_jax.registry import parse_variant
+
+KEPT = "kept"
+"""Column of the clients' share that was kept, in [0, 1], where the policy decides about each."""
 
 
 def adapt_program(
@@ -63,6 +68,11 @@ def adapt_program(
     """
     asked.check(config.fl.horizon)
     psi = parse_variant(PSI, asked.psi, "psi")
+    if config.trusts_clients and isinstance(psi, Mixture):
+        raise ConfigError(
+            f"psi = {asked.psi}: mixes actions of knobs; for a policy that decides about each "
+            "client one of imagined, planned, trajectory, frozen, sampled"
+        )
     real = dataclasses.replace(config.game, types=("none", asked.attack), probabilities=())
     settings = world_settings(dataclasses.replace(config, game=real), dataset, asked.world)
     game = of_shared_shape(make_game(settings, config.fl, dataset))
@@ -104,17 +114,18 @@ def _adapt_alone(
     hidden = Hidden(game, types, attackers_of(settings.types, state, config, game))
     key_run = jax.random.fold_in(key, 3)
     standing = begin(key_run, hidden, server, prepared)
+    knobs = shown_actions(game)
     rows: list[dict] = []
     if resume and checkpoint.latest_step(checkpoints) is not None:
         standing, rows = _resumed(checkpoints, standing, config, directory, owner)
         console.print(f"resumed {directory} after block {standing.blocks}")
     while standing.blocks < total:
         standing, block = next_block(key_run, standing, hidden, server)
-        rows.append(_row(block, names, game.action_names, config.game.backdoor_weight))
+        rows.append(_row(block, names, knobs, config.game.backdoor_weight))
         files.write_lines(directory / "adapt.csv", [*rows[0]], rows, owner)
         checkpoint.save(checkpoints, standing.blocks, _arrays(standing), config)
-        console.print(_line(rows[-1], names, game.action_names))
-    adaptation(rows, names, game.action_names, f"{asked.attack}, {asked.psi}",
+        console.print(_line(rows[-1], names, knobs))
+    adaptation(rows, names, knobs, f"{asked.attack}, {asked.psi}",
                directory / "adapt.png")  # fmt: skip
     metrics = final_metrics(jax.random.fold_in(key, 4), hidden, standing)
     found = {name: float(getattr(metrics, name)) for name in ("score", "accuracy", "asr")}
@@ -123,6 +134,13 @@ def _adapt_alone(
     cells = ["" if np.isnan(v) else f"{v:.3f}" for v in found.values()]
     console.print(rich_table(f"{asked.attack}, after {game.horizon} rounds", [*found], [cells]))
     return result
+
+
+def shown_actions(game: FLGame) -> tuple[str, ...]:
+    """Names of what is told of actions: of decisions about clients the share that was kept."""
+    names = game.action_names
+    first = len(names) - len(game.rule.action_spec) - len(game.post_defense.action_spec)
+    return (KEPT, *names[first:]) if first else names
 
 
 def _arrays(standing: Standing) -> dict:
@@ -168,7 +186,12 @@ def _value(text: str):
 
 def _row(block: Block, names, knobs, weight: float) -> dict:
     verdict = block.verdict
-    actions = np.asarray(block.view.action).mean(axis=0)
+    actions = np.asarray(block.view.action)
+    if KEPT in knobs:  # decisions about clients stand before the knobs
+        each = actions.shape[1] - len(knobs) + 1
+        kept = (actions[:, :each] > 0).mean(axis=1, keepdims=True)
+        actions = np.concatenate([kept, actions[:, each:]], axis=1)
+    actions = actions.mean(axis=0)
     return {
         "round": float(block.view.server.round),
         **{f"belief {name}": float(p) for name, p in zip(names, block.belief, strict=True)},
