@@ -17,8 +17,9 @@ from metasg_jax.learning import init_state
 from metasg_jax.presets.cpu import TRUST
 from metasg_jax.programs import adapt
 from metasg_jax.programs.adapt import adapt_program
-from metasg_jax.programs.pretrain import pretrain_program, training_games
+from metasg_jax.programs.pretrain import training_games
 from metasg_jax.testing import tiny_dataset
+from tests.runs import untrained
 
 DATASET = tiny_dataset(side=6)
 GAME = GameConfig(
@@ -33,9 +34,9 @@ QUIET = Console(quiet=True)
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """(directory, state) of a defender."""
+    """(directory, state) of a defender that has not learned."""
     folder = tmp_path_factory.mktemp("runs") / "defender"
-    return folder, pretrain_program(CONFIG, DATASET, folder, False, QUIET)
+    return folder, untrained(CONFIG, DATASET, folder)
 
 
 def lines(folder):

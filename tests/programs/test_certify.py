@@ -22,23 +22,36 @@ from metasg_jax.programs.certify import PRIOR, Budget, Row, read_rows, tables, w
 from metasg_jax.programs.certify.page import used_step_sizes
 from metasg_jax.programs.pretrain import pretrain_program
 from metasg_jax.testing import probe_game
+from tests.runs import untrained
 
 SETTINGS = MetaConfig(
     group_size=4, normalize=False, hidden=(), learn_std=False, rollouts_at_once=1 << 10
 )
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run of the whole chain, as small as it gets, with a checkpoint after each of 2 steps."""
-    directory = tmp_path_factory.mktemp("certify") / "run"
+def config_of_run():
+    """Of the whole chain, as small as it gets, with a checkpoint after each of 2 steps."""
     config = PRESETS["smoke"].get_config("digits")
     game = dataclasses.replace(
         config.game, types=("ipm@0.2", "rl:max_steps=2@0.2"), hidden=(8,), observation="paper"
     )
     fl = config.fl.replace(horizon=3, num_sampled=3)
-    config = dataclasses.replace(config, game=game, fl=fl, keep=0)
-    pretrain_program(config, load("digits"), directory, False, Console(quiet=True))
+    return dataclasses.replace(config, game=game, fl=fl, keep=0)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Of a learner that has not learned."""
+    directory = tmp_path_factory.mktemp("certify") / "run"
+    untrained(config_of_run(), load("digits"), directory, steps=(1, 2))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Of one that has."""
+    directory = tmp_path_factory.mktemp("certify") / "trained"
+    pretrain_program(config_of_run(), load("digits"), directory, False, Console(quiet=True))
     return directory
 
 
@@ -50,7 +63,8 @@ def quiet(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run_is_certified_once(run, capsys, monkeypatch):
+def test_a_run_is_certified_once(trained, capsys, monkeypatch):
+    run = trained
     command = ["certify", str(run), "--batches=8", "--points=1"]
     assert cli.main(command) == 0
     out = capsys.readouterr().out
@@ -194,6 +208,7 @@ def test_a_budget_that_does_not_do_is_named():
         Budget().check(SETTINGS.replace(gradient="evolution"))
 
 
-def test_all_checkpoints_are_kept_where_asked(run):
-    assert checkpoint.saved_steps(run / "checkpoints") == [1, 2]
-    assert json.loads((run / "config.json").read_text())["keep"] == 0
+@pytest.mark.slow
+def test_all_checkpoints_are_kept_where_asked(trained):
+    assert checkpoint.saved_steps(trained / "checkpoints") == [1, 2]
+    assert json.loads((trained / "config.json").read_text())["keep"] == 0
