@@ -37,6 +37,7 @@ def toy(monkeypatch):
     return config, Dataset("cifar10", x[:350], y[:350], x[350:], y[350:], 10)
 
 
+@pytest.mark.slow
 def test_a_figure_that_was_cut_goes_on(toy, tmp_path, monkeypatch):
     path = tmp_path / "figure.json"
     args = argparse.Namespace(defender=["v3"], worlds=1, minutes=1.5)

@@ -201,7 +201,7 @@ def test_a_batch_moves_the_policy_no_farther_than_it_may(made):
         pairs = zip(*map(jax.tree.leaves, (candidate.params, meta.params)), strict=True)
         return max(float(jnp.abs(a - b).max()) for a, b in pairs)
 
-    assert after(most_kl=0.0) == 0
+    assert after(most_kl=0.0) < 1e-4
     assert 0 < after(most_kl=0.05) < after()
 
 

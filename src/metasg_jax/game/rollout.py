@@ -265,6 +265,7 @@ def rollout_groups(
     group_size: int,
     at_once: int = 0,
     credits: bool = False,
+    responder: Any = None,
 ) -> Trajectory:
     """Plays ``num_groups`` groups of ``group_size`` episodes.
 
@@ -282,6 +283,7 @@ def rollout_groups(
             then played in equal parts, one after another, see :func:`parts`. It changes memory and
             speed, and results by rounding only.
         credits: static, see :func:`rollout`.
+        responder: of the attackers, see :func:`rollout`.
 
     Returns:
         A trajectory with leading axes [num_groups, group_size, H].
@@ -289,7 +291,14 @@ def rollout_groups(
 
     def member(key_environment, key_policies):
         return rollout(
-            key_environment, key_policies, game, xi, defender, attacker, credits=credits
+            key_environment,
+            key_policies,
+            game,
+            xi,
+            defender,
+            attacker,
+            credits=credits,
+            responder=responder,
         )[1]
 
     return map_groups(member, key, num_groups, group_size, at_once)

@@ -87,7 +87,8 @@ def learn_belief(key: Key, own: OwnWorld, meta: Player, later: jax.Array | float
     def play(_, i):
         key_type = jax.random.fold_in(key, i)
         played = rollout_groups(
-            key_type, own.game, own.game.prior[i], meta, own.attacker(i), 6, 1
+            key_type, own.game, own.game.prior[i], meta, own.attacker(i), 6, 1,
+            responder=own.responder,
         )  # fmt: skip
         seen = jax.tree.map(lambda leaf: leaf[:, 0], played.defender.raw_obs)
         return None, jax.vmap(jax.vmap(lambda each: summary(meta.normalizer(each))))(seen)

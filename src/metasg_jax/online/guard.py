@@ -132,7 +132,7 @@ def look_ahead(
                 _, played = rollout(
                     jax.random.clone(key_environment), jax.random.clone(key_policies), own.game,
                     own.game.prior[i], player, own.attacker(i), state=start,
-                    num_rounds=num_rounds,
+                    num_rounds=num_rounds, responder=own.responder,
                 )  # fmt: skip
                 lost = played.info["loss"][:block].mean()
                 return jnp.stack([played.defender.reward.mean(), lost])

@@ -19,6 +19,9 @@ _LEARNER = MetaConfig(
     estimator="future_gain", discount=0.9, normalize_advantages=True, baseline="group"
 )
 
+_SHORTEST = 2.0**-12
+"""Part of a step from which on none is taken."""
+
 
 class Imagined(Struct):
     """Psi on rollouts of the own world, weighted by the belief, while the server waits.
@@ -29,8 +32,8 @@ class Imagined(Struct):
     Attributes:
         lr: step size of Adam.
         clip: of the likelihood ratio.
-        most_kl: how far a batch may move the policy, in nats a decision of the server; a step
-            beyond is not taken. None where it is infinite.
+        most_kl: how far a batch may move the policy, in nats a round; a step beyond is halved until
+            it is not. Infinite for no limit.
         batches: static, of rollouts, one after another.
         epochs: static, steps on each.
         rounds: static, of a rollout.
@@ -72,7 +75,7 @@ class Imagined(Struct):
                 return rollout(
                     jax.random.fold_in(key_environment, 2), key_policies, own.game,
                     own.game.prior[i], actor.replace(params=params), own.attacker(i),
-                    state=start, num_rounds=self.rounds,
+                    state=start, num_rounds=self.rounds, responder=own.responder,
                 )[1].defender  # fmt: skip
 
             return map_groups(member, key, 1, self.group_size)
@@ -101,10 +104,16 @@ class Imagined(Struct):
                     each = jax.vmap(gain, in_axes=(None, 0, 0))(params, played, behaviour)
                     return -mix @ jnp.where(mix > 0, each, 0.0)
 
-                updates, new_opt = optax.adam(self.lr).update(jax.grad(objective)(params), opt)
-                new = optax.apply_updates(params, updates), new_opt
-                near = moved(new[0]) <= self.most_kl
-                return jax.tree.map(lambda a, b: jnp.where(near, a, b), new, carry), None
+                updates, opt = optax.adam(self.lr).update(jax.grad(objective)(params), opt)
+
+                def shortened(scale):
+                    return optax.tree.add_scale(params, scale, updates)
+
+                def too_far(scale):
+                    return (scale > _SHORTEST) & (moved(shortened(scale)) > self.most_kl)
+
+                scale = jax.lax.while_loop(too_far, lambda scale: scale / 2, jnp.float32(1))
+                return (shortened(jnp.where(scale > _SHORTEST, scale, 0.0)), opt), None
 
             carry, _ = jax.lax.scan(epoch, (params, opt), length=self.epochs)
             return carry, mix @ played.reward.mean(axis=(1, 2, 3))

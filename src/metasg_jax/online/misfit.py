@@ -55,7 +55,7 @@ def misfit(
             start = own.at(key_start, i, view.before)
             _, played = rollout(
                 key_environment, key_policies, own.game, own.game.prior[i], player,
-                own.attacker(i), state=start, num_rounds=len(view.loss),
+                own.attacker(i), state=start, num_rounds=len(view.loss), responder=own.responder,
             )  # fmt: skip
             return _mean(player, played.defender.raw_obs)
 

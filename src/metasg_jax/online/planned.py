@@ -75,7 +75,7 @@ class Planned(Struct):
                 played = rollout(
                     jax.random.clone(key_environment), jax.random.clone(key_policies), own.game,
                     own.game.prior[i], meta.replace(params=params, greedy=True), own.attacker(i),
-                    state=start, num_rounds=self.rounds,
+                    state=start, num_rounds=self.rounds, responder=own.responder,
                 )[1]  # fmt: skip
                 return played.defender.reward.mean()
 

@@ -88,10 +88,13 @@ class OwnWorld(Struct):
     Attributes:
         game: the simulated game; its clients' images are made of root images.
         attackers: of its K types, parameters stacked.
+        responder: how they use what they know of the policy, see :mod:`metasg_jax.responders`;
+            None, not at all.
     """
 
     game: FLGame
     attackers: Player
+    responder: Any = None
 
     def at(self, key: Key, i, server: ServerState) -> GameState:
         """A simulated run against type ``i`` that stands where the real one does.
