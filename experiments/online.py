@@ -38,7 +38,7 @@ from metasg_jax.registry import parse_variant
 from metasg_jax.responders import make_responder
 
 OUT = Path("docs/results/worst_case/online.json")
-WORLDS, CHOOSING, BLOCK = range(500, 506), range(2), 10
+WORLDS, BLOCK = range(500, 506), 10
 IMAGINED = ("none", "ipm:scale=5@0.2", "bfl@0.2", "blended_bfl:fraction=0.25@0.2")
 """The types of the server's own world."""
 REAL = {
@@ -49,13 +49,16 @@ REAL = {
     "looking, to be kept": ("blended_bfl@0.2", "looking / kept"),
 }
 """Type and responder by name; after the first four they are in no own world."""
-ARMS = ("frozen", "imagined:lr=0.003,most_kl=0.05", "planned", "planned / no guard")
-TRIED = (
-    "frozen", "imagined:lr=0.001,most_kl=0.05", "imagined:lr=0.003,most_kl=0.05",
-    "imagined:lr=0.01,most_kl=0.05", "imagined:lr=0.003,most_kl=0.05 / no guard", "planned",
-    "planned / no guard",
+ARMS = (
+    "frozen", "imagined:lr=0.003,most_kl=1.0", "imagined:lr=0.003,most_kl=1.0 / no guard",
+    "planned", "planned / imagines looking",
 )  # fmt: skip
-"""On selection worlds."""
+TRIED = (
+    "frozen", "imagined:lr=0.001,most_kl=0.2", "imagined:lr=0.003,most_kl=0.2 / no guard",
+    "imagined:lr=0.003,most_kl=1.0 / no guard", "planned", "planned / no guard",
+    "planned / imagines looking", "planned / imagines looking / no guard",
+)  # fmt: skip
+"""On selection worlds. Who imagines looking has attackers in its own world who look, too."""
 
 
 def config():
@@ -73,22 +76,22 @@ def play_world(number: int, stream: int, arms: list[str]) -> dict[str, dict[str,
     game = of_shared_shape(make_game(settings, run.fl, dataset))
     blank = make_game(run.game, run.fl, dataset)
     state = begin_with("v3", init_state(jax.random.key(0), blank, run.meta))
-    own = own_world(state, run, dataset, settings.seed, num_simulated=run.num_simulated)
-    meta = defender_player(state, own.game, run.meta, True)
-    key = jax.random.key(number)
-    belief = learn_belief(jax.random.fold_in(key, 1), own, meta.replace(greedy=False))
+    blind = own_world(state, run, dataset, settings.seed, num_simulated=run.num_simulated)
+    meta = defender_player(state, blind.game, run.meta, True)
+    key, knobs = jax.random.key(number), game.attacker_action_size
+    seeing = blind.replace(responder=make_responder("looking", blind.game.attacker_action_size))
     attackers = attackers_of(types, state, run, game)
     found: dict[str, dict[str, float]] = {arm: {} for arm in arms}
     for arm in arms:
-        text, _, guard = arm.partition(" / ")
+        text, *options = arm.split(" / ")
         psi = parse_variant(PSI, text, "psi")
-        server = Server(own, meta, belief, psi, guard != "no guard")
+        own = seeing if "imagines looking" in options else blind
+        belief = learn_belief(jax.random.fold_in(key, 1), own, meta.replace(greedy=False))
+        server = Server(own, meta, belief, psi, "no guard" not in options)
         prepared = psi.begin(jax.random.fold_in(key, 2), own, meta)
         for name, (kind, responder) in REAL.items():
             blocks = (types.index(kind),) * (run.fl.horizon // BLOCK)
-            hidden = Hidden(
-                game, blocks, attackers, make_responder(responder, game.attacker_action_size)
-            )
+            hidden = Hidden(game, blocks, attackers, make_responder(responder, knobs))
             metrics, played = play_adapting(jax.random.fold_in(key, 3), hidden, server, prepared)
             taken = sum(bool(b.verdict.accepted) for b in played if b.verdict is not None)
             found[arm][name] = round(float(metrics.score), 5)
@@ -100,23 +103,30 @@ def play_world(number: int, stream: int, arms: list[str]) -> dict[str, dict[str,
 def main() -> None:
     """Plays."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--selection", action="store_true")
+    parser.add_argument("--selection", type=int, nargs="*", help="worlds, from 0")
+    parser.add_argument("--worlds", type=int, nargs="*", default=[*WORLDS], help="final ones")
     args = parser.parse_args()
     enable_compilation_cache()
-    if args.selection:
+    if args.selection is not None:
         arms = list(TRIED)
-        told = [play_world(number, SELECTION, arms) for number in CHOOSING]
+        told = [play_world(number, SELECTION, arms) for number in args.selection]
         for arm in arms:
             gains = [[w[arm][n] - w["frozen"][n] for n in REAL] for w in told]
             print(arm, dict(zip(REAL, np.mean(gains, axis=0).round(3), strict=True)))
         return
-    found = json.loads(OUT.read_text()) if OUT.is_file() else {"worlds": {}}
-    for number in WORLDS:
-        before = found["worlds"].get(str(number), {})
-        arms = [arm for arm in ARMS if arm not in before]
+    for number in args.worlds:
+        arms = [arm for arm in ARMS if arm not in there(number)]
         if arms:
-            found["worlds"][str(number)] = before | play_world(number, FINAL, arms)
-            write_text(OUT, json.dumps(found, indent=1) + "\n")
+            played = there(number) | play_world(number, FINAL, arms)
+            # another process may have added its worlds meanwhile
+            worlds = {number: there(number) for number in WORLDS} | {number: played}
+            worlds = {str(number): world for number, world in worlds.items() if world}
+            write_text(OUT, json.dumps({"worlds": worlds}, indent=1) + "\n")
+
+
+def there(number: int) -> dict[str, dict[str, float]]:
+    """What has been played in a world."""
+    return json.loads(OUT.read_text())["worlds"].get(str(number), {}) if OUT.is_file() else {}
 
 
 if __name__ == "__main__":
