@@ -51,8 +51,9 @@ REAL = {
 """Type and responder by name; after the first four they are in no own world."""
 ARMS = (
     "frozen", "imagined:lr=0.003,most_kl=1.0", "imagined:lr=0.003,most_kl=1.0 / no guard",
-    "planned", "planned / imagines looking",
+    "planned", "planned / imagines looking", "frozen / trim=0.3",
 )  # fmt: skip
+"""The last is a control: what standing still and trimming adds."""
 TRIED = (
     "frozen", "imagined:lr=0.001,most_kl=0.2", "imagined:lr=0.003,most_kl=0.2 / no guard",
     "imagined:lr=0.003,most_kl=1.0 / no guard", "planned", "planned / no guard",
@@ -87,8 +88,10 @@ def play_world(number: int, stream: int, arms: list[str]) -> dict[str, dict[str,
         psi = parse_variant(PSI, text, "psi")
         own = seeing if "imagines looking" in options else blind
         belief = learn_belief(jax.random.fold_in(key, 1), own, meta.replace(greedy=False))
-        server = Server(own, meta, belief, psi, "no guard" not in options)
-        prepared = psi.begin(jax.random.fold_in(key, 2), own, meta)
+        trims = "trim=0.3" in options
+        player = meta.replace(policy=meta.policy.stricter(trim=0.3)) if trims else meta
+        server = Server(own, player, belief, psi, "no guard" not in options)
+        prepared = psi.begin(jax.random.fold_in(key, 2), own, player)
         for name, (kind, responder) in REAL.items():
             blocks = (types.index(kind),) * (run.fl.horizon // BLOCK)
             hidden = Hidden(game, blocks, attackers, make_responder(responder, knobs))

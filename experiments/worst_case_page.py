@@ -28,6 +28,9 @@ def write_page(out: Path, studies: dict) -> None:
     if (out / "population.json").is_file():
         text += ["\n## Does a population pay?\n", (out / "population.md").read_text().strip()]
         text += ["\n" + table_of_population(out / "population.json")]
+    if (out / "online.json").is_file():
+        text += ["\n## Does adapting online pay?\n", (out / "online.md").read_text().strip()]
+        text += ["\n" + table_of_online(out / "online.json")]
     (out.parent / "worst_case.md").write_text("\n".join(text) + "\n")
 
 
@@ -141,29 +144,66 @@ def table_of_knowledge(found: dict) -> str:
 
 
 def table_of_population(path: Path) -> str:
-    """Algorithm 2 with a population beside Algorithm 1, over training seeds."""
-    found = json.loads(path.read_text())
-    who = {"meta_sg": "with a population (Algorithm 2)", "meta_rl": "without (Algorithm 1)",
-           "v1": "`v1`, as both begin", "told": "perfect filter"}  # fmt: skip
-    seeds = [{k: np.array(v) for k, v in each.items()} for each in found["seeds"].values()]
-    worsts = {k: np.array([s[k].mean(axis=0).min() for s in seeds]) for k in who}
+    """The stages of pre-training, and Algorithm 2 beside Algorithm 1, over training seeds."""
+    seeds = json.loads(path.read_text())["seeds"].values()
+    who = {
+        "taught": "the teacher alone",
+        "meta_sg": "then Algorithm 2 with a population (`make pretrain`)",
+        "meta_rl": "or Algorithm 1, as many rounds",
+        "meta_sg_alone": "or Algorithm 2 without a population, as many rounds",
+        "meta_rl_short": "or Algorithm 1, as many episodes of a type",
+        "v3_meta_sg": "`v3`, then Algorithm 2 with a population",
+        "v3_meta_rl": "`v3`, then Algorithm 1, as many rounds",
+        "v3": "`v3`",
+        "told": "perfect filter",
+    }
+    columns = {
+        "the card's attacks, mean": lambda s, k: np.mean(s["card"]["score"][k]),
+        "no attack": lambda s, k: np.mean(s["card"]["score"][k], axis=0)[0],
+        "looking, for payoff": lambda s, k: np.mean(s["looking"]["score"][k], axis=0).min(),
+        "looking, to be kept": lambda s, k: np.mean(s["kept"]["score"][k], axis=0).min(),
+    }
     rows = []
     for k, label in who.items():
-        several = k.startswith("meta")
-        means = np.array([s[k].mean() for s in seeds])
-        clean = np.array([s[k][:, 0].mean() for s in seeds])
-        rows.append(
-            [label, *(cell(v) if several else f"{v[0]:.3f}" for v in (worsts[k], means, clean))]
-        )
-    apart = cell(worsts["meta_sg"] - worsts["meta_rl"])
-    rows.append(["with minus without, paired by seed", apart, "", ""])
-    table = markdown_table(["trained", "worst case", "mean over types", "no attack"], rows)
-    earned = np.array([each["blended_bfl@0.2"] for each in found["earned"].values()])
+        had = [s for s in seeds if k in s["card"]["score"]]
+        if not had:
+            continue
+        values = [np.array([of(s, k) for s in had]) for of in columns.values()]
+        told = k in ("v3", "told")  # of no training seed
+        cells = [f"{v[0]:.3f}" if told else cell(v) for v in values]
+        rows.append([label, *cells, "" if told else f"{len(had)}"])
+    for a, b in (("meta_sg", "taught"), ("meta_sg", "meta_rl")):
+        gains = [np.array([of(s, a) - of(s, b) for s in seeds]) for of in columns.values()]
+        rows.append([f"{who[a]}, minus {who[b].removeprefix('or ')}", *map(cell, gains), ""])
+    table = markdown_table(["trained by", *columns, "seeds"], rows)
+    earned = np.array([s["earned"]["blended_bfl@0.2"] for s in seeds])
     curve = ", ".join(f"{mean:.3f}" for mean in earned.mean(axis=0))
     return (
         f"{table}\n\nWhat the best response (`blended_bfl`) earned a round, by rounds of the "
         f"double oracle, mean over {len(earned)} seeds: {curve}."
     )
+
+
+def table_of_online(path: Path) -> str:
+    """What each way to adapt adds to the frozen policy, in pairs, over worlds."""
+    worlds = list(json.loads(path.read_text())["worlds"].values())
+    names = list(worlds[0]["frozen"])
+    groups = {
+        "types of its own world": names[:4],
+        "`pgd`, `lmp`": names[4:6],
+        "looking, for payoff": names[6:7],
+        "looking, to be kept": names[7:8],
+    }
+    rows = []
+    for arm in worlds[0]:
+        row = [arm]
+        for types in groups.values():
+            means = {a: np.array([[w[a][t] for t in types] for w in worlds]).mean(axis=1)
+                     for a in (arm, "frozen")}  # fmt: skip
+            gain = means[arm] - means["frozen"]
+            row.append(f"{means[arm].mean():.3f}" if arm == "frozen" else cell(gain))
+        rows.append(row)
+    return markdown_table(["score of the frozen policy; what others add to it", *groups], rows)
 
 
 def _levels() -> list[str]:

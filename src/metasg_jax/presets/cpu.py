@@ -44,6 +44,9 @@ LEARNER = MetaConfig(
     init_std=0.5,
 )
 
+FROM_TAUGHT = LEARNER.replace(population=4, epochs=1, outer_lr=1e-4, normalize=False)
+"""Algorithm 2 from a taught policy on: small steps, and best responses that are met ever after."""
+
 TRUST = dict(rule="client_trust", observation="clients", post_defense="none")
 """The game in which the defender decides about each client."""
 
@@ -53,12 +56,14 @@ def get_config(dataset: str) -> RunConfig:
     if dataset == "digits":
         # few images of the server's own: with 100 the model trained on them alone is the best one
         game = GameConfig(
-            dataset=dataset, hidden=(32,), level=0.5, num_root=40, num_validation=200, **TRUST
-        )
+            dataset=dataset, hidden=(32,), level=0.5, num_root=40, num_validation=200,
+            types=("none", "ipm:scale=5@0.2", "bfl@0.2", "blended_bfl@0.2", "blended_ipm@0.2"),
+            **TRUST,
+        )  # fmt: skip
         fl = FLConfig(num_clients=50, num_sampled=10, batch_size=16, horizon=60, local_lr=0.3)
         return RunConfig(
-            game, fl, LEARNER, TeachConfig(worlds=12, own_play=12), ("teach",), num_simulated=2000,
-            clients="augmented",
+            game, fl, FROM_TAUGHT, TeachConfig(worlds=12, own_play=12), ("teach", "meta"),
+            num_simulated=2000, clients="augmented", steps=40, respond_tries=10,
         )  # fmt: skip
     if dataset == "cifar10":
         # a stage on which clients are worth having: 0.50 with all of them honest, 0.26 without them
