@@ -2,15 +2,15 @@
 
 ``python experiments/population.py --seeds 0 1`` trains on digits, each seed in a federation of its
 own, by the settings of ``make pretrain``: the teacher; from what it taught Algorithm 2 with a
-population; and from there too Algorithm 1 without one, for as many meta-steps and as many rounds.
+population; and from there too Algorithm 1, for as many meta-steps and as many rounds.
 All three are judged on final worlds, by the card's attacks and by attackers who look through the
 decision, and ``docs/results/worst_case/population.json`` is written. ``--arms`` adds ablations:
 Algorithm 1 with as many episodes of a type as Algorithm 2 has, in place of as many rounds
-(``meta_rl_short``), Algorithm 2 without a population in as many rounds (``meta_sg_alone``), and
-both algorithms from the shipped defender on (``v3_meta_sg``, ``v3_meta_rl``).
-Runs that are there are not trained again, and ``--out`` keeps them. What is played is registered
-here, before its worlds are opened; steps and step size were chosen with seed 0 on three selection
-worlds, of 1e-4 and 3e-4.
+(``meta_rl_short``, what ``make pretrain`` does), Algorithm 2 without a population in as many rounds
+(``meta_sg_alone``), and both algorithms from the shipped defender on (``v3_meta_sg``,
+``v3_meta_rl``). Runs that are there are not trained again, and ``--out`` keeps them. What is played
+is registered here, before its worlds are opened; steps and step size were chosen with seed 0 on
+three selection worlds, of 1e-4 and 3e-4.
 """
 
 import argparse
@@ -56,7 +56,8 @@ def config_of(arm: str, seed: int, taught: str = "") -> RunConfig:
         return dataclasses.replace(base, stages=("teach",))
     if arm.startswith("v3_"):
         return config_of(arm.removeprefix("v3_"), seed, "v3")
-    sg = dataclasses.replace(base, stages=("meta",))
+    meta = base.meta.replace(algorithm="meta_sl", population=4)
+    sg = dataclasses.replace(base, stages=("meta",), meta=meta)
     if arm == "meta_sg":
         return sg
     algorithm = "meta_sl" if arm == "meta_sg_alone" else "meta_rl"

@@ -148,10 +148,10 @@ def table_of_population(path: Path) -> str:
     seeds = json.loads(path.read_text())["seeds"].values()
     who = {
         "taught": "the teacher alone",
-        "meta_sg": "then Algorithm 2 with a population (`make pretrain`)",
+        "meta_sg": "then Algorithm 2 with a population",
         "meta_rl": "or Algorithm 1, as many rounds",
         "meta_sg_alone": "or Algorithm 2 without a population, as many rounds",
-        "meta_rl_short": "or Algorithm 1, as many episodes of a type",
+        "meta_rl_short": "or Algorithm 1, as many episodes of a type (`make pretrain`)",
         "v3_meta_sg": "`v3`, then Algorithm 2 with a population",
         "v3_meta_rl": "`v3`, then Algorithm 1, as many rounds",
         "v3": "`v3`",

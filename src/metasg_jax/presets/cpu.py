@@ -44,8 +44,11 @@ LEARNER = MetaConfig(
     init_std=0.5,
 )
 
-FROM_TAUGHT = LEARNER.replace(population=4, epochs=1, outer_lr=1e-4, normalize=False)
-"""Algorithm 2 from a taught policy on: small steps, and best responses that are met ever after."""
+FROM_TAUGHT = LEARNER.replace(
+    algorithm="meta_rl", epochs=1, outer_lr=1e-4, normalize=False
+)  # fmt: skip
+"""From a taught policy on: small steps of Algorithm 1. Algorithm 2, with a population or without,
+took four times the rounds and left more to attackers who look: ``docs/results/worst_case.md``."""
 
 TRUST = dict(rule="client_trust", observation="clients", post_defense="none")
 """The game in which the defender decides about each client."""
