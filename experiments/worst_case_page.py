@@ -147,9 +147,9 @@ def table_of_population(path: Path) -> str:
     """The stages of pre-training, and Algorithm 2 beside Algorithm 1, over training seeds."""
     seeds = json.loads(path.read_text())["seeds"].values()
     who = {
-        "taught": "the teacher alone",
-        "meta_sg": "then Algorithm 2 with a population",
-        "meta_rl": "or Algorithm 1, as many rounds",
+        "taught": "the teacher alone (`taught`)",
+        "meta_sg": "then Algorithm 2 with a population (`meta_sg`)",
+        "meta_rl": "or Algorithm 1, as many rounds (`meta_rl`)",
         "meta_sg_alone": "or Algorithm 2 without a population, as many rounds",
         "meta_rl_short": "or Algorithm 1, as many episodes of a type (`make pretrain`)",
         "v3_meta_sg": "`v3`, then Algorithm 2 with a population",
@@ -174,7 +174,7 @@ def table_of_population(path: Path) -> str:
         rows.append([label, *cells, "" if told else f"{len(had)}"])
     for a, b in (("meta_sg", "taught"), ("meta_sg", "meta_rl")):
         gains = [np.array([of(s, a) - of(s, b) for s in seeds]) for of in columns.values()]
-        rows.append([f"{who[a]}, minus {who[b].removeprefix('or ')}", *map(cell, gains), ""])
+        rows.append([f"`{a}` minus `{b}`", *map(cell, gains), ""])
     table = markdown_table(["trained by", *columns, "seeds"], rows)
     earned = np.array([s["earned"]["blended_bfl@0.2"] for s in seeds])
     curve = ", ".join(f"{mean:.3f}" for mean in earned.mean(axis=0))

@@ -25,7 +25,7 @@ README = (ROOT / "README.md").read_text()
 RUNNING = (ROOT / "docs" / "running.md").read_text()
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 # what scripts put into their pages; no page itself
-OPENING = re.compile(r"(docs/)?results/\w+/(opening|population)\.md")
+OPENING = re.compile(r"(docs/)?results/\w+/(opening|population|online)\.md")
 SPAN = re.compile(r"`([^`\n]+)`")
 REGISTRIES = {
     "untargeted attacks": UNTARGETED,
