@@ -4,7 +4,7 @@ A run's file is named by all that it depends on. So the same command goes on whe
 and a larger sweep, or another one in the same directory, plays only what no sweep there has played.
 
 Runs that differ in seeds and in traced numbers share a compiled program, and ``at_once`` of them
-are played side by side; no more worlds than that are in memory.
+are played side by side. Their worlds are made when they are played, and forgotten then.
 """
 
 import dataclasses
@@ -265,17 +265,17 @@ def _play(sweep: Sweep, points, paths, done: dict[Run, dict], dataset, console) 
     groups = list(_groups(paths))
     todo = [group for group in groups if not all(run in done for run in group)]
     number, total = len(groups) - len(todo), len(groups)
+    places: dict[tuple[int, int], list[tuple[Run, ...]]] = {}
+    for group in todo:
+        places.setdefault(group[0][:2], []).append(group)
     with progress(console, "{task.fields[note]}") as bar:
         task = bar.add_task("runs", total=total, completed=number, note="")
-        for worlds in _worlds(todo, points, dataset, sweep.at_once):
+        for worlds in _worlds(places, points, dataset, sweep.at_once):
             forget_many_programs()
-            cells = dict.fromkeys((g[0].rule, g[0].attack) for g in todo if g[0][:2] in worlds)
-            for rule, attack in cells:
-                same = [
-                    group
-                    for group in todo
-                    if group[0][:2] in worlds and (group[0].rule, group[0].attack) == (rule, attack)
-                ]
+            cells: dict[tuple[str, str], list[tuple[Run, ...]]] = {}
+            for group in itertools.chain.from_iterable(places[place] for place in worlds):
+                cells.setdefault((group[0].rule, group[0].attack), []).append(group)
+            for (rule, attack), same in cells.items():
                 said = [_said(points, group[0]) for group in same]
                 bar.update(task, note="; ".join(said))
                 start = time.perf_counter()
@@ -301,15 +301,17 @@ Worlds = dict[tuple[int, int], dict[str, FLGame]]
 """Games by point and seed, then by rule."""
 
 
-def _worlds(todo, points, dataset: Dataset, at_once: int) -> Iterator[Worlds]:
+def _worlds(places, points, dataset: Dataset, at_once: int) -> Iterator[Worlds]:
     """Worlds in order, as many together as may be, all of one program for each rule."""
     held: Worlds = {}
-    for place in dict.fromkeys(group[0][:2] for group in todo):
+    for place in places:
+        if len(held) == at_once:
+            yield held
+            held = {}
         plan = points[place[0]].plan
         world = of_shared_shape(plan.world(dataset, place[1]))
         games = {name: world.replace(rule=rule) for name, rule in plan.make_rules(world).items()}
-        others = next(iter(held.values()), games)
-        if len(held) == at_once or _program(games) != _program(others):
+        if _program(games) != _program(next(iter(held.values()), games)):
             yield held
             held = {}
         held[place] = games
