@@ -95,4 +95,4 @@ def play_block(
 
     run, ((*seen, suspects), truth) = jax.lax.scan(one, run, jnp.arange(num_rounds))
     trigger = (*patch_of(run.search, suspects[-1]), suspects[-1])
-    return run, OnlineView(before, server_side(run.state), *seen, trigger), truth
+    return run, OnlineView(before, server_side(run.state), *seen, trigger=trigger), truth
