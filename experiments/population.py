@@ -57,7 +57,7 @@ def config_of(arm: str, seed: int, taught: str = "") -> RunConfig:
     if arm.startswith("v3_"):
         return config_of(arm.removeprefix("v3_"), seed, "v3")
     meta = base.meta.replace(algorithm="meta_sl", population=4)
-    sg = dataclasses.replace(base, stages=("meta",), meta=meta)
+    sg = dataclasses.replace(base, stages=("meta",), meta=meta, respond_tries=10)
     if arm == "meta_sg":
         return sg
     algorithm = "meta_sl" if arm == "meta_sg_alone" else "meta_rl"
