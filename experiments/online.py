@@ -81,15 +81,17 @@ def play_world(number: int, stream: int, arms: list[str]) -> dict[str, dict[str,
     meta = defender_player(state, blind.game, run.meta, True)
     key, knobs = jax.random.key(number), game.attacker_action_size
     seeing = blind.replace(responder=make_responder("looking", blind.game.attacker_action_size))
+    sampling = meta.replace(greedy=False)
+    worlds = [(own, learn_belief(jax.random.fold_in(key, 1), own, sampling))
+              for own in (blind, seeing)]  # fmt: skip
     attackers = attackers_of(types, state, run, game)
     found: dict[str, dict[str, float]] = {arm: {} for arm in arms}
     for arm in arms:
         text, *options = arm.split(" / ")
         psi = parse_variant(PSI, text, "psi")
-        own = seeing if "imagines looking" in options else blind
-        belief = learn_belief(jax.random.fold_in(key, 1), own, meta.replace(greedy=False))
-        trims = "trim=0.3" in options
-        player = meta.replace(policy=meta.policy.stricter(trim=0.3)) if trims else meta
+        own, belief = worlds["imagines looking" in options]
+        trim = 0.3 if "trim=0.3" in options else None
+        player = meta.replace(policy=meta.policy.stricter(trim=trim))
         server = Server(own, player, belief, psi, "no guard" not in options)
         prepared = psi.begin(jax.random.fold_in(key, 2), own, player)
         for name, (kind, responder) in REAL.items():

@@ -81,7 +81,7 @@ def train(arm: str, seed: int, out: Path) -> tuple[Path, dict[str, list[float]]]
     directory = out / f"{arm}-{seed}"
     taught = "" if arm == "taught" else str(out / f"taught-{seed}" / "defender")
     console = Console(record=True, width=200)
-    if not (directory / "defender").is_dir() or arm != "taught":
+    if not (directory / "defender").is_dir():
         pretrain_program(
             config_of(arm, seed, taught), load("digits"), directory, directory.is_dir(), console
         )

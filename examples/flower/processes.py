@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from examples.flower import warm_clients
@@ -15,7 +15,7 @@ from metasg_jax.errors import ConfigError
 
 HOST = "127.0.0.1"
 _PATIENCE = 60.0
-"""Seconds that the SuperLink has to begin listening."""
+"""Seconds that the SuperLink, and the process of clients, have to begin listening."""
 
 
 def require_free(ports: Sequence[int]) -> None:
@@ -85,7 +85,10 @@ def federation(
         (home / "bin" / warm_clients.COMMAND).unlink(missing_ok=True)  # of another federation
         if imports:
             started.append(fork_clients(home, imports))
-        _wait_for(started[0], port, home / "superlink.log")
+        _wait_for(
+            started[0], lambda: _listens(port),
+            f"the SuperLink did not come up at {HOST}:{port}: see {home / 'superlink.log'}",
+        )  # fmt: skip
         for i, config in enumerate(node_configs):
             node = ["flower-supernode", "--insecure", "--superlink", f"{HOST}:{port}"]
             node += ["--host", HOST, "--port", str(ports[i + 1]), "--node-config", config]
@@ -134,12 +137,7 @@ def fork_clients(home: Path, imports: Sequence[str]) -> subprocess.Popen[bytes]:
     warm_clients.command(home / "bin", socket_path)
     command = [sys.executable, "-m", warm_clients.__name__, str(socket_path), *imports]
     process = _start(command, home, "clients")
-    until = time.monotonic() + _PATIENCE
-    while not socket_path.exists():
-        if process.poll() is not None or time.monotonic() > until:
-            _stop([process])
-            raise RuntimeError(f"clients can't be started: see {home / 'clients.log'}")
-        time.sleep(0.1)
+    _wait_for(process, socket_path.exists, f"clients can't be started: see {home / 'clients.log'}")
     return process
 
 
@@ -151,13 +149,21 @@ def _start(command: list[str], home: Path, name: str) -> subprocess.Popen[bytes]
         )
 
 
-def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_for(process: subprocess.Popen[bytes], ready: Callable[[], bool], otherwise: str) -> None:
+    """Ends a process that is not ready in time, and says so."""
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection((HOST, port), 1):
+        if ready():
             return
-        time.sleep(0.2)
-    raise RuntimeError(f"the SuperLink did not come up at {HOST}:{port}: see {log}")
+        time.sleep(0.1)
+    _stop([process])
+    raise RuntimeError(otherwise)
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((HOST, port), 1):
+        return True
+    return False
 
 
 def _stop(started: list[subprocess.Popen[bytes]]) -> None:

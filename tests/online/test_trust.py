@@ -81,7 +81,7 @@ def test_a_summary_is_that_of_a_set(server):
 
 
 def test_what_is_planned_is_a_stricter_policy(server):
-    """Of every threshold with every trim, the same decisions as the policy that was made so."""
+    """Every threshold with every trim decides as the policy that was made so."""
     server, hidden = server
     own, meta = server.own, server.meta
     others = SMALL["planned"].others(own, meta)

@@ -30,7 +30,7 @@ SETTINGS = MetaConfig(
 
 
 def config_of_run():
-    """Of the whole chain, as small as it gets, with a checkpoint after each of 2 steps."""
+    """Settings of the whole chain, as small as it gets, with a checkpoint after each of 2 steps."""
     config = PRESETS["smoke"].get_config("digits")
     game = dataclasses.replace(
         config.game, types=("ipm@0.2", "rl:max_steps=2@0.2"), hidden=(8,), observation="paper"
@@ -41,7 +41,7 @@ def config_of_run():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Of a learner that has not learned."""
+    """A run whose learner has not learned."""
     directory = tmp_path_factory.mktemp("certify") / "run"
     untrained(config_of_run(), load("digits"), directory, steps=(1, 2))
     return directory
@@ -49,7 +49,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Of one that has."""
+    """A run whose learner has."""
     directory = tmp_path_factory.mktemp("certify") / "trained"
     pretrain_program(config_of_run(), load("digits"), directory, False, Console(quiet=True))
     return directory

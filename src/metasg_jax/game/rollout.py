@@ -72,17 +72,20 @@ def along_last(values: jax.Array, like: jax.Array) -> jax.Array:
     return values.reshape((1,) * (like.ndim - 1) + values.shape)
 
 
+def as_shapes(spec: Any) -> Any:
+    """A pytree of ShapeDtypeStructs, of one or of O, which stands for an observation f32[O]."""
+    return jax.ShapeDtypeStruct((spec,), jnp.float32) if isinstance(spec, int) else spec
+
+
 def init_normalizer(spec: Any) -> Normalizer:
     """A normaliser that has seen nothing, for observations of these shapes.
 
     Args:
         spec: O of an observation f32[O], or a pytree of ShapeDtypeStructs.
     """
-    if isinstance(spec, int):
-        spec = jax.ShapeDtypeStruct((spec,), jnp.float32)
 
     def nothing():
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[-1:], jnp.float32), spec)
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[-1:], jnp.float32), as_shapes(spec))
 
     return Normalizer(jnp.zeros((), jnp.float32), nothing(), nothing())
 

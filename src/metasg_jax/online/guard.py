@@ -6,7 +6,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from scipy import stats
+from scipy.special import stdtrit
 
 from metasg_jax.game.rollout import Player, rollout
 from metasg_jax.online.belief import against_likely, likely
@@ -119,7 +119,7 @@ def look_ahead(
         num_rounds: static, that are played ahead: what a policy does to a model shows late.
         repeats: static, at least 2.
     """
-    quantile = stats.t.ppf(0.95, repeats - 1)
+    quantile = stdtrit(repeats - 1, 0.95)
     weights = likely(belief)
 
     def against(i):

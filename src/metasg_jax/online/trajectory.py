@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metasg_jax.game.rollout import Player
+from metasg_jax.game.rollout import Player, as_shapes
 from metasg_jax.learning.estimators import step_weights
 from metasg_jax.online.view import OnlineView, OwnWorld
 from metasg_jax.struct import Struct, field
@@ -53,9 +53,7 @@ class RealTrajectory(Struct):
 
     def begin(self, key: Key, own: OwnWorld, meta: Player) -> SoFar:
         """Nothing so far."""
-        h, a, spec = own.game.horizon, own.game.action_size, own.game.observation_spec
-        if isinstance(spec, int):
-            spec = jax.ShapeDtypeStruct((spec,), jnp.float32)
+        h, a, spec = own.game.horizon, own.game.action_size, as_shapes(own.game.observation_spec)
         return SoFar(
             jax.tree.map(lambda leaf: jnp.zeros((h, *leaf.shape), leaf.dtype), spec),
             jnp.zeros((h, a), jnp.float32),

@@ -138,9 +138,8 @@ def _adapt_alone(
 
 def shown_actions(game: FLGame) -> tuple[str, ...]:
     """Names of what is told of actions: of decisions about clients the share that was kept."""
-    names = game.action_names
-    first = len(names) - len(game.rule.action_spec) - len(game.post_defense.action_spec)
-    return (KEPT, *names[first:]) if first else names
+    names, each = game.action_names, game.num_trusted
+    return (KEPT, *names[each:]) if each else names
 
 
 def _arrays(standing: Standing) -> dict:

@@ -18,7 +18,7 @@ from metasg_jax.config import MetaConfig, RunConfig
 from metasg_jax.errors import ConfigError
 from metasg_jax.fl.client import clients_at_once, cross_entropy
 from metasg_jax.game.bsmg import FLGame
-from metasg_jax.game.rollout import parts
+from metasg_jax.game.rollout import as_shapes, parts
 from metasg_jax.game.types import parse_type
 from metasg_jax.learning.state import init_state
 from metasg_jax.programs.device import free_memory
@@ -168,9 +168,7 @@ def memory(game: FLGame, meta: MetaConfig) -> Memory:
 
 def _observation_size(spec) -> int:
     """Numbers in an observation: O, or those of all leaves of a pytree of shapes."""
-    if isinstance(spec, int):
-        return spec
-    return sum(leaf.size for leaf in jax.tree.leaves(spec))
+    return sum(leaf.size for leaf in jax.tree.leaves(as_shapes(spec)))
 
 
 def fit(game: FLGame, meta: MetaConfig, limit: int) -> int:
